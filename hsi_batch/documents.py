@@ -1,0 +1,333 @@
+"""YAML files with line numbers, checked against a model, every problem reported at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from hsi_batch.errors import ConfigError, Problem, did_you_mean
+
+__all__ = ["Document", "Location", "read_yaml", "set_value", "validate"]
+
+Location = tuple[str | int, ...]
+M = TypeVar("M", bound=BaseModel)
+
+#: No file of ours comes near this; a larger one is a mistake or an attack.
+_MAX_BYTES = 16 * 2**20
+_MAX_DEPTH = 50
+_MAX_ENTRIES = 200_000
+_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loading without the implicit dates and octals that surprise people."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+# YAML 1.1 reads 1e-6 as text; everybody means a number.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """Contents of a YAML file and the line of every entry.
+
+    Attributes
+    ----------
+    data : object
+        Plain Python values.
+    lines : dict
+        Line (1-based) of each entry by its location, such as ``("nodes", 0, "name")``.
+    path : str, optional
+        The file.
+    """
+
+    data: Any
+    lines: Mapping[Location, int]
+    path: str | None = None
+
+    def line(self, location: Sequence[str | int]) -> int | None:
+        """Line of the entry, or of the nearest one above it."""
+        at = tuple(location)
+        while at not in self.lines and at:
+            at = at[:-1]
+        return self.lines.get(at)
+
+    def problem(self, message: str, location: Sequence[str | int] = ()) -> Problem:
+        """A problem at an entry."""
+        return Problem(message, path=self.path, line=self.line(location))
+
+
+def read_yaml(
+    source: str | os.PathLike[str], *, text: str | None = None, variables: bool = False
+) -> Document:
+    """Read a YAML file safely, with line numbers.
+
+    Parameters
+    ----------
+    source : path
+        The file; only its name is used if ``text`` is given.
+    text : str, optional
+        Contents to parse instead.
+    variables : bool
+        Replace ``${NAME}`` and ``${NAME:-default}`` by environment variables.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        Missing, unreadable, too large or not YAML; a key that stands twice.
+    """
+    path = os.fspath(source)
+    if text is None:
+        text = _read_text(path)
+    try:
+        loader = _Loader(text)
+        try:
+            root = loader.get_single_node()
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ConfigError(
+            f"this is not YAML: {getattr(error, 'problem', None) or error}.",
+            path=path,
+            line=None if mark is None else mark.line + 1,
+            hint="Check indentation, colons and quotes near this line.",
+        ) from None
+    lines: dict[Location, int] = {}
+    problems: list[Problem] = []
+    try:
+        data = _plain(root, (), lines, problems, variables) if root is not None else None
+    except ConfigError as error:
+        error.path = path
+        raise
+    if problems:
+        raise ConfigError.collect(
+            [Problem(p.message, path=path, line=p.line) for p in problems], path=path
+        )
+    return Document(data, lines, path)
+
+
+def _read_text(path: str) -> str:
+    try:
+        if Path(path).stat().st_size > _MAX_BYTES:
+            raise ConfigError(
+                f"the file is larger than {_MAX_BYTES // 2**20} MiB, so it is no configuration.",
+                path=path,
+            )
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError("there is no such file.", path=path, hint="Check the path.") from None
+    except IsADirectoryError:
+        raise ConfigError(
+            "this is a folder; a YAML file was expected.", path=path, hint="Name the file in it."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}.", path=path) from None
+
+
+def _plain(
+    node: yaml.Node,
+    at: Location,
+    lines: dict[Location, int],
+    problems: list[Problem],
+    variables: bool,
+) -> Any:
+    line = node.start_mark.line + 1
+    lines.setdefault(at, line)
+    # Aliases can stand for exponentially many entries, or for themselves.
+    if len(at) > _MAX_DEPTH or len(lines) > _MAX_ENTRIES:
+        raise ConfigError(
+            f"nested deeper than {_MAX_DEPTH} levels, or more than {_MAX_ENTRIES} entries.",
+            line=line,
+        )
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[Hashable, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                problems.append(Problem("keys must be plain text.", line=line))
+                continue
+            key = str(key_node.value)
+            if key in mapping:
+                problems.append(
+                    Problem(f"key {key!r} stands twice.", line=key_node.start_mark.line + 1)
+                )
+            lines[*at, key] = key_node.start_mark.line + 1
+            mapping[key] = _plain(value_node, (*at, key), lines, problems, variables)
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        return [
+            _plain(child, (*at, index), lines, problems, variables)
+            for index, child in enumerate(node.value)
+        ]
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node, problems, variables)
+    return None
+
+
+def _scalar(node: yaml.ScalarNode, problems: list[Problem], variables: bool) -> Any:
+    line = node.start_mark.line + 1
+    if node.tag not in _TAGS:
+        problems.append(Problem(f"the tag {node.tag!r} is not allowed here.", line=line))
+        return None
+    text = node.value
+    if variables and "${" in text:
+        text = _VARIABLE.sub(lambda match: _variable(match, problems, line), text)
+        # A replaced plain scalar is typed by what it became.
+        return _Loader(text).get_single_data() if node.style is None and text else text
+    constructor = _Loader("")
+    try:
+        return constructor.construct_object(node, deep=True)
+    except (yaml.YAMLError, ValueError) as error:
+        problems.append(Problem(f"{text!r} cannot be read: {error}.", line=line))
+        return None
+    finally:
+        constructor.dispose()
+
+
+def _variable(match: re.Match[str], problems: list[Problem], line: int) -> str:
+    name, default = match.group(1), match.group(2)
+    value: str | None = os.environ.get(name)
+    value = default if value is None else value
+    if value is None:
+        problems.append(
+            Problem(
+                f"the environment variable {name} is not set (write ${{{name}:-default}}"
+                " to give a default).",
+                line=line,
+            )
+        )
+        return ""
+    return value
+
+
+def set_value(document: Document, assignment: str) -> Document:
+    """Apply one ``a.b=c`` of the command line; parts of the path that are numbers index lists.
+
+    Examples
+    --------
+    >>> document = read_yaml("x.yaml", text="fit: {pixels: valid}")
+    >>> set_value(document, "fit.pixels=labelled-normal").data
+    {'fit': {'pixels': 'labelled-normal'}}
+    """
+    path, equals, text = assignment.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {assignment!r} is not of the form a.b=value.")
+    parts = path.split(".")
+    value = read_yaml("--set", text=text).data
+    data = _copied(document.data)
+    holder = data
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        if isinstance(holder, list):
+            found = _list_index(holder, part)
+            if found is None:
+                raise ConfigError(
+                    f"--set {assignment!r}: {'.'.join(parts[:depth])} has no entry {part!r}.",
+                    hint="Use a number from 0, or the `name` of an entry.",
+                )
+            if last:
+                holder[found] = value
+            else:
+                holder = holder[found]
+        elif isinstance(holder, dict):
+            if last:
+                holder[part] = value
+            else:
+                if not isinstance(holder.get(part), (dict, list)):
+                    holder[part] = {}
+                holder = holder[part]
+    return Document(data, document.lines, document.path)
+
+
+def _list_index(holder: list[Any], part: str) -> int | None:
+    if part.isdigit():
+        return int(part) if int(part) < len(holder) else None
+    named = [i for i, x in enumerate(holder) if isinstance(x, dict) and x.get("name") == part]
+    return named[0] if named else None
+
+
+def _copied(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _copied(value) for key, value in data.items()}
+    return [_copied(value) for value in data] if isinstance(data, list) else data
+
+
+def validate(model: type[M], document: Document) -> M:
+    """Check a document against a pydantic model.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        With one problem per mistake: file, line, what was found, what was expected, and the
+        nearest valid name for keys that do not exist.
+    """
+    data = {} if document.data is None else document.data
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"the file holds a {type(data).__name__}; a mapping of keys was expected.",
+            path=document.path,
+        )
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems = [_problem(detail, model, document) for detail in error.errors()]
+        raise ConfigError.collect(problems, path=document.path) from None
+
+
+def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document) -> Problem:
+    location = detail["loc"]
+    where = ".".join(str(part) for part in location)
+    if detail["type"] == "extra_forbidden":
+        known = _fields_at(model, location[:-1])
+        text = f"unknown key {where!r}.{did_you_mean(str(location[-1]), known)}"
+        if known and "Did you mean" not in text:
+            text += f" Known here: {', '.join(sorted(known))}."
+        return document.problem(text, location)
+    if detail["type"] == "missing":
+        return document.problem(f"key {where!r} is missing.", location[:-1])
+    message = detail["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    given = detail["input"]
+    shown = f" (found {given!r})" if isinstance(given, (str, int, float, bool, type(None))) else ""
+    return document.problem(f"{where}: {message}{shown}.", location)
+
+
+def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
+    """Names of the fields that a model allows at a location."""
+    current: Any = model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        fields = getattr(current, "model_fields", {})
+        if part not in fields:
+            continue
+        current = _model_in(fields[part].annotation)
+    fields = getattr(current, "model_fields", {})
+    return [info.alias or name for name, info in fields.items()]
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,42 @@
+"""Writing small files whole or not at all, and naming contents by digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+__all__ = ["digest_json", "digest_of", "write_atomically"]
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write ``content`` to a temporary name in the same folder, sync it, and rename it.
+
+    The folder is made if needed. A reader sees the old file or the new one, never a part.
+    """
+    raw = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def digest_of(content: bytes) -> str:
+    """SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 of a JSON value, independent of the order of keys."""
+    return digest_of(json.dumps(value, sort_keys=True, default=str).encode())
