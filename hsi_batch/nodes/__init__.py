@@ -1,0 +1,51 @@
+"""The node library: torch modules with ports, which say what they need and never loop over data."""
+
+from hsi_batch.nodes.axis import ChannelAxis
+from hsi_batch.nodes.conversion import ScoreToLogit
+from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
+from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
+from hsi_batch.nodes.metrics import AnomalyDetectionMetrics, Context, Metric
+from hsi_batch.nodes.node import Node, Quadratic, Request, Scope, Stage
+from hsi_batch.nodes.normalization import (
+    MinMaxNormalizer,
+    PerPixelUnitNorm,
+    ZScoreNormalizerGlobal,
+)
+from hsi_batch.nodes.ports import InputPort, OutputPort, PortRef, PortSpec
+from hsi_batch.nodes.preprocessors import BandpassByWavelength
+from hsi_batch.nodes.projections import TrainablePCA
+from hsi_batch.nodes.registry import node_class, node_classes
+from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
+from hsi_batch.nodes.selectors import SoftChannelSelector
+
+__all__ = [
+    "AnomalyDataNode",
+    "AnomalyDetectionMetrics",
+    "BandpassByWavelength",
+    "BinaryDecider",
+    "CU3SDataNode",
+    "ChannelAxis",
+    "Context",
+    "InputPort",
+    "LentilsAnomalyDataNode",
+    "Metric",
+    "MinMaxNormalizer",
+    "Node",
+    "OutputPort",
+    "PerPixelUnitNorm",
+    "PortRef",
+    "PortSpec",
+    "Quadratic",
+    "QuantileBinaryDecider",
+    "RXGlobal",
+    "RXPerBatch",
+    "Request",
+    "Scope",
+    "ScoreToLogit",
+    "SoftChannelSelector",
+    "Stage",
+    "TrainablePCA",
+    "ZScoreNormalizerGlobal",
+    "node_class",
+    "node_classes",
+]

@@ -1,0 +1,44 @@
+"""The channel axis that travels with a port."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["ChannelAxis"]
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelAxis:
+    """Number of channels of a port and, where they still mean one, their wavelengths.
+
+    Parameters
+    ----------
+    size : int
+        Number of channels.
+    wavelength : numpy.ndarray of float64, shape (size,), optional
+        Nanometres; None where channels are mixtures or the source does not know.
+
+    Examples
+    --------
+    >>> ChannelAxis.of([450.0, 550.0, 650.0]).select([0, 2]).wavelength
+    array([450., 650.])
+    """
+
+    size: int
+    wavelength: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of(cls, wavelength: ArrayLike) -> ChannelAxis:
+        """An axis with these wavelengths in nanometres."""
+        values = np.asarray(wavelength, dtype=np.float64)
+        return cls(values.size, values)
+
+    def select(self, indices: Any) -> ChannelAxis:
+        """Only the channels ``indices``."""
+        picked = np.asarray(indices, dtype=np.intp)
+        kept = None if self.wavelength is None else self.wavelength[picked]
+        return ChannelAxis(picked.size, kept)

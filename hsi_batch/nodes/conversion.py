@@ -1,0 +1,65 @@
+"""From scores to logits."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hsi_batch.nodes.node import Node, Request
+from hsi_batch.nodes.ports import PortSpec
+from hsi_batch.statistics.affine import Affine
+from hsi_batch.statistics.moments import Moments
+
+__all__ = ["ScoreToLogit"]
+
+
+class ScoreToLogit(Node):
+    """``logit = scale (score - bias)`` with ``bias = mean + 2 std`` of the scores of the fit.
+
+    A :class:`.BinaryDecider` at 0.5 behind it then flags scores above two standard deviations.
+
+    Parameters
+    ----------
+    init_scale : float
+        The scale; a fit leaves it alone.
+    init_bias : float
+        The bias until it is fitted, in units of the score.
+    """
+
+    INPUT_SPECS = {"scores": PortSpec(torch.float32, (-1, -1, -1, 1), "scores")}
+    OUTPUT_SPECS = {"logits": PortSpec(torch.float32, (-1, -1, -1, 1), "logits")}
+    AFFINE = ("scores", "logits")
+    TRAINABLE_BUFFERS = ("scale", "bias")
+    scale: Tensor
+    bias: Tensor
+
+    def __init__(
+        self, init_scale: float = 1.0, init_bias: float = 0.0, name: str | None = None
+    ) -> None:
+        super().__init__(name, init_scale=init_scale, init_bias=init_bias)
+        self.register_buffer("scale", torch.tensor(float(init_scale)))
+        self.register_buffer("bias", torch.tensor(float(init_bias)))
+
+    def request(self) -> Request:
+        """Moments of the scores."""
+        return Request("scores", "moments")
+
+    def fit(self, statistic: Moments) -> None:
+        """Set the bias."""
+        bias = float(statistic.mean[0]) + 2.0 * float(np.sqrt(statistic.variance()[0]))
+        self.set_state({"bias": np.array(bias), "scale": np.array(float(self.scale))}, bias=bias)
+
+    def affine(self) -> Affine:
+        """``scale x - scale bias``."""
+        self._need_fit()
+        state = self.exact_state()
+        if state is None:
+            scale, bias = float(self.scale), float(self.bias)
+        else:
+            scale, bias = float(state["scale"]), float(state["bias"])
+        return Affine.scaling([scale], [-scale * bias])
+
+    def forward(self, scores: Tensor) -> dict[str, Tensor]:
+        """Map ``scores`` (B, y, x, 1)."""
+        return {"logits": self.scale * (scores - self.bias)}

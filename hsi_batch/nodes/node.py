@@ -1,0 +1,269 @@
+"""What a node is: a torch module with ports that says what it needs, instead of fetching it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hsi_batch.errors import NotFittedError
+from hsi_batch.nodes.axis import ChannelAxis
+from hsi_batch.nodes.ports import InputPort, OutputPort, Ports, PortSpec
+from hsi_batch.statistics.affine import Affine
+
+__all__ = ["ALWAYS", "Node", "Quadratic", "Request", "Scope", "Stage"]
+
+
+class Scope(StrEnum):
+    """What a node must see at once to give its answer."""
+
+    PIXEL = "pixel"
+    WINDOW = "window"
+    FRAME = "frame"
+    SEQUENCE = "sequence"
+
+
+class Stage(StrEnum):
+    """When a node runs."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+    INFERENCE = "inference"
+
+
+ALWAYS = frozenset(Stage)
+
+
+class Request(NamedTuple):
+    """The statistic of one input that a node is fitted from.
+
+    Attributes
+    ----------
+    port : str
+        Name of an input port.
+    kind : {"moments", "extrema", "histogram"}
+        Which statistic of its pixels.
+    """
+
+    port: str
+    kind: Literal["moments", "extrema", "histogram"]
+
+
+class Quadratic(NamedTuple):
+    """A score of the form ``|factor x + offset|^2``.
+
+    Attributes
+    ----------
+    factor : numpy.ndarray of float64, shape (k, C)
+    offset : numpy.ndarray of float64, shape (k,)
+    """
+
+    factor: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+
+class Node(nn.Module):
+    """Base of all nodes.
+
+    A subclass declares its ports (``INPUT_SPECS``, ``OUTPUT_SPECS``), its scope and stages, and
+    implements ``forward``. Cubes are ``(batch, y, x, channel)`` float32. A statistical node also
+    says which statistic of which input it is fitted from (:meth:`request`) and what it makes of it
+    (:meth:`fit`); it never loops over data. A node whose output is an affine map of its input per
+    pixel names both ports in ``AFFINE`` and gives the map in :meth:`affine`: statistics and scores
+    are then folded through it without touching a pixel. A node whose output is a quadratic form of
+    its input names both in ``QUADRATIC`` and gives it in :meth:`quadratic`.
+
+    Parameters
+    ----------
+    name : str, optional
+        Name in the graph; the class name by default.
+    **hparams
+        Constructor arguments, recorded for the YAML.
+
+    Notes
+    -----
+    Buffers are float32, as the cuvis-ai family stores them. What was fitted is kept beside them in
+    float64 (:attr:`state`) and is used as long as the buffers are those it was rounded to: a
+    buffer that somebody assigns wins.
+    """
+
+    INPUT_SPECS: ClassVar[Mapping[str, PortSpec]] = {}
+    OUTPUT_SPECS: ClassVar[Mapping[str, PortSpec]] = {}
+    #: Ports ``(input, output)`` between which the node is affine per pixel.
+    AFFINE: ClassVar[tuple[str, str] | None] = None
+    #: Ports ``(input, output)`` between which the node is a quadratic form per pixel.
+    QUADRATIC: ClassVar[tuple[str, str] | None] = None
+    #: Buffers that a gradient stage may train.
+    TRAINABLE_BUFFERS: ClassVar[tuple[str, ...]] = ()
+    #: Outputs that hand out a parameter instead of pixels: port name -> buffer name.
+    PARAMETER_PORTS: ClassVar[Mapping[str, str]] = {}
+    #: Names of the arguments that declare the number of input channels.
+    CHANNEL_ARGUMENT: ClassVar[str | None] = None
+    stages: ClassVar[frozenset[Stage]] = ALWAYS
+    #: The batch itself feeds this node; there is one per graph.
+    is_source: ClassVar[bool] = False
+
+    def __init__(self, name: str | None = None, **hparams: Any) -> None:
+        super().__init__()
+        self.name = name or type(self).__name__
+        self.hparams: dict[str, Any] = hparams
+        #: Channel axes of the inputs, set when the graph is resolved.
+        self.axes: dict[str, ChannelAxis] = {}
+        self.state: dict[str, NDArray[Any]] = {}
+        self._state_digest = ""
+        self._fitted = False
+
+    # -- ports -------------------------------------------------------------------------------
+
+    @property
+    def inputs(self) -> Ports:
+        """Input ports by name."""
+        return Ports(self, InputPort, self.INPUT_SPECS)
+
+    @property
+    def outputs(self) -> Ports:
+        """Output ports by name."""
+        return Ports(self, OutputPort, self.OUTPUT_SPECS)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            is_in, is_out = name in self.INPUT_SPECS, name in self.OUTPUT_SPECS
+            if is_in and is_out:
+                raise AttributeError(
+                    f"{type(self).__name__} has an input and an output {name!r}; write"
+                    f" node.inputs.{name} or node.outputs.{name}"
+                ) from None
+            if is_in:
+                return self.inputs[name]
+            if is_out:
+                return self.outputs[name]
+            raise
+
+    def port_buffer(self, port: str) -> Tensor | None:
+        """The buffer that an output hands out, if it stands for a parameter."""
+        buffer = self.PARAMETER_PORTS.get(port)
+        return None if buffer is None else getattr(self, buffer)
+
+    # -- what the planner asks -----------------------------------------------------------------
+
+    @property
+    def scope(self) -> Scope:
+        """What the node must see at once."""
+        return Scope.PIXEL
+
+    @property
+    def halo(self) -> int:
+        """Lines and columns that a window node needs around a pixel."""
+        return 0
+
+    @property
+    def mixes_channels(self) -> bool:
+        """Whether an output channel of the affine map depends on several input channels."""
+        return False
+
+    def request(self) -> Request | None:
+        """The statistic this node is fitted from; None if it needs no fit."""
+        return None
+
+    def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
+        """Channel axes of the outputs from those of the inputs.
+
+        The default hands the axis of the affine input to the affine output and knows nothing of
+        other ports.
+        """
+        if self.AFFINE is not None and self.AFFINE[0] in axes:
+            return {self.AFFINE[1]: axes[self.AFFINE[0]]}
+        return {}
+
+    def fit(self, statistic: Any) -> None:
+        """Set the state from the statistic that :meth:`request` asked for."""
+        raise TypeError(f"{type(self).__name__} is not fitted from {type(statistic).__name__}")
+
+    def frame_fit(self, statistic: Any) -> Node:
+        """For a frame-scope node with a request: the node that is right for this one frame."""
+        raise TypeError(f"{type(self).__name__} has no frame fit from {type(statistic).__name__}")
+
+    def affine(self) -> Affine:
+        """The affine map between the ports of ``AFFINE``; needs the fitted state."""
+        raise TypeError(f"{type(self).__name__} is not affine")
+
+    def quadratic(self) -> Quadratic:
+        """The quadratic form between the ports of ``QUADRATIC``; needs the fitted state."""
+        raise TypeError(f"{type(self).__name__} is not quadratic")
+
+    # -- fitted state --------------------------------------------------------------------------
+
+    @property
+    def requires_initial_fit(self) -> bool:
+        """Whether a statistical fit of the archive sets this node."""
+        return self.request() is not None and self.scope is not Scope.FRAME
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the node can run."""
+        return self._fitted or not self.requires_initial_fit
+
+    @property
+    def _statistically_initialized(self) -> bool:
+        return self._fitted
+
+    @_statistically_initialized.setter
+    def _statistically_initialized(self, value: bool) -> None:
+        self._fitted = bool(value)
+
+    @property
+    def default_is_fitted(self) -> bool:
+        """Whether a new node already holds what a fit would give (files that do not say)."""
+        return False
+
+    def mark_fitted(self, fitted: bool) -> None:
+        """Say whether the buffers hold fitted values."""
+        self._fitted = fitted
+
+    def restore_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take a float64 state that was saved together with the present buffers."""
+        self.state = dict(state)
+        self._state_digest = self.buffer_digest()
+
+    def _need_fit(self) -> None:
+        if not self.fitted:
+            raise NotFittedError(
+                f"{type(self).__name__} {self.name!r} is not fitted.",
+                hint="Fit the pipeline first (hsi-batch fit, or hb.fit), or load fitted weights.",
+            )
+
+    def set_state(self, state: Mapping[str, NDArray[Any]], **buffers: NDArray[Any] | float) -> None:
+        """Keep the float64 ``state`` and round ``buffers`` from it."""
+        for name, value in buffers.items():
+            setattr(self, name, torch.as_tensor(np.asarray(value)).to(torch.float32))
+        self.state = {k: np.asarray(v) for k, v in state.items()}
+        self._state_digest = self.buffer_digest()
+        self._fitted = True
+
+    def buffer_digest(self) -> str:
+        """SHA-256 of the names and bytes of all parameters and buffers."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def exact_state(self) -> Mapping[str, NDArray[Any]] | None:
+        """The float64 state, or None if buffers were assigned since it was set."""
+        if self.state and self._state_digest == self.buffer_digest():
+            return self.state
+        return None
+
+    def extra_repr(self) -> str:
+        """Constructor arguments."""
+        return ", ".join(f"{k}={v!r}" for k, v in self.hparams.items())

@@ -1,0 +1,167 @@
+"""Ports: what a node takes and gives, and whether two of them fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from hsi_batch.errors import PipelineError, did_you_mean
+
+if TYPE_CHECKING:
+    from hsi_batch.nodes.node import Node
+
+__all__ = ["InputPort", "OutputPort", "PortRef", "PortSpec", "Ports", "mismatch"]
+
+
+@dataclass(frozen=True)
+class PortSpec:
+    """Type of a port.
+
+    Parameters
+    ----------
+    dtype : torch.dtype, type
+        A torch dtype, ``torch.Tensor`` for any tensor, a numpy scalar type, ``list`` or ``dict``.
+    shape : tuple of int or str
+        One entry per axis: a size, -1 for any, or the name of an integer attribute of the node.
+    description : str
+        What it carries, with units.
+    optional : bool
+        The node works without it.
+    variadic : bool
+        An input that takes any number of connections.
+    """
+
+    dtype: Any
+    shape: tuple[int | str, ...] = ()
+    description: str = ""
+    optional: bool = False
+    variadic: bool = False
+
+
+class PortRef(NamedTuple):
+    """Name of a port in a graph."""
+
+    node: str
+    port: str
+
+    def __str__(self) -> str:
+        return f"{self.node}.{self.port}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Port:
+    node: Node
+    name: str
+    spec: PortSpec
+
+    @property
+    def ref(self) -> PortRef:
+        """Node name and port name."""
+        return PortRef(self.node.name, self.name)
+
+    def sizes(self) -> tuple[int, ...]:
+        """Shape with attribute names replaced by their values (-1 while they are not known)."""
+        resolved = []
+        for size in self.spec.shape:
+            value = getattr(self.node, size, None) if isinstance(size, str) else size
+            resolved.append(-1 if value is None else int(value))
+        return tuple(resolved)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.ref}>"
+
+
+class InputPort(_Port):
+    """An input of a node."""
+
+
+class OutputPort(_Port):
+    """An output of a node.
+
+    A port that stands for a parameter (``pca.components``) forwards array attributes such as
+    ``shape`` and ``numpy()`` to the buffer it hands out.
+    """
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("_"):
+            raise AttributeError(attribute)
+        buffer = self.node.port_buffer(self.name)
+        if buffer is None:
+            raise AttributeError(
+                f"{self!r} has no attribute {attribute!r}; it is a port, its values exist only"
+                " while data flow through the pipeline"
+            )
+        return getattr(buffer, attribute)
+
+
+class Ports(Mapping[str, Any]):
+    """The inputs or the outputs of a node, by name or attribute."""
+
+    def __init__(self, node: Node, kind: type[_Port], specs: Mapping[str, PortSpec]) -> None:
+        self._kind = kind
+        self._node = node
+        self._specs = specs
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._specs:
+            side = "input" if self._kind is InputPort else "output"
+            raise PipelineError(
+                f"{type(self._node).__name__} {self._node.name!r} has no {side} {name!r};"
+                f" it has {', '.join(self._specs) or 'none'}.{did_you_mean(name, self._specs)}"
+            )
+        return self._kind(self._node, name, self._specs[name])
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+
+def _is_tensor(dtype: Any) -> bool:
+    return dtype is torch.Tensor or isinstance(dtype, torch.dtype)
+
+
+def _name(dtype: Any) -> str:
+    if _is_tensor(dtype):
+        return "any tensor" if dtype is torch.Tensor else str(dtype)
+    return str(getattr(dtype, "__name__", dtype))
+
+
+def mismatch(source: OutputPort, target: InputPort) -> str | None:
+    """Why two ports cannot be joined, in words, or None if they can.
+
+    Dtypes must be equal or one of them ``torch.Tensor``; nothing is promoted. Shapes must have the
+    same number of axes, and each pair of sizes must be equal or one of them -1.
+    """
+    have, need = source.spec.dtype, target.spec.dtype
+    if _is_tensor(have) and _is_tensor(need):
+        fits = torch.Tensor in (have, need) or have == need
+    else:
+        fits = have is need or (
+            isinstance(have, type)
+            and isinstance(need, type)
+            and issubclass(have, np.generic)
+            and issubclass(need, np.generic)
+            and np.dtype(have) == np.dtype(need)
+        )
+    if not fits:
+        return f"{source.ref} gives {_name(have)}, {target.ref} takes {_name(need)}"
+    given, taken = source.sizes(), target.sizes()
+    if len(given) != len(taken):
+        return (
+            f"{source.ref} has {len(given)} axes {given}, {target.ref} takes {len(taken)} {taken}"
+        )
+    for axis, (a, b) in enumerate(zip(given, taken, strict=True)):
+        if a != b and -1 not in (a, b):
+            return f"axis {axis} of {source.ref} has size {a}, {target.ref} takes {b}"
+    return None

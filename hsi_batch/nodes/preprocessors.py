@@ -1,0 +1,100 @@
+"""Nodes that choose what part of a spectrum is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hsi_batch.errors import PipelineError
+from hsi_batch.nodes.axis import ChannelAxis
+from hsi_batch.nodes.node import Node
+from hsi_batch.nodes.ports import PortSpec
+from hsi_batch.statistics.affine import Affine
+
+__all__ = ["BandpassByWavelength"]
+
+
+class BandpassByWavelength(Node):
+    """Keep the channels with ``min_wavelength_nm <= wavelength <= max_wavelength_nm``.
+
+    The wavelengths come with the data; the port ``wavelengths`` is needed only where the node runs
+    on its own. The output carries the wavelengths that are left.
+
+    Parameters
+    ----------
+    min_wavelength_nm : float
+        Lower end, inclusive, nm.
+    max_wavelength_nm : float, optional
+        Upper end, inclusive, nm; no limit by default.
+
+    Examples
+    --------
+    >>> node = BandpassByWavelength(500, 700)
+    >>> cube = torch.arange(3.0).reshape(1, 1, 1, 3)
+    >>> node(data=cube, wavelengths=np.array([450, 550, 650]))["filtered"]
+    tensor([[[[1., 2.]]]])
+    """
+
+    INPUT_SPECS = {
+        "data": PortSpec(torch.float32, (-1, -1, -1, -1), "cube"),
+        "wavelengths": PortSpec(np.int32, (-1,), "nm per channel", optional=True),
+    }
+    OUTPUT_SPECS = {"filtered": PortSpec(torch.float32, (-1, -1, -1, -1), "kept channels")}
+    AFFINE = ("data", "filtered")
+
+    def __init__(
+        self,
+        min_wavelength_nm: float,
+        max_wavelength_nm: float | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(
+            name, min_wavelength_nm=min_wavelength_nm, max_wavelength_nm=max_wavelength_nm
+        )
+        if max_wavelength_nm is not None and max_wavelength_nm < min_wavelength_nm:
+            raise PipelineError(
+                f"max_wavelength_nm {max_wavelength_nm} is below min_wavelength_nm"
+                f" {min_wavelength_nm}."
+            )
+        self.low = float(min_wavelength_nm)
+        self.high = np.inf if max_wavelength_nm is None else float(max_wavelength_nm)
+
+    def _kept(self, wavelengths: NDArray[Any]) -> NDArray[np.intp]:
+        kept = np.flatnonzero((wavelengths >= self.low) & (wavelengths <= self.high))
+        if not kept.size:
+            raise PipelineError(
+                f"{self.name}: no channel lies in {self.low:g}..{self.high:g} nm; the data have"
+                f" {wavelengths.min():g}..{wavelengths.max():g} nm.",
+                hint="Change min_wavelength_nm and max_wavelength_nm.",
+            )
+        return kept
+
+    def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
+        """The kept channels with their wavelengths."""
+        axis = axes["data"]
+        if axis.wavelength is None:
+            raise PipelineError(
+                f"{self.name} needs wavelengths, but the channels of its input have none: the"
+                " recordings do not state them, or a node before it mixes channels.",
+                hint="Add 'wavelength' with 'wavelength units' to the headers and convert again,"
+                " or remove the node.",
+            )
+        return {"filtered": axis.select(self._kept(axis.wavelength))}
+
+    def affine(self) -> Affine:
+        """Selection of the kept channels."""
+        axis = self.axes["data"]
+        assert axis.wavelength is not None
+        return Affine.selection(self._kept(axis.wavelength), axis.size)
+
+    def forward(self, data: Tensor, wavelengths: Any = None) -> dict[str, Tensor]:
+        """Select channels of ``data`` (B, y, x, C)."""
+        if wavelengths is None:
+            wavelengths = self.axes["data"].wavelength
+        kept = self._kept(np.asarray(wavelengths))
+        return {"filtered": data[..., torch.from_numpy(kept)]}

@@ -1,0 +1,165 @@
+"""Linear projections of spectra."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hsi_batch.errors import NotFittedError, PipelineError
+from hsi_batch.nodes.axis import ChannelAxis
+from hsi_batch.nodes.gaussian import eigh
+from hsi_batch.nodes.node import Node, Request
+from hsi_batch.nodes.ports import PortSpec
+from hsi_batch.statistics.affine import Affine
+from hsi_batch.statistics.moments import Moments
+
+__all__ = ["TrainablePCA"]
+
+
+class TrainablePCA(Node):
+    """Project on the leading eigenvectors of the covariance: ``(x - mean) V^T``.
+
+    Eigenvectors of the sample covariance in float64, by descending eigenvalue; the entry of
+    largest magnitude of each is positive. With ``whiten`` each output is divided by
+    ``sqrt(eigenvalue + eps)``. ``explained_variance_ratio`` is relative to the variance of all
+    channels, as in scikit-learn.
+
+    Parameters
+    ----------
+    num_channels : int, optional
+        Channels of the input; taken from the data if not given.
+    n_components : int
+        Outputs.
+    whiten : bool
+        Scale outputs to unit variance.
+    init_method : str
+        Kept for pipelines that name it; the fit is always exact.
+    eps : float
+        Added to the eigenvalues when whitening.
+    """
+
+    INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, "num_channels"), "cube")}
+    OUTPUT_SPECS = {
+        "projected": PortSpec(torch.float32, (-1, -1, -1, "n_components"), "principal components"),
+        "explained_variance_ratio": PortSpec(
+            torch.float32, ("n_components",), "share of the variance", optional=True
+        ),
+        "components": PortSpec(
+            torch.float32, ("n_components", -1), "eigenvectors as rows", optional=True
+        ),
+    }
+    AFFINE = ("data", "projected")
+    TRAINABLE_BUFFERS = ("_components",)
+    PARAMETER_PORTS = {
+        "components": "_components",
+        "explained_variance_ratio": "_explained_variance_ratio",
+    }
+    CHANNEL_ARGUMENT = "num_channels"
+    _mean: Tensor
+    _components: Tensor
+    _explained_variance: Tensor
+    _explained_variance_ratio: Tensor
+
+    def __init__(
+        self,
+        num_channels: int | None = None,
+        n_components: int = 3,
+        whiten: bool = False,
+        init_method: str = "svd",
+        eps: float = 1e-6,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(
+            name,
+            num_channels=num_channels,
+            n_components=n_components,
+            whiten=whiten,
+            init_method=init_method,
+            eps=eps,
+        )
+        if n_components < 1:
+            raise PipelineError(f"n_components {n_components} must be at least 1.")
+        self.num_channels = num_channels
+        self.n_components = int(n_components)
+        self.whiten = bool(whiten)
+        self.eps = float(eps)
+        size = num_channels or 0
+        self.register_buffer("_mean", torch.zeros(size))
+        self.register_buffer("_explained_variance", torch.zeros(n_components))
+        self.register_buffer("_components", torch.zeros(n_components, size))
+        self.register_buffer(
+            "_explained_variance_ratio", torch.zeros(n_components), persistent=False
+        )
+
+    @property
+    def explained_variance(self) -> Tensor:
+        """Eigenvalues of the components, ``(n_components,)`` float32."""
+        return self._explained_variance
+
+    @property
+    def mixes_channels(self) -> bool:
+        """Components mix channels."""
+        return True
+
+    def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
+        """``n_components`` channels without wavelengths."""
+        if self.n_components > axes["data"].size:
+            raise PipelineError(
+                f"{self.name}: n_components {self.n_components} is more than the"
+                f" {axes['data'].size} channels of its input."
+            )
+        return {"projected": ChannelAxis(self.n_components)}
+
+    def request(self) -> Request:
+        """Moments of the data."""
+        return Request("data", "moments")
+
+    def fit(self, statistic: Moments) -> None:
+        """Diagonalise the covariance."""
+        values, vectors = eigh(statistic.covariance())
+        kept = values[: self.n_components]
+        components = vectors[: self.n_components]
+        total = float(values.sum())
+        self.set_state(
+            {
+                "count": np.array(statistic.count),
+                "mean": statistic.mean,
+                "components": components,
+                "explained_variance": kept,
+                "total_variance": np.array(total),
+            },
+            _mean=statistic.mean,
+            _components=components,
+            _explained_variance=kept,
+            _explained_variance_ratio=kept / total if total > 0 else np.zeros_like(kept),
+        )
+
+    def affine(self) -> Affine:
+        """The projection."""
+        self._need_fit()
+        state = self.exact_state()
+        if state is not None:
+            mean, components = state["mean"], state["components"]
+            variance = state["explained_variance"]
+        else:
+            tensors = (self._mean, self._components, self._explained_variance)
+            mean, components, variance = (t.detach().double().cpu().numpy() for t in tensors)
+        if self.whiten:
+            components = components / np.sqrt(variance + self.eps)[:, None]
+        return Affine(components, -components @ mean)
+
+    def forward(self, data: Tensor) -> dict[str, Tensor]:
+        """Project ``data`` (B, y, x, C)."""
+        if not self.fitted:
+            raise NotFittedError(f"TrainablePCA {self.name!r} is not fitted.")
+        projected = (data - self._mean) @ self._components.T
+        if self.whiten:
+            projected = projected / torch.sqrt(self._explained_variance + self.eps)
+        return {
+            "projected": projected,
+            "explained_variance_ratio": self._explained_variance_ratio,
+            "components": self._components,
+        }

@@ -1,0 +1,219 @@
+"""The Reed-Xiaoli detector."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hsi_batch.errors import PipelineError
+from hsi_batch.nodes.gaussian import Background, background, single_thread, whitening
+from hsi_batch.nodes.node import Node, Quadratic, Request, Scope
+from hsi_batch.nodes.ports import PortSpec
+from hsi_batch.statistics.float_moments import FloatMoments
+from hsi_batch.statistics.moments import Moments
+
+__all__ = ["RXGlobal", "RXPerBatch"]
+
+_SCORES = {"scores": PortSpec(torch.float32, (-1, -1, -1, 1), "squared Mahalanobis distance")}
+#: Pixels scored at once by ``forward``.
+_GROUP = 65536
+
+
+class RXGlobal(Node):
+    """Score pixels by their squared Mahalanobis distance from the background of the fit.
+
+    ``score(x) = (x - mu)^T (S + r I)^-1 (x - mu)`` with the sample mean ``mu`` and the sample
+    covariance ``S`` (n - 1) of all valid pixels, and the ridge
+    ``r = eps + loading * trace(S) / C``. Over the pixels of the fit the mean score is
+    ``C (n - 1) / n`` without ridge. Reed and Yu, IEEE TASSP 38 (1990).
+
+    Parameters
+    ----------
+    num_channels : int, optional
+        Channels of the input; taken from the data if not given.
+    eps : float
+        Absolute ridge. After scaling to [0, 1] the default 1e-6 is strong shrinkage: it changes
+        the ranking of pixels. It is the default for compatibility; prefer ``eps=0``.
+    cache_inverse : bool
+        Kept for pipelines that name it; both values give the same scores here.
+    loading : float
+        Ridge relative to the mean variance of the channels.
+    inverse : {"cholesky64", "pinv32"}
+        Exact float64 factor, or the float32 pseudo-inverse with its cut-off as cuvis-ai has it,
+        which drops the directions of small variance.
+
+    Attributes
+    ----------
+    mu, cov, cov_inv : torch.Tensor of float32, shapes (C,), (C, C), (C, C)
+        What cuvis-ai stores; ``cov`` includes the ridge.
+    """
+
+    INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, "num_channels"), "cube")}
+    OUTPUT_SPECS = _SCORES
+    QUADRATIC = ("data", "scores")
+    TRAINABLE_BUFFERS = ("mu", "cov", "cov_inv")
+    CHANNEL_ARGUMENT = "num_channels"
+    mu: Tensor
+    cov: Tensor
+    cov_inv: Tensor
+
+    def __init__(
+        self,
+        num_channels: int | None = None,
+        eps: float = 1e-6,
+        cache_inverse: bool = True,
+        loading: float = 0.0,
+        inverse: Literal["cholesky64", "pinv32"] = "cholesky64",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(
+            name,
+            num_channels=num_channels,
+            eps=eps,
+            cache_inverse=cache_inverse,
+            loading=loading,
+            inverse=inverse,
+        )
+        if eps < 0 or loading < 0:
+            raise PipelineError(f"eps {eps} and loading {loading} must not be negative.")
+        if inverse not in ("cholesky64", "pinv32"):
+            raise PipelineError(f"inverse {inverse!r} is not one of 'cholesky64', 'pinv32'.")
+        self.num_channels = num_channels
+        self.eps = float(eps)
+        self.loading = float(loading)
+        self.inverse = inverse
+        size = num_channels or 0
+        self.register_buffer("mu", torch.zeros(size))
+        self.register_buffer("cov", torch.zeros(size, size))
+        self.register_buffer("cov_inv", torch.zeros(size, size))
+
+    def request(self) -> Request:
+        """Moments of the data."""
+        return Request("data", "moments")
+
+    def fit(self, statistic: Moments) -> None:
+        """Take mean and covariance and factorise."""
+        fitted = background(
+            statistic,
+            eps=self.eps,
+            loading=self.loading,
+            axis=self.axes.get("data"),
+            name=self.name,
+        )
+        self._set(fitted)
+
+    def _set(self, fitted: Background) -> None:
+        if self.inverse == "pinv32":
+            with single_thread():
+                ridge = self.eps * torch.eye(len(fitted.mean))
+                raw = torch.from_numpy(fitted.covariance - self.eps * np.eye(len(fitted.mean)))
+                inverse = torch.linalg.pinv(raw.to(torch.float32) + ridge).double().numpy()
+            factor = _square_root(inverse)
+        else:
+            factor = fitted.factor
+            with single_thread():
+                exact = torch.from_numpy(factor)
+                inverse = (exact.T @ exact).numpy()
+        self.set_state(
+            {
+                "count": np.array(fitted.count),
+                "mean": fitted.mean,
+                "covariance": fitted.covariance,
+                "factor": factor,
+                "rank": np.array(fitted.rank),
+                "condition": np.array(fitted.condition),
+            },
+            mu=fitted.mean,
+            cov=fitted.covariance,
+            cov_inv=inverse,
+        )
+
+    def quadratic(self) -> Quadratic:
+        """``|factor (x - mean)|^2``."""
+        self._need_fit()
+        state = self.exact_state()
+        if state is not None:
+            mean, factor = state["mean"], state["factor"]
+        else:
+            mean = self.mu.detach().double().cpu().numpy()
+            factor = self._factor_of_buffers()
+        return Quadratic(factor, -factor @ mean)
+
+    def _factor_of_buffers(self) -> NDArray[np.float64]:
+        if self.inverse == "cholesky64":
+            factor = whitening(self.cov.detach().double().cpu().numpy())
+            if factor is not None:
+                return factor
+        return _square_root(self.cov_inv.detach().double().cpu().numpy())
+
+    def forward(self, data: Tensor) -> dict[str, Tensor]:
+        """Score ``data`` (B, y, x, C) in float64, rounded to float32 (B, y, x, 1)."""
+        form = self.quadratic()
+        factor = torch.from_numpy(np.ascontiguousarray(form.factor)).to(data.device)
+        offset = torch.from_numpy(form.offset).to(data.device)
+        flat = data.reshape(-1, data.shape[-1])
+        scores = [
+            (group.double() @ factor.T + offset).square().sum(dim=-1)
+            for group in torch.split(flat, _GROUP)
+        ]
+        return {"scores": torch.cat(scores).to(torch.float32).reshape(*data.shape[:-1], 1)}
+
+
+class RXPerBatch(Node):
+    """Score every frame against its own mean and covariance.
+
+    As :class:`RXGlobal`, with the background of the one frame; nothing is fitted beforehand.
+
+    Parameters
+    ----------
+    eps : float
+        Absolute ridge.
+    loading : float
+        Ridge relative to the mean variance of the channels.
+    """
+
+    INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, -1), "cube")}
+    OUTPUT_SPECS = _SCORES
+    QUADRATIC = ("data", "scores")
+
+    def __init__(self, eps: float = 1e-6, loading: float = 0.0, name: str | None = None) -> None:
+        super().__init__(name, eps=eps, loading=loading)
+        self.eps = float(eps)
+        self.loading = float(loading)
+
+    @property
+    def scope(self) -> Scope:
+        """A frame at once."""
+        return Scope.FRAME
+
+    def request(self) -> Request:
+        """Moments of the frame."""
+        return Request("data", "moments")
+
+    def frame_fit(self, statistic: Moments) -> Node:
+        """The detector of this frame."""
+        node = RXGlobal(statistic.channels, self.eps, loading=self.loading, name=self.name)
+        node.axes = dict(self.axes)
+        node.fit(statistic)
+        return node
+
+    def forward(self, data: Tensor) -> dict[str, Tensor]:
+        """Score each image of ``data`` (B, y, x, C) against itself."""
+        images = []
+        for image in data:
+            pixels = image.reshape(-1, image.shape[-1]).cpu().numpy()
+            moments = FloatMoments.zero(pixels.shape[1]).update(pixels)
+            images.append(self.frame_fit(moments)(data=image[None])["scores"])
+        return {"scores": torch.cat(images)}
+
+
+def _square_root(inverse: NDArray[Any]) -> NDArray[np.float64]:
+    # F with F^T F = inverse, from the eigenvectors; what rounding made negative counts as zero.
+    with single_thread():
+        values, vectors = torch.linalg.eigh(torch.from_numpy((inverse + inverse.T) / 2))
+    root = np.sqrt(np.clip(values.numpy(), 0.0, None))
+    return np.asarray(root[:, None] * vectors.numpy().T)

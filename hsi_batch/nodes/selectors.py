@@ -1,0 +1,146 @@
+"""Nodes that weight channels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hsi_batch.errors import PipelineError
+from hsi_batch.nodes.node import Node, Request
+from hsi_batch.nodes.ports import PortSpec
+from hsi_batch.statistics.affine import Affine
+from hsi_batch.statistics.moments import Moments
+
+__all__ = ["SoftChannelSelector"]
+
+
+class SoftChannelSelector(Node):
+    """Weight every channel: ``y_c = w_c x_c`` with ``w = n_select softmax(logits / temperature)``.
+
+    It is a gate: the number of channels stays. With ``hard``, outside of training, the weights are
+    1 for the ``n_select`` largest logits and 0 elsewhere; nodes behind it are then fitted on what
+    they will score.
+
+    Parameters
+    ----------
+    n_select : int
+        Sum of the weights.
+    input_channels : int, optional
+        Channels of the input; taken from the data if not given.
+    init_method : {"uniform", "variance"}
+        Equal logits, or ``log(variance + eps)`` of each channel.
+    temperature_init, temperature_min, temperature_decay : float
+        Softmax temperature and its schedule over training epochs.
+    hard : bool
+        Pick channels outside of training.
+    eps : float
+        Added to the variance.
+    """
+
+    INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, "input_channels"), "cube")}
+    OUTPUT_SPECS = {
+        "selected": PortSpec(torch.float32, (-1, -1, -1, "input_channels"), "weighted cube"),
+        "weights": PortSpec(torch.float32, (-1,), "weight per channel"),
+    }
+    AFFINE = ("data", "selected")
+    TRAINABLE_BUFFERS = ("channel_logits",)
+    PARAMETER_PORTS = {"weights": "weights_now"}
+    CHANNEL_ARGUMENT = "input_channels"
+    channel_logits: Tensor
+
+    def __init__(
+        self,
+        n_select: int,
+        input_channels: int | None = None,
+        init_method: Literal["uniform", "variance"] = "uniform",
+        temperature_init: float = 5.0,
+        temperature_min: float = 0.1,
+        temperature_decay: float = 0.9,
+        hard: bool = False,
+        eps: float = 1e-6,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(
+            name,
+            n_select=n_select,
+            input_channels=input_channels,
+            init_method=init_method,
+            temperature_init=temperature_init,
+            temperature_min=temperature_min,
+            temperature_decay=temperature_decay,
+            hard=hard,
+            eps=eps,
+        )
+        if init_method not in ("uniform", "variance"):
+            raise PipelineError(f"init_method {init_method!r} is not 'uniform' or 'variance'.")
+        if input_channels is not None and not 1 <= n_select <= input_channels:
+            raise PipelineError(f"n_select {n_select} must be 1..{input_channels}.")
+        self.n_select = int(n_select)
+        self.input_channels = input_channels
+        self.init_method = init_method
+        self.temperature = float(temperature_init)
+        self.hard = bool(hard)
+        self.eps = float(eps)
+        self.register_buffer("channel_logits", torch.zeros(input_channels or 0))
+
+    def request(self) -> Request:
+        """Moments of the data (its variances, or how many channels there are)."""
+        return Request("data", "moments")
+
+    def fit(self, statistic: Moments) -> None:
+        """Set the logits."""
+        if self.n_select > statistic.channels:
+            raise PipelineError(
+                f"{self.name}: n_select {self.n_select} is more than the {statistic.channels}"
+                " channels of its input."
+            )
+        if self.init_method == "uniform":
+            logits = np.zeros(statistic.channels)
+        else:
+            logits = np.log(statistic.variance() + self.eps)
+        self.set_state({"logits": logits}, channel_logits=logits)
+
+    @property
+    def default_is_fitted(self) -> bool:
+        """Equal logits are what the uniform method gives."""
+        return self.init_method == "uniform"
+
+    def get_selection_weights(self) -> Tensor:
+        """Weight per channel, ``(C,)`` float32, as the next forward will use them."""
+        if self.hard and not self.training:
+            chosen = torch.zeros_like(self.channel_logits)
+            chosen[torch.topk(self.channel_logits, self.n_select).indices] = 1.0
+            return chosen
+        return self.n_select * torch.softmax(self.channel_logits / self.temperature, dim=0)
+
+    @property
+    def weights_now(self) -> Tensor:
+        """What the port ``weights`` hands out."""
+        return self.get_selection_weights()
+
+    def affine(self) -> Affine:
+        """Scaling by the weights that inference will use."""
+        self._need_fit()
+        state = self.exact_state()
+        logits = (
+            self.channel_logits.detach().double().cpu().numpy()
+            if state is None
+            else state["logits"]
+        )
+        if self.hard:
+            weights = np.zeros(logits.size)
+            weights[np.argsort(-logits, kind="stable")[: self.n_select]] = 1.0
+        else:
+            exponent = logits / self.temperature
+            raised = np.exp(exponent - exponent.max())
+            weights = self.n_select * raised / raised.sum()
+        return Affine.scaling(weights, np.zeros(logits.size))
+
+    def forward(self, data: Tensor) -> dict[str, Tensor]:
+        """Weight ``data`` (B, y, x, C)."""
+        self._need_fit()
+        weights = self.get_selection_weights()
+        return {"selected": data * weights, "weights": weights}
