@@ -1,0 +1,110 @@
+"""Running a program on the lines of a frame, leaf by leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_batch.nodes import PortRef
+from hsi_batch.pipeline.fold import CUBE
+from hsi_batch.pipeline.program import Program, Step
+from hsi_batch.statistics.leaves import leaf_lines
+
+__all__ = ["Evaluator", "Lines"]
+
+#: ``(start, stop) -> (stop - start, x, C)`` stored pixels of a frame.
+Lines = Callable[[int, int], NDArray[Any]]
+
+
+class Evaluator:
+    """Values of ports on the leaves of one frame, computed when asked for.
+
+    A leaf is computed whole, and always from the same pixels, so no bit of a result depends on how
+    the frame was cut into blocks. A step with a halo gets its leaf with lines of its neighbours;
+    at the edges of the frame it sees the edge, as it would on the whole frame.
+
+    Parameters
+    ----------
+    program : Program
+    lines : callable
+        Gives stored lines; asked for whole leaves, and for leaves beyond a block only as far as
+        the halo of the program reaches.
+    height, width : int
+        Lines and pixels per line of the frame.
+    given : mapping, optional
+        Whole-frame values ``(y, x, channel)`` of the ports in ``program.given``.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        lines: Lines,
+        height: int,
+        width: int,
+        given: Mapping[PortRef, NDArray[Any]] | None = None,
+    ) -> None:
+        self.program = program
+        self.height = height
+        self._lines = lines
+        self._given = given or {}
+        self.lines_per_leaf = leaf_lines(width)
+        self._producers = program.producers
+        self._values: dict[int, dict[PortRef, NDArray[Any]]] = {}
+
+    def leaf_range(self, leaf: int) -> tuple[int, int]:
+        """First line and end of a leaf."""
+        return leaf * self.lines_per_leaf, min(self.height, (leaf + 1) * self.lines_per_leaf)
+
+    def leaf(self, leaf: int) -> dict[PortRef, NDArray[Any]]:
+        """The wanted outputs on a leaf, ``(lines, x, channel)`` each."""
+        found = {ref: self._value(ref, leaf) for ref in self.program.wanted}
+        reach = -(-self.program.halo // self.lines_per_leaf)
+        for old in [index for index in self._values if index < leaf - 2 * reach]:
+            del self._values[old]
+        if not self.program.halo:
+            self._values.clear()
+        return found
+
+    def block(self, start: int, stop: int) -> dict[PortRef, NDArray[Any]]:
+        """The wanted outputs on the lines ``start:stop``."""
+        parts: dict[PortRef, list[NDArray[Any]]] = {ref: [] for ref in self.program.wanted}
+        for leaf in range(start // self.lines_per_leaf, -(-stop // self.lines_per_leaf)):
+            first, last = self.leaf_range(leaf)
+            for ref, value in self.leaf(leaf).items():
+                parts[ref].append(value[max(start - first, 0) : min(stop, last) - first])
+        return {ref: np.concatenate(p) if len(p) > 1 else p[0] for ref, p in parts.items()}
+
+    def _value(self, ref: PortRef, leaf: int) -> NDArray[Any]:
+        held = self._values.setdefault(leaf, {})
+        if ref in held:
+            return held[ref]
+        first, last = self.leaf_range(leaf)
+        if ref == CUBE:
+            held[ref] = self._lines(first, last)
+        elif ref in self._given:
+            held[ref] = self._given[ref][first:last]
+        else:
+            step = self._producers[ref]
+            held.update(self._run(step, leaf, first, last))
+        return held[ref]
+
+    def _run(self, step: Step, leaf: int, first: int, last: int) -> dict[PortRef, NDArray[Any]]:
+        if not step.halo:
+            return step.run({ref: self._value(ref, leaf) for ref in step.inputs})
+        top, bottom = max(first - step.halo, 0), min(last + step.halo, self.height)
+        values = {ref: self._span(ref, top, bottom) for ref in step.inputs}
+        return {
+            ref: np.ascontiguousarray(value[first - top : last - top])
+            for ref, value in step.run(values).items()
+        }
+
+    def _span(self, ref: PortRef, top: int, bottom: int) -> NDArray[Any]:
+        parts = []
+        for leaf in range(top // self.lines_per_leaf, -(-bottom // self.lines_per_leaf)):
+            first, last = self.leaf_range(leaf)
+            value = self._value(ref, leaf)
+            parts.append(value[max(top - first, 0) : min(bottom, last) - first])
+        return np.concatenate(parts)

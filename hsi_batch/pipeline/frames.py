@@ -1,0 +1,204 @@
+"""Graphs with frame-scope nodes: what must be known of a whole frame first, then its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hsi_batch.nodes import Node, PortRef
+from hsi_batch.pipeline.evaluate import Evaluator, Lines
+from hsi_batch.pipeline.fold import CUBE, fold, need_of, root_of
+from hsi_batch.pipeline.gather import Need, finished, gather_block, gather_cube
+from hsi_batch.pipeline.graph import Graph
+from hsi_batch.pipeline.precision import Precision
+from hsi_batch.pipeline.program import Program, compile_program, frame_nodes
+from hsi_batch.statistics import Bundle
+from hsi_batch.statistics.leaves import leaf_count
+
+__all__ = ["FrameSource", "frame_evaluator"]
+
+#: ``(start, stop) -> bool (stop - start, x)``; None if every pixel of the frame is valid.
+Validity = Callable[[int, int], "NDArray[np.bool_] | None"]
+
+
+@dataclass(frozen=True)
+class FrameSource:
+    """Pixels of one frame, read by blocks.
+
+    Attributes
+    ----------
+    lines : callable
+        ``(start, stop) -> (lines, x, C)`` as stored.
+    valid : callable
+        ``(start, stop) -> (lines, x)`` bool or None.
+    shape : tuple of int
+        ``(y, x, C)``.
+    dtype : numpy.dtype
+    blocks : tuple of (int, int)
+        Line ranges to read at once; whole leaves.
+    statistics : callable, optional
+        Statistics of the whole frame that need no reading, by kind; returns None for others.
+    """
+
+    lines: Lines
+    valid: Validity
+    shape: tuple[int, int, int]
+    dtype: Any
+    blocks: tuple[tuple[int, int], ...]
+    statistics: Callable[[str], Any] = field(default=lambda _kind: None)
+
+
+def frame_evaluator(
+    graph: Graph,
+    wanted: tuple[PortRef, ...],
+    source: FrameSource,
+    precision: Mapping[str, Precision] | None = None,
+) -> Evaluator:
+    """Run the frame-scope nodes of one frame and return the evaluator of its blocks.
+
+    A frame-scope node that is fitted from a statistic gets the frame's own, reduced over its
+    blocks (or taken from what is stored); any other gets its inputs assembled for the whole frame.
+    Values of invalid pixels are NaN in assembled inputs, as they will be in what is stored.
+    """
+    substitutes: dict[str, Node] = {}
+    given: dict[PortRef, NDArray[Any]] = {}
+    for name in frame_nodes(graph, wanted):
+        node = graph.nodes[name]
+        if node.request() is not None:
+            substitutes[name] = _fitted(graph, name, source, substitutes, given, precision)
+        else:
+            given.update(_assembled(graph, name, source, substitutes, given, precision))
+    program = compile_program(
+        graph, wanted, precision=precision, substitutes=substitutes, given=tuple(given)
+    )
+    return _evaluator(program, source, given)
+
+
+def _evaluator(
+    program: Program, source: FrameSource, given: Mapping[PortRef, NDArray[Any]]
+) -> Evaluator:
+    height, width, _ = source.shape
+    return Evaluator(program, source.lines, height, width, given)
+
+
+def _fitted(
+    graph: Graph,
+    name: str,
+    source: FrameSource,
+    substitutes: Mapping[str, Node],
+    given: Mapping[PortRef, NDArray[Any]],
+    precision: Mapping[str, Precision] | None,
+) -> Node:
+    request = graph.nodes[name].request()
+    assert request is not None
+    port = need_of(graph, name, request)
+    folded = fold(graph, port, substitutes)
+    if request.kind != "moments" and folded.map is not None and folded.map.monomial is None:
+        root, derive = port, None
+    else:
+        root, derive = folded.root, folded.map
+    statistic = _frame_statistic(
+        graph, Need(root, request.kind), source, substitutes, given, precision
+    )
+    if derive is not None:
+        statistic = getattr(derive, request.kind)(statistic)
+    return graph.nodes[name].frame_fit(statistic)
+
+
+def _frame_statistic(
+    graph: Graph,
+    need: Need,
+    source: FrameSource,
+    substitutes: Mapping[str, Node],
+    given: Mapping[PortRef, NDArray[Any]],
+    precision: Mapping[str, Precision] | None,
+) -> Any:
+    height, width, _ = source.shape
+    if need.root == CUBE:
+        stored = source.statistics(need.kind)
+        if stored is not None:
+            return stored
+        bundle = Bundle()
+        for start, stop in source.blocks:
+            part = gather_cube(
+                [need],
+                source.lines(start, stop),
+                source.valid(start, stop),
+                start=start,
+                height=height,
+            )
+            bundle = bundle.merge(part)
+    else:
+        program = compile_program(
+            graph,
+            (need.root,),
+            precision=precision,
+            substitutes=substitutes,
+            given=tuple(given),
+        )
+        evaluator = _evaluator(program, source, given)
+        bundle = Bundle()
+        for start, stop in source.blocks:
+            part = gather_block(
+                [need],
+                evaluator,
+                source.valid(start, stop),
+                start=start,
+                stop=stop,
+                leaves=leaf_count(height, width),
+            )
+            bundle = bundle.merge(part)
+    return finished(bundle)[str(need)]
+
+
+def _assembled(
+    graph: Graph,
+    name: str,
+    source: FrameSource,
+    substitutes: Mapping[str, Node],
+    given: Mapping[PortRef, NDArray[Any]],
+    precision: Mapping[str, Precision] | None,
+) -> Iterator[tuple[PortRef, NDArray[Any]]]:
+    node = graph.nodes[name]
+    fed = graph.sources_of(name)
+    refs = tuple(dict.fromkeys(ref for found in fed.values() for ref in found))
+    program = compile_program(
+        graph, refs, precision=precision, substitutes=substitutes, given=tuple(given)
+    )
+    evaluator = _evaluator(program, source, given)
+    whole: dict[PortRef, NDArray[Any]] = {}
+    for start, stop in source.blocks:
+        valid = source.valid(start, stop)
+        for ref, value in evaluator.block(start, stop).items():
+            if ref not in whole:
+                whole[ref] = np.empty((*source.shape[:2], value.shape[-1]), dtype=value.dtype)
+            whole[ref][start:stop] = value
+            if valid is not None and value.dtype.kind == "f":
+                whole[ref][start:stop][~valid] = np.nan
+    tensors = {
+        port: torch.from_numpy(whole[found[0]])[None] for port, found in fed.items() if found
+    }
+    node.eval()
+    with torch.no_grad():
+        result = node(**tensors)
+    for port, value in result.items():
+        if port in node.OUTPUT_SPECS and len(node.OUTPUT_SPECS[port].shape) == 4:
+            yield PortRef(name, port), value[0].numpy()
+
+
+def needs_frames(graph: Graph, wanted: tuple[PortRef, ...]) -> bool:
+    """Whether outputs depend on frame-scope nodes, so that a task must hold whole frames."""
+    return bool(frame_nodes(graph, wanted))
+
+
+def root_need(graph: Graph, name: str) -> Need:
+    """The statistic that a node's request comes down to, at the port where it can be taken."""
+    request = graph.nodes[name].request()
+    assert request is not None
+    root, _ = root_of(graph, need_of(graph, name, request), request.kind)
+    return Need(root, request.kind)

@@ -1,0 +1,122 @@
+"""Taking statistics of ports while lines pass by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from hsi_batch.nodes import PortRef
+from hsi_batch.pipeline.evaluate import Evaluator
+from hsi_batch.pipeline.fold import CUBE
+from hsi_batch.statistics import Bundle, Extrema, Forest, Histogram, Moments
+from hsi_batch.statistics.grid import lines_forest
+from hsi_batch.statistics.tree import Path
+
+__all__ = ["Need", "empty", "gather_block", "gather_cube"]
+
+
+class Need(NamedTuple):
+    """A statistic of a port."""
+
+    root: PortRef
+    kind: str
+
+    def __str__(self) -> str:
+        port = "cube" if self.root == CUBE else str(self.root)
+        return f"{self.kind} of {port}"
+
+
+def empty(kind: str, channels: int, dtype: DTypeLike) -> Any:
+    """The identity of a kind of statistic."""
+    kinds = {"moments": Moments, "extrema": Extrema, "histogram": Histogram}
+    return kinds[kind].empty(channels, dtype)  # type: ignore[attr-defined]
+
+
+def gather_cube(
+    needs: Iterable[Need],
+    cube: NDArray[Any],
+    valid: NDArray[np.bool_] | None,
+    *,
+    start: int,
+    height: int,
+    prefix: Path = (),
+) -> Bundle:
+    """Statistics of stored lines, as a bundle of forests by ``str(need)``.
+
+    Parameters
+    ----------
+    needs : iterable of Need
+        All with root :data:`.CUBE`.
+    cube : numpy.ndarray, shape (lines, x, C)
+    valid : numpy.ndarray of bool, shape (lines, x), optional
+        Pixels that count.
+    start : int
+        First line in the frame.
+    height : int
+        Lines of the frame.
+    prefix : path
+        Place of the frame in the tree over frames.
+    """
+    return Bundle(
+        {
+            str(need): lines_forest(
+                empty(need.kind, cube.shape[2], cube.dtype),
+                cube,
+                valid,
+                start=start,
+                height=height,
+                prefix=prefix,
+            )
+            for need in needs
+        }
+    )
+
+
+def gather_block(
+    needs: Iterable[Need],
+    evaluator: Evaluator,
+    valid: NDArray[np.bool_] | None,
+    *,
+    start: int,
+    stop: int,
+    leaves: int,
+    prefix: Path = (),
+) -> Bundle:
+    """Statistics of computed ports on the lines ``start:stop``, as a bundle of forests.
+
+    Parameters
+    ----------
+    needs : iterable of Need
+        Their roots are wanted by the evaluator's program.
+    evaluator : Evaluator
+        Of the frame.
+    valid : numpy.ndarray of bool, shape (stop - start, x), optional
+    start, stop : int
+        Lines; whole leaves.
+    leaves : int
+        Leaves of the frame.
+    prefix : path
+        Place of the frame in the tree over frames.
+    """
+    forests: dict[str, Forest[Any]] = {str(need): Forest() for need in needs}
+    leaf = start // evaluator.lines_per_leaf
+    while evaluator.leaf_range(leaf)[0] < stop:
+        first, last = evaluator.leaf_range(leaf)
+        values = evaluator.leaf(leaf)
+        chosen = slice(None) if valid is None else valid[first - start : last - start].ravel()
+        for need in needs:
+            value = values[need.root]
+            pixels = value.reshape(-1, value.shape[-1])[chosen]
+            part = empty(need.kind, value.shape[-1], value.dtype).update(pixels)
+            path = (*prefix, (leaf, leaves))
+            forests[str(need)] = forests[str(need)].merge(Forest.of(path, part))
+        leaf += 1
+    return Bundle(forests)
+
+
+def finished(bundle: Bundle | Mapping[str, Any]) -> dict[str, Any]:
+    """The statistic of each forest of a bundle; parts that never came count as nothing."""
+    return {name: forest.result() for name, forest in bundle.items()}

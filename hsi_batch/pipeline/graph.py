@@ -1,0 +1,386 @@
+"""The graph: nodes joined by ports."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping
+from graphlib import TopologicalSorter
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from hsi_batch.errors import PipelineError, Problem, did_you_mean
+from hsi_batch.nodes import ChannelAxis, InputPort, Node, OutputPort, PortRef, Scope, Stage
+from hsi_batch.nodes.metrics import Context
+from hsi_batch.nodes.ports import mismatch
+
+__all__ = ["Edge", "Graph"]
+
+
+class Edge(NamedTuple):
+    """A connection from an output to an input."""
+
+    source: PortRef
+    target: PortRef
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target}"
+
+
+class Graph:
+    """Nodes by name and the connections between their ports.
+
+    Ports are fed by connections only; the batch reaches the graph through its data node.
+
+    Parameters
+    ----------
+    name : str
+        Name of the graph.
+    lenient : bool
+        A declared channel count that disagrees with the data is corrected with a warning (files in
+        the dialects of cuvis-ai) instead of being an error.
+    """
+
+    def __init__(self, name: str = "Pipeline", *, lenient: bool = False) -> None:
+        self.name = name
+        self.lenient = lenient
+        self.axis: ChannelAxis | None = None
+        self._nodes: dict[str, Node] = {}
+        self._edges: list[Edge] = []
+
+    # -- building ----------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """Nodes by name, in the order in which they were added."""
+        return self._nodes
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """All connections."""
+        return tuple(self._edges)
+
+    def add_node(self, node: Node) -> Node:
+        """Add a node that is not connected yet; a name that is taken gets a counter."""
+        if self._nodes.get(node.name) is node:
+            return node
+        base, count = node.name, 0
+        while node.name in self._nodes:
+            count += 1
+            node.name = f"{base}-{count}"
+        self._nodes[node.name] = node
+        return node
+
+    def add_nodes(self, **nodes: Node) -> None:
+        """Add nodes under the names of the keywords."""
+        for name, node in nodes.items():
+            node.name = name
+            self.add_node(node)
+
+    def connect(self, *pairs: Any) -> None:
+        """Join outputs to inputs: ``connect(out, in)`` or ``connect((out, in), (out, in), ...)``.
+
+        Raises
+        ------
+        hsi_batch.errors.PipelineError
+            The ports do not fit, the input has a writer already, or a cycle would be closed.
+        """
+        if len(pairs) == 2 and not isinstance(pairs[0], tuple):
+            pairs = (pairs,)
+        for pair in pairs:
+            if not (isinstance(pair, tuple) and len(pair) == 2):
+                raise PipelineError(
+                    f"connect takes pairs (output, input); found {pair!r}.",
+                    hint="Write pipeline.connect((a.outputs.x, b.inputs.y), ...).",
+                )
+            self._join(*pair)
+
+    def _join(self, source: Any, target: Any) -> None:
+        if not isinstance(source, OutputPort) or not isinstance(target, InputPort):
+            raise PipelineError(
+                f"a connection runs from an output to an input; found {source!r} -> {target!r}.",
+                hint="Write node.outputs.x and node.inputs.y where the names are ambiguous.",
+            )
+        why = mismatch(source, target)
+        if why:
+            raise PipelineError(f"these ports do not fit: {why}.")
+        self.add_node(source.node)
+        self.add_node(target.node)
+        edge = Edge(source.ref, target.ref)
+        if edge in self._edges:
+            raise PipelineError(f"the connection {edge} is there already.")
+        writer = self.writer(edge.target)
+        if writer is not None and not target.spec.variadic:
+            raise PipelineError(
+                f"{edge.target} is written twice, by {writer} and by {edge.source}; an input has"
+                " one writer.",
+                hint="Remove one of the two connections.",
+            )
+        way = self._way(edge.target.node, edge.source.node)
+        if way:
+            raise PipelineError(
+                f"the connection {edge} closes the cycle {' -> '.join([edge.source.node, *way])}.",
+                hint="Data flow one way; remove one connection of the cycle.",
+            )
+        self._edges.append(edge)
+
+    def _way(self, start: str, end: str) -> list[str]:
+        if start == end:
+            return [start]
+        for edge in self._edges:
+            if edge.source.node == start:
+                rest = self._way(edge.target.node, end)
+                if rest:
+                    return [start, *rest]
+        return []
+
+    # -- looking -----------------------------------------------------------------------------
+
+    def writer(self, port: PortRef) -> PortRef | None:
+        """The output that feeds an input."""
+        return next((edge.source for edge in self._edges if edge.target == port), None)
+
+    def sources_of(self, node: str) -> dict[str, list[PortRef]]:
+        """The outputs that feed each input of a node."""
+        found: dict[str, list[PortRef]] = {}
+        for edge in self._edges:
+            if edge.target.node == node:
+                found.setdefault(edge.target.port, []).append(edge.source)
+        return found
+
+    def order(self) -> list[str]:
+        """Node names, each after all that feed it, otherwise in the order they were added."""
+        sorter: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(self._nodes, ()))
+        for edge in self._edges:
+            sorter.add(edge.target.node, edge.source.node)
+        rank = {name: i for i, name in enumerate(self._nodes)}
+        sorter.prepare()
+        ordered: list[str] = []
+        while sorter.is_active():
+            ready = sorted(sorter.get_ready(), key=rank.__getitem__)
+            ordered.extend(ready)
+            sorter.done(*ready)
+        return ordered
+
+    def ancestors(self, node: str) -> set[str]:
+        """Names of all nodes that feed a node, directly or not."""
+        found: set[str] = set()
+        queue = [node]
+        while queue:
+            for refs in self.sources_of(queue.pop()).values():
+                fresh = {ref.node for ref in refs} - found
+                found |= fresh
+                queue.extend(fresh)
+        return found
+
+    @property
+    def source(self) -> Node:
+        """The data node."""
+        sources = [node for node in self._nodes.values() if node.is_source]
+        if len(sources) != 1:
+            raise PipelineError(
+                f"the pipeline has {len(sources)} data nodes; it needs one.",
+                hint="Add one CU3SDataNode (or AnomalyDataNode) and connect its port `cube`.",
+            )
+        return sources[0]
+
+    def port(self, name: str) -> PortRef:
+        """Find an output by ``node.port``, ``node.outputs.port``, or a port name that is unique.
+
+        Raises
+        ------
+        hsi_batch.errors.PipelineError
+            There is none, or several; the message lists them.
+        """
+        outputs = [PortRef(n, p) for n, node in self._nodes.items() for p in node.OUTPUT_SPECS]
+        parts = name.replace(".outputs.", ".").split(".")
+        if len(parts) == 2:
+            found = [ref for ref in outputs if ref == tuple(parts)]
+        else:
+            found = [ref for ref in outputs if ref.port == name]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise PipelineError(
+                f"output {name!r} is ambiguous: {', '.join(map(str, found))}.",
+                hint="Name the node too.",
+            )
+        known = [str(ref) for ref in outputs]
+        raise PipelineError(
+            f"the pipeline has no output {name!r}."
+            f"{did_you_mean(name, [*known, *(ref.port for ref in outputs)])}",
+            hint=f"It has {', '.join(known)}.",
+        )
+
+    def problems(self) -> list[Problem]:
+        """What is wrong with the graph as a whole: no data node, inputs that nothing feeds."""
+        found: list[Problem] = []
+        try:
+            self.source  # noqa: B018
+        except PipelineError as error:
+            found.append(Problem(str(error)))
+        for name, node in self._nodes.items():
+            if node.is_source:
+                continue
+            fed = self.sources_of(name)
+            found.extend(
+                Problem(
+                    f"nothing is connected to the input {name}.{port}"
+                    f" ({type(node).__name__} needs it)."
+                )
+                for port, spec in node.INPUT_SPECS.items()
+                if not spec.optional and port not in fed
+            )
+        return found
+
+    def verify(self) -> None:
+        """Raise one :class:`~hsi_batch.errors.ConfigError` with all :meth:`problems`."""
+        found = self.problems()
+        if found:
+            raise PipelineError.collect(found)
+
+    # -- channel axes --------------------------------------------------------------------------
+
+    def resolve(self, axis: ChannelAxis) -> None:
+        """Carry the channel axis of the data through the graph and check declared counts.
+
+        Raises
+        ------
+        hsi_batch.errors.ConfigError
+            With one problem per node whose declared number of channels, or whose need of
+            wavelengths, does not agree with what reaches it.
+        """
+        found: list[Problem] = []
+        axes: dict[PortRef, ChannelAxis] = {}
+        for name in self.order():
+            node = self._nodes[name]
+            if node.is_source:
+                node.axes = {"cube": axis}
+            else:
+                fed = {e.target.port: e.source for e in self._edges if e.target.node == name}
+                node.axes = {port: axes[ref] for port, ref in fed.items() if ref in axes}
+            try:
+                self._settle_channels(node)
+                outputs = node.channel_axis(node.axes)
+            except PipelineError as error:
+                found.append(Problem(str(error)))
+                continue
+            except KeyError as error:
+                found.append(Problem(f"the channels of {name}.{error.args[0]} are not known."))
+                continue
+            for port, spec in node.OUTPUT_SPECS.items():
+                if port in outputs:
+                    axes[PortRef(name, port)] = outputs[port]
+                elif len(spec.shape) == 4 and isinstance(spec.shape[3], int) and spec.shape[3] > 0:
+                    axes[PortRef(name, port)] = ChannelAxis(spec.shape[3])
+        if found:
+            raise PipelineError.collect(found)
+        self.axis = axis
+
+    def _settle_channels(self, node: Node) -> None:
+        argument = node.CHANNEL_ARGUMENT
+        if argument is None:
+            return
+        actual = next(iter(node.axes.values())).size
+        declared = node.hparams.get(argument)
+        if declared is not None and declared != actual:
+            text = (
+                f"{node.name} declares {argument} {declared}, but {actual} channels reach it"
+                f" ({', '.join(str(r[0]) for r in self.sources_of(node.name).values())})"
+            )
+            if not self.lenient:
+                raise PipelineError(
+                    f"{text}.", hint=f"Set {argument} to {actual}, or leave it out."
+                )
+            warnings.warn(f"{text}; {actual} is used.", UserWarning, stacklevel=4)
+            node.hparams[argument] = actual
+        setattr(node, argument, actual)
+
+    # -- running in memory -------------------------------------------------------------------
+
+    def forward(
+        self,
+        batch: Mapping[str, Any],
+        stage: Stage | str = Stage.INFERENCE,
+        context: Context | None = None,
+    ) -> dict[PortRef, Any]:
+        """Run the graph on a batch in memory.
+
+        Parameters
+        ----------
+        batch : mapping
+            Inputs of the data node: ``cube`` (B, y, x, C), optional ``wavelengths``, ``mask``, ...
+        stage : {"inference", "train", "val", "test"}
+            Nodes of other stages are left out.
+
+        Returns
+        -------
+        dict
+            Every output that was produced, by ``(node, port)``.
+        """
+        at = Context(stage=Stage(stage)) if context is None else context
+        self.verify()
+        self._resolve_batch(batch)
+        values: dict[PortRef, Any] = {}
+        with torch.set_grad_enabled(at.stage is Stage.TRAIN and torch.is_grad_enabled()):
+            for name in self.order():
+                node = self._nodes[name]
+                if at.stage not in node.stages:
+                    continue
+                node.train(at.stage is Stage.TRAIN)
+                given = self._gather(node, batch, values)
+                if "context" in inspect.signature(node.forward).parameters:
+                    given["context"] = at
+                for port, value in node(**given).items():
+                    values[PortRef(name, port)] = value
+        return values
+
+    def _gather(
+        self, node: Node, batch: Mapping[str, Any], values: Mapping[PortRef, Any]
+    ) -> dict[str, Any]:
+        if node.is_source:
+            given = {port: batch[port] for port in node.INPUT_SPECS if port in batch}
+        else:
+            given = {}
+            for port, refs in self.sources_of(node.name).items():
+                present = [values[ref] for ref in refs if ref in values]
+                if present:
+                    given[port] = present if node.INPUT_SPECS[port].variadic else present[0]
+        for port, spec in node.INPUT_SPECS.items():
+            if port not in given and not spec.optional:
+                raise PipelineError(
+                    f"{node.name}.{port} got nothing.",
+                    hint="Give it in the batch."
+                    if node.is_source
+                    else "What feeds it does not run in this stage.",
+                )
+        return given
+
+    def _resolve_batch(self, batch: Mapping[str, Any]) -> None:
+        if "cube" not in batch:
+            raise PipelineError(f"the batch has no 'cube'; it has {', '.join(batch) or 'nothing'}.")
+        size = int(batch["cube"].shape[-1])
+        wavelength = batch.get("wavelengths")
+        if self.axis is not None and self.axis.size == size and wavelength is None:
+            return
+        if wavelength is not None:
+            wavelength = np.asarray(wavelength, dtype=np.float64)
+            wavelength = wavelength[0] if wavelength.ndim == 2 else wavelength
+        self.resolve(ChannelAxis(size, wavelength))
+
+    def scopes(self) -> Iterator[tuple[str, Scope]]:
+        """Name and scope of every node, in order."""
+        for name in self.order():
+            yield name, self._nodes[name].scope
+
+    def __repr__(self) -> str:
+        lines = [f"<{type(self).__name__} {self.name!r}: {len(self._nodes)} nodes>"]
+        for name in self.order():
+            node = self._nodes[name]
+            state = "fitted" if node.requires_initial_fit and node.fitted else ""
+            state = "not fitted" if not node.fitted else state
+            fed = ", ".join(f"{p}<-{r[0]}" for p, r in self.sources_of(name).items())
+            lines.append(f"  {name} ({type(node).__name__}) {fed} {state}".rstrip())
+        return "\n".join(lines)

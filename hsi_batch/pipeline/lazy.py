@@ -1,0 +1,213 @@
+"""Applying a fitted pipeline lazily to any labelled cube."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_batch.errors import NotFittedError, PlanError
+from hsi_batch.nodes import ChannelAxis
+from hsi_batch.nodes.gaussian import single_thread
+from hsi_batch.pipeline.cache import Packed, evaluator, pack
+from hsi_batch.pipeline.channels import check_channels
+from hsi_batch.pipeline.frames import FrameSource
+from hsi_batch.pipeline.maps import MapSpec, as_stored, map_spec
+from hsi_batch.pipeline.program import compile_program, frame_nodes
+from hsi_batch.statistics.leaves import block_lines, leaf_lines
+from hsi_batch.statistics.quality import flag_pixels
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from hsi_batch.pipeline.pipeline import Pipeline
+
+__all__ = ["apply", "axis_of"]
+
+#: A frame that must be seen whole is held in memory; a larger one is for the score stage.
+MAX_FRAME_BYTES = 2 * 2**30
+
+
+def axis_of(cube: xr.DataArray) -> ChannelAxis:
+    """Channel axis of a cube, with the wavelengths of its coordinate ``wavelength``."""
+    if "wavelength" not in cube.coords:
+        return ChannelAxis(cube.sizes["channel"])
+    return ChannelAxis.of(cube.coords["wavelength"].to_numpy())
+
+
+def apply(
+    pipeline: Pipeline,
+    cube: xr.DataArray,
+    outputs: str | Sequence[str] = "scores",
+    *,
+    valid: xr.DataArray | None = None,
+) -> xr.DataArray | xr.Dataset:
+    """Apply a fitted pipeline to a cube with ``dask.array.map_blocks``; nothing is computed.
+
+    Blocks give the bits that the score stage gives. The cube is rechunked to whole spectra and
+    whole lines; if the pipeline holds frame-scope nodes, to whole frames.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        Fitted.
+    cube : xarray.DataArray
+        With dimensions ``y, x, channel`` or ``frame, y, x, channel``, stored values. Its
+        attributes ``nodata`` and ``saturation`` are honoured.
+    outputs : str or sequence of str
+        One output gives a DataArray, several a Dataset.
+    valid : xarray.DataArray of bool, optional
+        Pixels that are valid, without the channel dimension; taken from the values by default.
+
+    Returns
+    -------
+    xarray.DataArray or xarray.Dataset
+        float32 with NaN, or uint8 with 255, where pixels are invalid.
+
+    Raises
+    ------
+    hsi_batch.errors.NotFittedError
+        The pipeline is not fitted.
+    hsi_batch.errors.PlanError
+        Other dimensions, other channels than the pipeline was fitted on, or a frame that must be
+        seen whole and is larger than 2 GiB.
+    """
+    import xarray as xr
+
+    names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    if not pipeline.fitted:
+        raise NotFittedError(
+            f"the pipeline {pipeline.name!r} is not fitted.", hint="Call hb.fit first."
+        )
+    dims = ("frame", "y", "x", "channel")
+    if tuple(cube.dims) not in (dims, dims[1:]):
+        raise PlanError(
+            f"the cube has dimensions {cube.dims}; expected (frame, y, x, channel) or"
+            " (y, x, channel).",
+            hint="Rename and transpose it.",
+        )
+    check_channels(pipeline, axis_of(cube), "the cube")
+    specs = [map_spec(pipeline, name) for name in names]
+    whole = cube if "frame" in cube.dims else cube.expand_dims("frame")
+    maps = _mapped(pipeline, whole, valid, specs)
+    arrays = {}
+    for spec, data in zip(specs, maps, strict=True):
+        kept = dims[:3] if spec.channels == 1 else (*dims[:3], f"{spec.name}_channel")
+        array = xr.DataArray(data, dims=kept, name=spec.name)
+        array = array.assign_coords(
+            {k: v for k, v in whole.coords.items() if set(v.dims) <= set(dims[:3])}
+        )
+        arrays[spec.name] = array if "frame" in cube.dims else array.isel(frame=0)
+    return next(iter(arrays.values())) if isinstance(outputs, str) else xr.Dataset(arrays)
+
+
+def _mapped(
+    pipeline: Pipeline, cube: xr.DataArray, valid: xr.DataArray | None, specs: list[MapSpec]
+) -> list[Any]:
+    import dask.array as da
+    from dask.delayed import delayed
+
+    frames, height, width, channels = cube.shape
+    refs = tuple(spec.ref for spec in specs)
+    by_frame = bool(frame_nodes(pipeline, refs))
+    frame_bytes = height * width * channels * cube.dtype.itemsize
+    if by_frame and frame_bytes > MAX_FRAME_BYTES:
+        raise PlanError(
+            f"{', '.join(frame_nodes(pipeline, refs))} must see a frame whole, and a frame has"
+            f" {frame_bytes / 2**30:.1f} GiB; at most {MAX_FRAME_BYTES / 2**30:.0f} GiB are held"
+            " in memory here.",
+            hint="Score the archive instead (hb.score), which works by blocks.",
+        )
+    lines = height if by_frame else block_lines((height, width, channels), cube.dtype.itemsize)
+    halo = 0 if by_frame else compile_program(pipeline, refs, precision=pipeline.precision).halo
+    reach = -(-halo // leaf_lines(width)) * leaf_lines(width)
+    rows = _rows(height, max(lines, reach), reach)
+    data = da.asarray(cube.data).rechunk((1, rows, width, channels))
+    arguments = [data]
+    if valid is not None:
+        flags = da.asarray(valid.data).reshape((frames, height, width, 1))
+        arguments.append(flags.rechunk((1, rows, width, 1)))
+    if reach:
+        arguments = [
+            da.overlap.overlap(a, {1: reach}, boundary="none", allow_rechunk=False)
+            for a in arguments
+        ]
+    scored = da.map_blocks(
+        _score_block,
+        *arguments,
+        packed=delayed(pack(pipeline), pure=True),
+        specs=specs,
+        starts=tuple(int(s) for s in np.cumsum([0, *data.chunks[1]])),
+        reach=reach,
+        limits=(cube.attrs.get("nodata"), cube.attrs.get("saturation")),
+        drop_axis=[2, 3],
+        chunks=(data.chunks[0], (1,) * len(data.chunks[1])),
+        dtype=object,
+        meta=np.empty((0, 0), dtype=object),
+    )
+    return [
+        da.map_blocks(
+            _pick,
+            scored,
+            index=index,
+            new_axis=[2] if spec.channels == 1 else [2, 3],
+            chunks=(*data.chunks[:2], (width,), *([(spec.channels,)] if spec.channels > 1 else [])),
+            dtype=spec.dtype,
+            meta=np.empty((0,) * (3 if spec.channels == 1 else 4), dtype=spec.dtype),
+        )
+        for index, spec in enumerate(specs)
+    ]
+
+
+def _rows(height: int, lines: int, reach: int) -> tuple[int, ...]:
+    """Heights of the blocks of a frame; none is lower than the overlap it must lend."""
+    full, rest = divmod(height, lines)
+    rows = [lines] * full
+    if rest and rest < reach and rows:
+        rows[-1] += rest
+    elif rest:
+        rows.append(rest)
+    return tuple(rows)
+
+
+def _score_block(
+    cube: NDArray[Any],
+    flags: NDArray[np.bool_] | None = None,
+    *,
+    packed: Packed,
+    specs: list[MapSpec],
+    starts: tuple[int, ...],
+    reach: int,
+    limits: tuple[float | None, float | None],
+    block_info: Any = None,
+) -> NDArray[np.object_]:
+    """All maps of one block, as one object; ``cube`` has ``reach`` more lines on inner sides."""
+    index = block_info[0]["chunk-location"][1]
+    start, stop, height = starts[index], starts[index + 1], starts[-1]
+    top = max(start - reach, 0)
+    lines = cube[0]
+    valid = flags[0, :, :, 0] if flags is not None else None
+    if valid is None:
+        marks = flag_pixels(lines, nodata=limits[0], saturation=limits[1])
+        valid = None if marks is None else marks == 0
+    source = FrameSource(
+        lines=lambda a, b: lines[a - top : b - top],
+        valid=lambda a, b: None if valid is None else valid[a - top : b - top],
+        shape=(height, *lines.shape[1:]),
+        dtype=lines.dtype,
+        blocks=((start, stop),),
+    )
+    refs = tuple(spec.ref for spec in specs)
+    with single_thread():
+        values = evaluator(packed, refs, source).block(start, stop)
+    found = np.empty((1, 1), dtype=object)
+    kept = source.valid(start, stop)
+    found[0, 0] = [as_stored(values[spec.ref], kept, spec) for spec in specs]
+    return found
+
+
+def _pick(scored: NDArray[np.object_], *, index: int) -> NDArray[Any]:
+    picked: NDArray[Any] = scored[0, 0][index][None]
+    return picked

@@ -1,0 +1,83 @@
+"""How the values of a port are kept as maps: what is stored, and what stands for invalid."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hsi_batch.errors import PipelineError
+from hsi_batch.nodes import PortRef
+from hsi_batch.pipeline.graph import Graph
+
+__all__ = ["INVALID_DECISION", "MapSpec", "as_stored", "map_spec"]
+
+#: Stands for an invalid pixel where values are decisions.
+INVALID_DECISION = 255
+
+
+class MapSpec(NamedTuple):
+    """Name, dtype and channels of a map.
+
+    Attributes
+    ----------
+    name : str
+        ``scores`` and ``decisions`` for ports of that name that are unique, else ``node.port``.
+    ref : PortRef
+    dtype : str
+        As stored: float32, int32 or uint8.
+    channels : int
+        1 for maps without a channel axis.
+    """
+
+    name: str
+    ref: PortRef
+    dtype: str
+    channels: int
+
+    @property
+    def fill(self) -> float | int:
+        """What invalid pixels hold."""
+        return {"uint8": INVALID_DECISION, "int32": -1}.get(self.dtype, float("nan"))
+
+
+def map_spec(graph: Graph, name: str) -> MapSpec:
+    """Describe the map of an output given by ``node.port`` or by a unique port name.
+
+    Raises
+    ------
+    hsi_batch.errors.PipelineError
+        No such output, an ambiguous name, or an output without pixels.
+    """
+    ref = graph.port(name)
+    node = graph.nodes[ref.node]
+    spec = node.OUTPUT_SPECS[ref.port]
+    if len(spec.shape) != 4:
+        raise PipelineError(
+            f"{ref} has no pixels ({len(spec.shape)} axes), so it cannot be stored per pixel.",
+            hint="Ask for another output.",
+        )
+    same = [n for n, other in graph.nodes.items() if ref.port in other.OUTPUT_SPECS]
+    short = ref.port if ref.port in ("scores", "decisions") and len(same) == 1 else str(ref)
+    size = node.outputs[ref.port].sizes()[3]
+    if size < 0:
+        size = node.channel_axis(node.axes)[ref.port].size
+    integers = (torch.int32, torch.int64, torch.int16)
+    dtype = (
+        "uint8" if spec.dtype is torch.bool else "int32" if spec.dtype in integers else "float32"
+    )
+    return MapSpec(short, ref, dtype, size)
+
+
+def as_stored(value: NDArray[Any], valid: NDArray[np.bool_] | None, spec: MapSpec) -> NDArray[Any]:
+    """Values ``(lines, x, k)`` as they are stored.
+
+    Invalid pixels become NaN, 255 for decisions, -1 for class numbers; a channel axis of one is
+    dropped.
+    """
+    stored = value.astype(spec.dtype)
+    if valid is not None:
+        stored[~valid] = spec.fill
+    return stored[..., 0] if spec.channels == 1 else stored

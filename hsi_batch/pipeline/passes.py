@@ -1,0 +1,80 @@
+"""One reading of a frame that serves every node that waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from hsi_batch.nodes import PortRef
+from hsi_batch.pipeline.cache import Packed, evaluator
+from hsi_batch.pipeline.fold import CUBE
+from hsi_batch.pipeline.frames import FrameSource
+from hsi_batch.pipeline.gather import Need, gather_block, gather_cube
+from hsi_batch.pipeline.graph import Graph
+from hsi_batch.pipeline.program import frame_nodes
+from hsi_batch.statistics import Bundle
+from hsi_batch.statistics.leaves import leaf_count
+from hsi_batch.statistics.tree import Path
+
+__all__ = ["gather_frame", "roots_of", "whole_frames"]
+
+
+def roots_of(needs: Iterable[Need]) -> tuple[PortRef, ...]:
+    """Distinct ports, other than the stored cube, that statistics are taken of."""
+    return tuple(dict.fromkeys(need.root for need in needs if need.root != CUBE))
+
+
+def whole_frames(graph: Graph, needs: Iterable[Need]) -> bool:
+    """Whether a pass must hold whole frames together, because of frame-scope nodes."""
+    return bool(frame_nodes(graph, roots_of(needs)))
+
+
+def gather_frame(
+    packed: Packed,
+    needs: Sequence[Need],
+    source: FrameSource,
+    ranges: Iterable[tuple[int, int]],
+    prefix: Path = (),
+) -> Bundle:
+    """Take statistics of some lines of a frame, reading each line once.
+
+    Parameters
+    ----------
+    packed : Packed
+        The pipeline as far as it is fitted.
+    needs : sequence of Need
+    source : FrameSource
+        Keeps the lines it read last, so that asking twice reads once.
+    ranges : iterable of (int, int)
+        Line ranges.
+    prefix : path
+        Place of the frame in the tree over frames.
+    """
+    height, width, _ = source.shape
+    cube_needs = [need for need in needs if need.root == CUBE]
+    port_needs = [need for need in needs if need.root != CUBE]
+    found = Bundle()
+    running = evaluator(packed, roots_of(port_needs), source) if port_needs else None
+    for start, stop in ranges:
+        valid = source.valid(start, stop)
+        if cube_needs:
+            part = gather_cube(
+                cube_needs,
+                source.lines(start, stop),
+                valid,
+                start=start,
+                height=height,
+                prefix=prefix,
+            )
+            found = found.merge(part)
+        if running is not None:
+            part = gather_block(
+                port_needs,
+                running,
+                valid,
+                start=start,
+                stop=stop,
+                leaves=leaf_count(height, width),
+                prefix=prefix,
+            )
+            found = found.merge(part)
+    return found

@@ -1,0 +1,199 @@
+"""The pipeline: a graph with weights, files and lazy application."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import yaml
+
+from hsi_batch._version import __version__
+from hsi_batch.documents import Document, read_yaml
+from hsi_batch.files import write_atomically
+from hsi_batch.pipeline.build import build
+from hsi_batch.pipeline.config import PipelineMetadata
+from hsi_batch.pipeline.graph import Graph
+from hsi_batch.pipeline.precision import Precision
+from hsi_batch.pipeline.weights import dump_weights, load_weights
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["CuvisPipeline", "Pipeline"]
+
+
+class Pipeline(Graph):
+    """A graph of nodes with its fitted state.
+
+    Parameters
+    ----------
+    name : str
+        Name of the pipeline.
+
+    Attributes
+    ----------
+    precision : dict
+        Arithmetic of each quadratic score, chosen by the fit.
+    provenance : dict
+        What the pipeline was fitted on, when and with which software.
+
+    Examples
+    --------
+    >>> from hsi_batch.nodes import CU3SDataNode, RXGlobal
+    >>> pipeline = Pipeline("demo")
+    >>> data, rx = CU3SDataNode(name="data"), RXGlobal(name="rx", eps=0.0)
+    >>> pipeline.connect((data.outputs.cube, rx.data))
+    >>> pipeline.nodes["rx"] is rx, pipeline.fitted
+    (True, False)
+    """
+
+    def __init__(self, name: str = "Pipeline", *, lenient: bool = False) -> None:
+        super().__init__(name, lenient=lenient)
+        self.metadata = PipelineMetadata(name=name)
+        self.precision: dict[str, Precision] = {}
+        self.provenance: dict[str, Any] = {}
+
+    # -- files -------------------------------------------------------------------------------
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a pipeline file; weights beside it (same stem, ``.pt``) are loaded if they exist.
+
+        Raises
+        ------
+        hsi_batch.errors.ConfigError
+            All mistakes of the file at once, with lines.
+        """
+        return cls.load_from_file(path)
+
+    @classmethod
+    def load_from_file(
+        cls,
+        config_path: str | os.PathLike[str],
+        weights_path: str | os.PathLike[str] | None = None,
+        device: str | None = None,
+    ) -> Self:
+        """Read a pipeline file and its weights.
+
+        Parameters
+        ----------
+        config_path : path
+            The YAML.
+        weights_path : path, optional
+            The ``.pt``; by default the file of the same stem, if it exists.
+        device : str, optional
+            Torch device for the buffers.
+        """
+        pipeline = cls.from_document(read_yaml(config_path))
+        weights = Path(weights_path or Path(config_path).with_suffix(".pt"))
+        if weights_path is not None or weights.exists():
+            load_weights(pipeline, weights)
+        if device is not None:
+            for node in pipeline.nodes.values():
+                node.to(device)
+        return pipeline
+
+    @classmethod
+    def from_document(cls, document: Document) -> Self:
+        """Build the pipeline that a parsed file describes, without weights."""
+        pipeline = cls()
+        config = build(document, pipeline)
+        if config.metadata is not None:
+            pipeline.metadata = config.metadata
+        pipeline.metadata.name = pipeline.name
+        return pipeline
+
+    def serialize(self) -> dict[str, Any]:
+        """The contents of the YAML: nodes, connections and metadata as plain values."""
+        return {
+            "nodes": [
+                {
+                    "name": name,
+                    "class_name": type(node).__name__,
+                    "hparams": {k: v for k, v in node.hparams.items() if v is not None},
+                }
+                for name, node in self.nodes.items()
+            ],
+            "connections": [
+                {
+                    "source": f"{edge.source.node}.outputs.{edge.source.port}",
+                    "target": f"{edge.target.node}.inputs.{edge.target.port}",
+                }
+                for edge in self.edges
+            ],
+            "metadata": self.metadata.model_dump(),
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write ``path`` (YAML) and the weights beside it (``.pt``); returns the YAML's path."""
+        return self.save_to_file(path)
+
+    def save_to_file(
+        self,
+        path: str | os.PathLike[str],
+        metadata: PipelineMetadata | Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write the YAML and the weights beside it.
+
+        A fitted pipeline is saved with the number of channels it was fitted on. Weights are written
+        before the YAML, both whole or not at all.
+        """
+        target = Path(path)
+        if target.suffix.lower() not in (".yaml", ".yml"):
+            target = target.with_name(target.name + ".yaml")
+        if metadata is not None:
+            given = (
+                metadata if isinstance(metadata, PipelineMetadata) else PipelineMetadata(**metadata)
+            )
+            self.metadata = given
+        self.metadata.created = datetime.now(UTC).isoformat(timespec="seconds")
+        if self.fitted:
+            for node in self.nodes.values():
+                if node.CHANNEL_ARGUMENT is not None:
+                    node.hparams[node.CHANNEL_ARGUMENT] = getattr(node, node.CHANNEL_ARGUMENT)
+        content = self.serialize()
+        write_atomically(target.with_suffix(".pt"), dump_weights(self, content["metadata"]))
+        header = f"# Written by hsi_batch {__version__}; the weights are in {target.stem}.pt.\n"
+        write_atomically(target, header + yaml.safe_dump(content, sort_keys=False, width=100))
+        return target
+
+    def to_bytes(self) -> tuple[str, bytes]:
+        """YAML text and weights, for a worker."""
+        content = self.serialize()
+        return yaml.safe_dump(content, sort_keys=False), dump_weights(self, content["metadata"])
+
+    @classmethod
+    def from_bytes(cls, text: str, weights: bytes) -> Self:
+        """Inverse of :meth:`to_bytes`."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            pipeline = cls.from_document(read_yaml("pipeline", text=text))
+            load_weights(pipeline, weights)
+        return pipeline
+
+    # -- state -------------------------------------------------------------------------------
+
+    @property
+    def fitted(self) -> bool:
+        """Whether every node is ready to run."""
+        return all(node.fitted for node in self.nodes.values())
+
+    def apply(
+        self,
+        cube: xr.DataArray,
+        outputs: str | Sequence[str] = "scores",
+        *,
+        valid: xr.DataArray | None = None,
+    ) -> xr.DataArray | xr.Dataset:
+        """Apply the fitted pipeline lazily; see :func:`hsi_batch.pipeline.lazy.apply`."""
+        from hsi_batch.pipeline.lazy import apply
+
+        return apply(self, cube, outputs, valid=valid)
+
+
+#: The name that the seed pages use.
+CuvisPipeline = Pipeline

@@ -1,0 +1,276 @@
+"""What scoring runs: the graph pruned to what is asked for, folded, one step per port."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hsi_batch.errors import PipelineError
+from hsi_batch.nodes import Node, PortRef, Scope
+from hsi_batch.nodes.gaussian import single_thread
+from hsi_batch.pipeline.fold import CUBE, fold, node_at
+from hsi_batch.pipeline.graph import Graph
+from hsi_batch.pipeline.precision import Precision
+from hsi_batch.pipeline.quadratic import QuadraticMap
+from hsi_batch.statistics import Affine
+from hsi_batch.statistics.leaves import LEAF_PIXELS
+
+__all__ = ["Program", "Step", "compile_program", "frame_nodes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(ABC):
+    """Computes the values of one or more ports on a group of lines."""
+
+    inputs: tuple[PortRef, ...]
+    outputs: tuple[PortRef, ...]
+    halo: int = 0
+
+    @abstractmethod
+    def run(self, values: Mapping[PortRef, NDArray[Any]]) -> dict[PortRef, NDArray[Any]]:
+        """From ``(lines, x, channel)`` arrays to such arrays."""
+
+
+def _groups(lines: NDArray[Any], out: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Pixels of a leaf, at most 4096 at once, so that scratch memory does not grow with width."""
+    flat, flat_out = lines.reshape(-1, lines.shape[-1]), out.reshape(-1, out.shape[-1])
+    for start in range(0, len(flat), LEAF_PIXELS):
+        yield flat[start : start + LEAF_PIXELS], flat_out[start : start + LEAF_PIXELS]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AffineStep(Step):
+    """A port that is an affine map of its root, as float32."""
+
+    map: Affine | None
+
+    def run(self, values: Mapping[PortRef, NDArray[Any]]) -> dict[PortRef, NDArray[Any]]:
+        """Map in float64, round once."""
+        lines = values[self.inputs[0]]
+        if self.map is None:
+            return {self.outputs[0]: lines.astype(np.float32)}
+        mapped = np.empty((*lines.shape[:2], self.map.outputs), dtype=np.float32)
+        for group, out in _groups(lines, mapped):
+            out[...] = self.map(group)
+        return {self.outputs[0]: mapped}
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuadraticStep(Step):
+    """A quadratic score of its root, as float32."""
+
+    map: QuadraticMap
+
+    def run(self, values: Mapping[PortRef, NDArray[Any]]) -> dict[PortRef, NDArray[Any]]:
+        """Score every pixel."""
+        lines = values[self.inputs[0]]
+        scores = np.empty((*lines.shape[:2], 1), dtype=np.float32)
+        for group, out in _groups(lines, scores):
+            out[:, 0] = self.map.scores(group)
+        return {self.outputs[0]: scores}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeStep(Step):
+    """A node that is run as it is."""
+
+    node: Node
+    ports: Mapping[str, tuple[PortRef, ...]]
+    constants: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, values: Mapping[PortRef, NDArray[Any]]) -> dict[PortRef, NDArray[Any]]:
+        """Run the module on tensors ``(1, lines, x, channel)``, without gradients."""
+        given: dict[str, Any] = dict(self.constants)
+        for port, refs in self.ports.items():
+            tensors = [torch.from_numpy(np.ascontiguousarray(values[ref]))[None] for ref in refs]
+            given[port] = tensors if self.node.INPUT_SPECS[port].variadic else tensors[0]
+        with torch.no_grad():
+            result = self.node(**given)
+        return {ref: result[ref.port][0].numpy() for ref in self.outputs}
+
+
+@dataclass(frozen=True)
+class Program:
+    """Steps in order, and what they give.
+
+    Attributes
+    ----------
+    steps : tuple of Step
+        Each after those it depends on.
+    wanted : tuple of PortRef
+        The outputs that were asked for.
+    given : tuple of PortRef
+        Ports whose values come from outside (frame-scope nodes that ran before).
+    """
+
+    steps: tuple[Step, ...]
+    wanted: tuple[PortRef, ...]
+    given: tuple[PortRef, ...] = ()
+
+    @property
+    def halo(self) -> int:
+        """Lines around a block that its outputs depend on."""
+        reach: dict[PortRef, int] = {}
+        for step in self.steps:
+            need = step.halo + max((reach.get(ref, 0) for ref in step.inputs), default=0)
+            reach.update(dict.fromkeys(step.outputs, need))
+        return max((reach.get(ref, 0) for ref in self.wanted), default=0)
+
+    @property
+    def producers(self) -> dict[PortRef, Step]:
+        """The step that gives each port."""
+        return {ref: step for step in self.steps for ref in step.outputs}
+
+
+def frame_nodes(graph: Graph, wanted: tuple[PortRef, ...]) -> list[str]:
+    """Frame-scope nodes that the wanted outputs depend on, each after those it depends on."""
+    needed = {ref.node for ref in wanted if ref != CUBE}
+    needed |= {a for name in needed for a in graph.ancestors(name)}
+    return [n for n in graph.order() if n in needed and graph.nodes[n].scope is Scope.FRAME]
+
+
+def compile_program(
+    graph: Graph,
+    wanted: tuple[PortRef, ...],
+    *,
+    precision: Mapping[str, Precision] | None = None,
+    substitutes: Mapping[str, Node] | None = None,
+    given: tuple[PortRef, ...] = (),
+) -> Program:
+    """Prune and fold a fitted graph to the ports that are wanted.
+
+    Every step is folded back to its own root, whatever else is asked for, so the bits of an output
+    do not depend on the other outputs.
+
+    Parameters
+    ----------
+    graph : Graph
+        Verified and resolved; the nodes that are needed must be fitted.
+    wanted : tuple of PortRef
+        Outputs with pixels (:data:`.CUBE` is allowed).
+    precision : mapping, optional
+        Arithmetic of quadratic nodes by name; float64 by default.
+    substitutes : mapping, optional
+        Nodes that stand in for frame-scope nodes on the frame at hand.
+    given : tuple of PortRef
+        Ports whose values will come from outside.
+
+    Raises
+    ------
+    hsi_batch.errors.PipelineError
+        A wanted output has no pixels, or needs a node that cannot run by blocks.
+    hsi_batch.errors.NotFittedError
+        A node is not fitted.
+    """
+    compiler = _Compiler(graph, precision or {}, substitutes or {}, given)
+    with single_thread():
+        for ref in wanted:
+            compiler.need(ref)
+    return Program(tuple(compiler.steps), wanted, given)
+
+
+class _Compiler:
+    def __init__(
+        self,
+        graph: Graph,
+        precision: Mapping[str, Precision],
+        substitutes: Mapping[str, Node],
+        given: tuple[PortRef, ...],
+    ) -> None:
+        self.graph = graph
+        self.precision = precision
+        self.substitutes = substitutes
+        self.steps: list[Step] = []
+        self.done: set[PortRef] = {CUBE, *given}
+
+    def need(self, ref: PortRef) -> None:
+        """Add the steps that give a port."""
+        if ref in self.done:
+            return
+        node = node_at(self.graph, ref.node, self.substitutes)
+        folded = fold(self.graph, ref, self.substitutes)
+        if folded.root != ref:
+            self.need(folded.root)
+            self._add(AffineStep(inputs=(folded.root,), outputs=(ref,), map=folded.map))
+        elif (
+            node.QUADRATIC is not None
+            and node.QUADRATIC[1] == ref.port
+            and (node.scope is Scope.PIXEL)
+        ):
+            writer = self.graph.writer(PortRef(ref.node, node.QUADRATIC[0]))
+            assert writer is not None
+            inner = fold(self.graph, writer, self.substitutes)
+            self.need(inner.root)
+            chosen = self.precision.get(ref.node, Precision()).dtype
+            score = QuadraticMap.fold(node.quadratic(), inner.map, chosen)
+            self._add(QuadraticStep(inputs=(inner.root,), outputs=(ref,), map=score))
+        else:
+            self._need_node(node, ref)
+
+    def _add(self, step: Step) -> None:
+        self.steps.append(step)
+        self.done.update(step.outputs)
+
+    def _need_node(self, node: Node, ref: PortRef) -> None:
+        spec = node.OUTPUT_SPECS[ref.port]
+        if len(spec.shape) != 4:
+            raise PipelineError(
+                f"{ref} has no pixels ({len(spec.shape)} axes), so it cannot be stored per pixel.",
+                hint="Ask for another output.",
+            )
+        if node.scope in (Scope.FRAME, Scope.SEQUENCE):
+            raise PipelineError(
+                f"{ref.node} ({type(node).__name__}) has scope {node.scope}; it cannot run block"
+                " by block."
+            )
+        node._need_fit()  # noqa: SLF001
+        ports = {
+            port: tuple(refs)
+            for port, refs in self.graph.sources_of(ref.node).items()
+            if len(node.INPUT_SPECS[port].shape) == 4
+        }
+        constants = {
+            port: _constant(self.graph, refs[0])
+            for port, refs in self.graph.sources_of(ref.node).items()
+            if port not in ports
+        }
+        inputs = tuple(r for refs in ports.values() for r in refs)
+        for source in inputs:
+            self.need(source)
+        outputs = tuple(
+            PortRef(ref.node, port) for port, s in node.OUTPUT_SPECS.items() if len(s.shape) == 4
+        )
+        node.eval()
+        self._add(
+            NodeStep(
+                inputs=inputs,
+                outputs=outputs,
+                node=node,
+                ports=ports,
+                constants=constants,
+                halo=node.halo,
+            )
+        )
+
+
+def _constant(graph: Graph, ref: PortRef) -> Any:
+    """The value of a port without pixels: a parameter, or the wavelengths of the data."""
+    node = graph.nodes[ref.node]
+    if node.is_source and ref.port == "wavelengths":
+        wavelength = graph.axis.wavelength if graph.axis is not None else None
+        if wavelength is None:
+            raise PipelineError(
+                f"{ref} is needed, but the recordings state no wavelengths.",
+                hint="Add 'wavelength' with 'wavelength units' to the headers and convert again.",
+            )
+        return np.rint(wavelength).astype(np.int32)
+    buffer = node.port_buffer(ref.port)
+    if buffer is None:
+        raise PipelineError(f"{ref} cannot be had while scoring block by block.")
+    return buffer
