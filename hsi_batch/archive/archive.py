@@ -1,0 +1,159 @@
+"""The archive: many sessions in one Zarr store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hsi_batch.archive.catalog import load_catalog
+from hsi_batch.archive.selection import Selection, select
+from hsi_batch.archive.session import Session
+from hsi_batch.archive.store import ARCHIVE, open_root, state_folder
+from hsi_batch.errors import StoreError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+__all__ = ["Archive", "open_archive"]
+
+#: Arrays that serve fits; a view for people leaves them out.
+_INTERNAL = (
+    "moments",
+    "moments_normal",
+    "extrema",
+    "extrema_normal",
+    "sample",
+    "checksum",
+)
+
+
+class Archive(Mapping[str, "xr.Dataset"]):
+    """A store of converted sessions; a mapping of session names to lazy datasets.
+
+    Nothing is computed by looking at it.
+
+    Parameters
+    ----------
+    path : path
+        Folder of the store.
+
+    Raises
+    ------
+    hsi_batch.errors.StoreError
+        There is none, or it is something else.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.root = open_root(self.path, ARCHIVE)
+
+    @cached_property
+    def catalog(self) -> pd.DataFrame:
+        """A row per session that is complete: shape, sensor, flags, labels, source."""
+        whole = load_catalog(self.path, self.root)
+        complete = whole[whole["complete"].astype(bool)] if len(whole) else whole
+        return complete.reset_index(drop=True)
+
+    @cached_property
+    def incomplete(self) -> tuple[str, ...]:
+        """Sessions whose conversion was not finished."""
+        whole = load_catalog(self.path, self.root)
+        return tuple(whole.loc[~whole["complete"].astype(bool), "session"]) if len(whole) else ()
+
+    def session(self, name: str) -> Session:
+        """A session for reading by blocks.
+
+        Raises
+        ------
+        hsi_batch.errors.StoreError
+            No such session.
+        """
+        if name not in self:
+            unfinished = " Its conversion is not finished." if name in self.incomplete else ""
+            raise StoreError(
+                f"there is no session {name!r}.{unfinished}{did_you_mean(name, list(self))}",
+                path=str(self.path),
+                hint="See the sessions with hsi-batch ls.",
+            )
+        return Session(name, self.root[name])  # type: ignore[arg-type]
+
+    def select(self, text: str | Sequence[str] | None = None) -> Selection:
+        """Resolve a selection of frames; see :func:`hsi_batch.archive.selection.select`."""
+        rows = self.catalog.to_dict("records")
+        return select(
+            text,
+            {row["session"]: (int(row["frames"]), int(row["lines"])) for row in rows},
+            failed={
+                row["session"]: tuple(self.session(row["session"]).failed_frames)
+                for row in rows
+                if row["failed_frames"]
+            },
+            catalog={row["session"]: {str(k): v for k, v in row.items()} for row in rows},
+        )
+
+    @property
+    def state(self) -> Path:
+        """Folder of the run state, beside the store."""
+        return state_folder(self.path)
+
+    def __getitem__(self, name: str) -> xr.Dataset:
+        import xarray as xr
+
+        session = self.session(name)
+        dataset = xr.open_zarr(
+            str(self.path), group=name, chunks={}, consolidated=False, zarr_format=3
+        )
+        kept: xr.Dataset = dataset.drop_vars([v for v in _INTERNAL if v in dataset])
+        kept.attrs["session"] = session.name
+        return kept
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.catalog["session"]) if len(self.catalog) else iter(())
+
+    def __len__(self) -> int:
+        return len(self.catalog)
+
+    def __contains__(self, name: object) -> bool:
+        return len(self.catalog) > 0 and name in set(self.catalog["session"])
+
+    def _summary(self) -> str:
+        frames = int(self.catalog["frames"].sum()) if len(self) else 0
+        gigabytes = float(self.catalog["megabytes"].sum()) / 1e3 if len(self) else 0.0
+        text = f"{len(self)} sessions, {frames} frames, {gigabytes:.2f} GB"
+        if self.incomplete:
+            text += f"; {len(self.incomplete)} not finished"
+        return text
+
+    def __repr__(self) -> str:
+        head = f"<hsi_batch.Archive {self.path}: {self._summary()}>"
+        if not len(self):
+            return head
+        shown = self.catalog[["session", "frames", "lines", "samples", "bands", "dtype"]]
+        return f"{head}\n{shown.to_string(index=False, max_rows=20)}"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        columns = [c for c in self.catalog.columns if not str(c).startswith("source_")]
+        table = self.catalog[columns].to_html(index=False, max_rows=20) if len(self) else ""
+        return f"<p><b>Archive</b> {escape(str(self.path))}<br>{self._summary()}</p>{table}"
+
+
+def open_archive(path: str | os.PathLike[str]) -> Archive:
+    """Open an archive for reading.
+
+    Parameters
+    ----------
+    path : path
+        Folder of the store.
+
+    Examples
+    --------
+    >>> archive = open_archive("archive.zarr")  # doctest: +SKIP
+    >>> archive["lentils_000"].cube  # doctest: +SKIP
+    """
+    return Archive(path)

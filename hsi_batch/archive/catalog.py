@@ -1,0 +1,93 @@
+"""The catalog: a row per session."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zarr
+
+from hsi_batch.archive.session import Session
+from hsi_batch.archive.store import archive_stamp, state_folder
+from hsi_batch.errors import StoreError
+from hsi_batch.files import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["catalog_row", "load_catalog", "save_catalog"]
+
+_FILE = "catalog.parquet"
+_STAMP = "catalog.json"
+
+
+def catalog_row(session: Session) -> dict[str, Any]:
+    """What the catalog says of a session."""
+    attrs, geometry = session.attrs, session.geometry
+    height, width, channels = geometry.shape
+    wavelength = session.wavelength
+    source = attrs.get("source", {})
+    return {
+        "session": session.name,
+        "frames": geometry.frames,
+        "lines": height,
+        "samples": width,
+        "bands": channels,
+        "dtype": geometry.dtype,
+        "sensor": attrs.get("sensor"),
+        "quantity": attrs.get("quantity"),
+        "mode": attrs.get("processing_mode"),
+        "wavelength_min": None if wavelength is None else float(wavelength[0]),
+        "wavelength_max": None if wavelength is None else float(wavelength[-1]),
+        "pixels": geometry.frames * height * width,
+        "flagged": int(attrs.get("flagged_pixels", 0)),
+        "labelled_frames": int(attrs.get("labelled_frames", 0)),
+        "failed_frames": len(session.failed_frames),
+        "megabytes": round(geometry.frames * geometry.frame_bytes / 1e6, 1),
+        "reader": attrs.get("reader"),
+        "source": source.get("path"),
+        "source_size": source.get("size"),
+        "source_mtime": source.get("mtime"),
+        "complete": session.complete,
+    }
+
+
+def _rows(root: zarr.Group) -> list[dict[str, Any]]:
+    rows = []
+    for name, group in sorted(root.groups()):
+        try:
+            rows.append(catalog_row(Session(name, group)))
+        except StoreError:
+            # A conversion that is running, or died before it made the arrays.
+            continue
+    return rows
+
+
+def save_catalog(path: str | Path, root: zarr.Group) -> None:
+    """Write the catalog beside the store, stamped with the state of the store's metadata."""
+    import pandas as pd
+
+    rows = _rows(root)
+    folder = state_folder(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{_FILE}.new"
+    pd.DataFrame(rows).to_parquet(temporary)
+    temporary.replace(folder / _FILE)
+    write_atomically(folder / _STAMP, json.dumps(archive_stamp(path)))
+
+
+def load_catalog(path: str | Path, root: zarr.Group) -> pd.DataFrame:
+    """The saved catalog if it belongs to the store as it is, else one read from the sessions."""
+    import pandas as pd
+
+    folder = state_folder(path)
+    try:
+        if json.loads((folder / _STAMP).read_text()) == archive_stamp(path):
+            return pd.read_parquet(folder / _FILE)
+    except (OSError, ValueError):
+        # No run state (a copied store), or a torn one: the store itself decides.
+        pass
+    rows = _rows(root)
+    columns = ["session", "frames", "lines", "samples", "bands", "complete"]
+    return pd.DataFrame(rows, columns=None if rows else columns)

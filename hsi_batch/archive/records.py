@@ -1,0 +1,147 @@
+"""What became of every block, kept beside the store and durable after each block."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from hsi_batch.archive.layout import BlockKey
+from hsi_batch.files import write_atomically
+
+__all__ = ["BlockRecord", "RecordWriter", "Records"]
+
+
+@dataclass(frozen=True)
+class BlockRecord:
+    """The durable line that says what became of a block in a stage.
+
+    Attributes
+    ----------
+    key : BlockKey
+    outcome : {"done", "failed"}
+    digest : str
+        Of everything the result depends on: source, settings, pipeline.
+    tail : str
+        Last bytes of the stored chunk (its CRC32C), in hexadecimal; the chunk must still end so.
+    checksum : int
+        CRC32C of the block's values.
+    reason : str
+        Why it failed.
+    seconds : float
+    worker : str
+    info : dict
+        What else the stage wants to keep.
+    """
+
+    key: BlockKey
+    outcome: Literal["done", "failed"]
+    digest: str
+    tail: str = ""
+    checksum: int = 0
+    reason: str = ""
+    seconds: float = 0.0
+    worker: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str) -> BlockRecord:
+        """Inverse of :meth:`to_json`; raises ValueError, KeyError or TypeError on other text."""
+        data = json.loads(line)
+        return cls(**{**data, "key": BlockKey(**data["key"])})
+
+
+class RecordWriter:
+    """Appends records to a file of its own; each line is in the kernel's hands before the next.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the run.
+    name : str
+        Name of the task; no other task writes this file.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / f"{name}.jsonl").open("ab", buffering=0)
+
+    def write(self, *records: BlockRecord) -> None:
+        """Append records."""
+        self._file.write("".join(record.to_json() + "\n" for record in records).encode())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+class Records:
+    """All records of one stage of a store.
+
+    Runs are numbered folders; later runs win. A finished run is packed into one file.
+
+    Parameters
+    ----------
+    folder : Path
+        ``<store>.hsi-batch/records/<stage>``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def new_run(self) -> Path:
+        """Make and return the folder of a new run."""
+        taken = [int(path.name) for path in self._runs()]
+        folder = self.folder / f"{max(taken, default=0) + 1:06d}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def _runs(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(path for path in self.folder.iterdir() if path.name.isdigit())
+
+    def _lines(self) -> Iterator[str]:
+        packed = self.folder / "packed.jsonl"
+        files = [packed] if packed.exists() else []
+        for run in self._runs():
+            files.extend(sorted(run.glob("*.jsonl")))
+        for file in files:
+            with file.open(encoding="utf-8", errors="replace") as lines:
+                yield from lines
+
+    def load(self) -> dict[BlockKey, BlockRecord]:
+        """The latest record of each block. A line that was torn by a crash counts for nothing."""
+        found: dict[BlockKey, BlockRecord] = {}
+        for line in self._lines():
+            try:
+                record = BlockRecord.from_json(line)
+            except (ValueError, KeyError, TypeError):
+                continue
+            found[record.key] = record
+        return found
+
+    def pack(self, records: Iterable[BlockRecord]) -> None:
+        """Replace everything by these records, in one file."""
+        lines = "".join(r.to_json() + "\n" for r in sorted(records, key=lambda r: r.key))
+        write_atomically(self.folder / "packed.jsonl", lines)
+        for run in self._runs():
+            for file in run.iterdir():
+                file.unlink()
+            run.rmdir()

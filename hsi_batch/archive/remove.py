@@ -1,0 +1,61 @@
+"""Removing sessions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hsi_batch.archive.catalog import save_catalog
+from hsi_batch.archive.lock import StoreLock
+from hsi_batch.archive.records import Records
+from hsi_batch.archive.store import ARCHIVE, consolidate, open_root, state_folder
+from hsi_batch.errors import ConfigError, did_you_mean
+
+__all__ = ["remove_session", "split_path"]
+
+
+def split_path(text: str | os.PathLike[str]) -> tuple[Path, str | None]:
+    """Split ``STORE/SESSION`` into both; the session is None for a store.
+
+    Examples
+    --------
+    >>> split_path("archive.zarr/lentils_000")
+    (PosixPath('archive.zarr'), 'lentils_000')
+    """
+    path = Path(text)
+    if (path.parent / "zarr.json").exists() and not (path / "zarr.json").exists():
+        return path.parent, path.name
+    if (path / "zarr.json").exists() and (path.parent / "zarr.json").exists():
+        return path.parent, path.name
+    if not path.exists() and path.parent.suffix == ".zarr":
+        return path.parent, path.name
+    return path, None
+
+
+def remove_session(archive: str | os.PathLike[str], name: str) -> None:
+    """Remove a session from an archive: its arrays, its catalog row and its records.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        There is no such session.
+    hsi_batch.errors.StoreError
+        Not an archive, or in use by another run.
+    """
+    path = Path(archive)
+    open_root(path, ARCHIVE)
+    with StoreLock(state_folder(path), f"rm {name}"):
+        root = open_root(path, ARCHIVE, "r+")
+        present = dict(root.groups())
+        if name not in present:
+            raise ConfigError(
+                f"there is no session {name!r}.{did_you_mean(name, present)}",
+                path=str(path),
+                hint="See the sessions with hsi-batch ls.",
+            )
+        records = Records(state_folder(path) / "records" / "convert")
+        kept = [r for key, r in records.load().items() if key.session != name]
+        del root[name]
+        records.pack(kept)
+        consolidate(root)
+        save_catalog(path, root)

@@ -1,0 +1,166 @@
+"""One session of an archive, read by blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from hsi_batch.archive.layout import BlockKey, Geometry
+from hsi_batch.archive.store import ARCHIVE, open_root
+from hsi_batch.errors import SourceError, StoreError
+
+__all__ = ["PixelChoice", "Session"]
+
+#: Which pixels count: all valid ones, or those that are labelled as background.
+PixelChoice = Literal["valid", "labelled-normal"]
+
+
+class Session:
+    """A session of an archive.
+
+    Parameters
+    ----------
+    name : str
+    group : zarr.Group
+        Its group.
+    """
+
+    def __init__(self, name: str, group: zarr.Group) -> None:
+        self.name = name
+        self.group = group
+
+    @classmethod
+    def open(cls, archive: str | Path, name: str, mode: str = "r") -> Session:
+        """Open one session without looking at the others."""
+        root = open_root(archive, ARCHIVE, mode)
+        try:
+            group = root[name]
+        except KeyError:
+            group = None
+        if not isinstance(group, zarr.Group):
+            raise StoreError("there is no such session.", path=str(archive), session=name)
+        return cls(name, group)
+
+    @cached_property
+    def attrs(self) -> Mapping[str, Any]:
+        """Attributes of the group."""
+        return dict(self.group.attrs)
+
+    @cached_property
+    def cube(self) -> zarr.Array[Any]:
+        """The array ``(frame, y, x, channel)``."""
+        return self._array("cube")
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        array = self.group.get(name)
+        if not isinstance(array, zarr.Array):
+            raise StoreError(
+                f"the array {name!r} is missing.",
+                session=self.name,
+                hint="The session was not converted to the end; convert again.",
+            )
+        return array
+
+    def optional(self, name: str) -> zarr.Array[Any] | None:
+        """An array that not every session has."""
+        array = self.group.get(name)
+        return array if isinstance(array, zarr.Array) else None
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """Frames, shape and blocks."""
+        frames, height, width, channels = self.cube.shape
+        return Geometry(
+            frames, (height, width, channels), str(self.cube.dtype), self.cube.chunks[1]
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether the conversion of this session was finished."""
+        return bool(self.attrs.get("complete"))
+
+    @property
+    def failed_frames(self) -> dict[int, str]:
+        """Frames that could not be converted, with the reason."""
+        return {int(k): str(v) for k, v in self.attrs.get("failed_frames", {}).items()}
+
+    @cached_property
+    def wavelength(self) -> NDArray[np.float64] | None:
+        """Wavelength per channel in nm, if the source states it."""
+        array = self.optional("wavelength")
+        return None if array is None else np.asarray(array[:], dtype=np.float64)
+
+    @cached_property
+    def good_band(self) -> NDArray[np.bool_] | None:
+        """False for channels the source marks as bad."""
+        array = self.optional("good_band")
+        return None if array is None else np.asarray(array[:], dtype=bool)
+
+    @cached_property
+    def _quality(self) -> zarr.Array[Any] | None:
+        return self.optional("quality")
+
+    @cached_property
+    def _label(self) -> zarr.Array[Any] | None:
+        return self.optional("label")
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any frame has labels."""
+        return self._label is not None
+
+    # -- pixels ------------------------------------------------------------------------------
+
+    def read(self, frame: int, start: int, stop: int) -> NDArray[Any]:
+        """Stored lines ``(stop - start, x, channel)``.
+
+        Raises
+        ------
+        hsi_batch.errors.SourceError
+            The chunk is missing or damaged.
+        """
+        return np.asarray(_fetch(self, self.cube, frame, start, stop))
+
+    def valid(
+        self, frame: int, start: int, stop: int, pixels: PixelChoice = "valid"
+    ) -> NDArray[np.bool_] | None:
+        """Mask of the pixels that count, ``(lines, x)``; None if all do."""
+        mask: NDArray[np.bool_] | None = None
+        if self._quality is not None:
+            mask = _fetch(self, self._quality, frame, start, stop) == 0
+        if pixels == "labelled-normal":
+            labels = self.labels(frame, start, stop)
+            if labels is None:
+                return np.zeros((stop - start, self.geometry.shape[1]), dtype=bool)
+            normal = labels == 0
+            mask = normal if mask is None else mask & normal
+        return None if mask is None or bool(mask.all()) else mask
+
+    def labels(self, frame: int, start: int, stop: int) -> NDArray[np.int16] | None:
+        """Class numbers ``(lines, x)``, -1 where unlabelled; None if the session has none."""
+        if self._label is None:
+            return None
+        return np.asarray(_fetch(self, self._label, frame, start, stop), dtype=np.int16)
+
+    def key(self, frame: int, start: int, stop: int) -> BlockKey:
+        """Address of lines of this session."""
+        return BlockKey(self.name, frame, start, stop)
+
+
+def _fetch(session: Session, array: zarr.Array[Any], frame: int, start: int, stop: int) -> Any:
+    try:
+        return array[frame, start:stop]
+    except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
+        raise SourceError(
+            f"lines {start}:{stop} of {array.path} cannot be read: {error}.",
+            path=str(array.store_path.store),
+            session=session.name,
+            frame=frame,
+            hint="Check the store with hsi-batch verify --deep, and convert the session again.",
+        ) from None

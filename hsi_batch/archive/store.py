@@ -1,0 +1,171 @@
+"""Zarr stores of ours: opening, creating, codecs, chunks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from hsi_batch.errors import StoreError
+
+__all__ = [
+    "ARCHIVE",
+    "SCORES",
+    "archive_stamp",
+    "checksum",
+    "chunk_tail",
+    "consolidate",
+    "create_array",
+    "create_root",
+    "open_root",
+    "state_folder",
+]
+
+ARCHIVE = "hsi-batch-archive"
+SCORES = "hsi-batch-scores"
+VERSION = 1
+_KINDS = {ARCHIVE: "an archive", SCORES: "a score store"}
+
+
+def state_folder(path: str | Path) -> Path:
+    """Folder of the run state: beside the store, so that copying the store does not copy it."""
+    plain = Path(path)
+    return plain.with_name(plain.name + ".hsi-batch")
+
+
+def archive_stamp(path: str | Path) -> str:
+    """Changes whenever the metadata of a store are published again."""
+    meta = (Path(path) / "zarr.json").stat()
+    return f"{meta.st_size}-{meta.st_mtime_ns}"
+
+
+def create_root(path: str | Path, kind: str, attrs: Mapping[str, Any] | None = None) -> zarr.Group:
+    """Make a store, or open the one that is there.
+
+    Raises
+    ------
+    hsi_batch.errors.StoreError
+        Something else is in this place.
+    """
+    if Path(path).exists():
+        return open_root(path, kind, mode="r+")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    head = {"format": kind, "format_version": VERSION}
+    return zarr.create_group(str(path), zarr_format=3, attributes={**head, **(attrs or {})})
+
+
+def open_root(path: str | Path, kind: str, mode: str = "r") -> zarr.Group:
+    """Open a store of a kind.
+
+    Raises
+    ------
+    hsi_batch.errors.StoreError
+        There is none, it is of another kind, or of a newer format.
+    """
+    where = str(path)
+    if not Path(where).is_dir():
+        what = "this is a file" if Path(where).exists() else "there is nothing here"
+        raise StoreError(
+            f"{what}; {_KINDS[kind]} (a Zarr folder) was expected.",
+            path=where,
+            hint="Check the path." if kind == SCORES else "Check the path, or convert first.",
+        )
+    try:
+        root = zarr.open_group(where, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
+    except (FileNotFoundError, zarr.errors.BaseZarrError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"this folder is not a Zarr v3 group ({type(error).__name__}); {_KINDS[kind]} was"
+            " expected.",
+            path=where,
+            hint="Check the path.",
+        ) from None
+    found = root.attrs.get("format")
+    if found != kind:
+        named = _KINDS.get(str(found), f"a Zarr group of format {found!r}")
+        raise StoreError(
+            f"this is {named}; {_KINDS[kind]} was expected.", path=where, hint="Check the path."
+        )
+    version = root.attrs.get("format_version")
+    if version != VERSION:
+        raise StoreError(
+            f"the store has format version {version}; this software reads version {VERSION}.",
+            path=where,
+            hint="Use the version of hsi_batch that wrote it, or a newer one.",
+        )
+    return root
+
+
+def create_array(
+    group: zarr.Group,
+    name: str,
+    *,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dtype: str,
+    dims: tuple[str, ...],
+    fill: Any = 0,
+    attrs: Mapping[str, Any] | None = None,
+    write_empty: bool = True,
+) -> zarr.Array[Any]:
+    """Make an array whose chunks are compressed and end in their CRC32C.
+
+    Parameters
+    ----------
+    write_empty : bool
+        Store chunks that hold nothing but ``fill`` too, so that a missing chunk is a missing block.
+    """
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=tuple(max(c, 1) for c in chunks),
+        dtype=dtype,
+        fill_value=fill,
+        compressors=(_compressor(np.dtype(dtype)), Crc32cCodec()),
+        dimension_names=dims,
+        attributes=dict(attrs or {}),
+        config={"write_empty_chunks": write_empty},
+        overwrite=True,
+    )
+
+
+def _compressor(dtype: np.dtype[Any]) -> BloscCodec:
+    # Bit shuffle packs the unused high bits of 12-bit counts; a byte shuffle suits floats better.
+    integers = dtype.kind in "iu" and dtype.itemsize == 2
+    return BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle" if integers else "shuffle")
+
+
+def checksum(values: NDArray[Any]) -> int:
+    """CRC32C of the values in little-endian order, independent of the codec."""
+    little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    return int(google_crc32c.value(little.reshape(-1).view(np.uint8)))
+
+
+def chunk_path(array: zarr.Array[Any], index: tuple[int, ...]) -> Path:
+    """File of a chunk of a local store."""
+    key = array.metadata.encode_chunk_key(index)
+    return Path(str(array.store_path.store.root)) / array.store_path.path / key  # type: ignore[attr-defined]
+
+
+def chunk_tail(array: zarr.Array[Any], index: tuple[int, ...]) -> str | None:
+    """The CRC32C that ends a stored chunk, in hexadecimal; None if there is no such chunk."""
+    try:
+        with chunk_path(array, index).open("rb") as file:
+            file.seek(-4, 2)
+            return file.read(4).hex()
+    except OSError:
+        return None
+
+
+def consolidate(root: zarr.Group) -> None:
+    """Gather all metadata in the root, so that opening many sessions is one read."""
+    with warnings.catch_warnings():
+        # Zarr v3 calls this experimental; readers that do not know it ignore it.
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(root.store)

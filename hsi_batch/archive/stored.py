@@ -1,0 +1,141 @@
+"""Statistics that conversion left behind, merged for any selection without reading pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from hsi_batch.archive.selection import Selection
+from hsi_batch.archive.session import PixelChoice, Session
+from hsi_batch.statistics import Extrema, FloatMoments, Forest, IntegerMoments
+from hsi_batch.statistics.quality import flag_pixels
+
+__all__ = [
+    "has_statistics",
+    "moments_from_row",
+    "sampled_frames",
+    "stored_frame_statistic",
+    "stored_sample",
+    "stored_statistic",
+]
+
+#: Frames that a sample is taken from.
+_SAMPLED_FRAMES = 64
+
+
+def _array(session: Session, kind: str, pixels: PixelChoice) -> zarr.Array[Any] | None:
+    return session.optional(kind if pixels == "valid" else f"{kind}_normal")
+
+
+def has_statistics(
+    sessions: Mapping[str, Session], selection: Selection, kind: str, pixels: PixelChoice
+) -> bool:
+    """Whether the statistic of the cube can be had for these frames without reading a pixel.
+
+    It cannot where parts of frames are selected, where rows cover frames that are not selected,
+    or where the arrays are missing.
+    """
+    if kind not in ("moments", "extrema"):
+        return False
+    for name, frames in selection.frames.items():
+        session = sessions[name]
+        unlabelled = pixels == "labelled-normal" and not session.labelled
+        if _array(session, kind, pixels) is None and not unlabelled:
+            return False
+        if any(lines is not None for lines in frames.values()):
+            return False
+        if session.geometry.row_frames is not None and name not in selection.whole:
+            return False
+    return True
+
+
+def moments_from_row(row: NDArray[Any]) -> IntegerMoments | FloatMoments:
+    """Moments of a stored row: exact sums if it is int64, else mean and scatter."""
+    return IntegerMoments.from_row(row) if row.dtype.kind == "i" else FloatMoments.from_row(row)
+
+
+def stored_statistic(
+    sessions: Mapping[str, Session], selection: Selection, kind: str, pixels: PixelChoice
+) -> Any:
+    """Merge stored rows of ``moments`` or ``extrema`` in the fixed tree; None without any."""
+    forest: Forest[Any] = Forest()
+    for name, frames in selection.frames.items():
+        session = sessions[name]
+        array = _array(session, kind, pixels)
+        if array is None:
+            continue
+        geometry = session.geometry
+        if geometry.row_frames is None:
+            for frame in frames:
+                first = frame * geometry.blocks_per_frame
+                rows = np.asarray(array[first : first + geometry.blocks_per_frame])
+                prefix = selection.place(name, frame, geometry.frames)
+                for index, row in enumerate(rows):
+                    path = (*prefix, (index, geometry.leaves))
+                    part = _part(kind, row)
+                    forest = forest.merge(Forest.of(path, part, geometry.block_level))
+        else:
+            level = (geometry.row_frames - 1).bit_length()
+            at = selection.place(name, 0, geometry.frames)[0]
+            for index, row in enumerate(np.asarray(array[:])):
+                shared = (at, (index, geometry.frames))
+                forest = forest.merge(Forest.of(shared, _part(kind, row), level))
+    return forest.result()
+
+
+def stored_frame_statistic(session: Session, frame: int, kind: str, pixels: PixelChoice) -> Any:
+    """The stored statistic of one whole frame; None if the archive does not keep it per frame."""
+    array = _array(session, kind, pixels) if kind in ("moments", "extrema") else None
+    geometry = session.geometry
+    if array is None or geometry.row_frames not in (None, 1):
+        return None
+    if geometry.row_frames == 1:
+        return _part(kind, np.asarray(array[frame]))
+    first = frame * geometry.blocks_per_frame
+    forest: Forest[Any] = Forest()
+    for index, row in enumerate(np.asarray(array[first : first + geometry.blocks_per_frame])):
+        path = ((index, geometry.leaves),)
+        forest = forest.merge(Forest.of(path, _part(kind, row), geometry.block_level))
+    return forest.result()
+
+
+def _part(kind: str, row: NDArray[Any]) -> Any:
+    if kind == "moments":
+        return moments_from_row(row)
+    # The count of pixels is that of the moments; extrema only tell whether there are any.
+    low, high = row
+    return Extrema(int(np.all(low <= high)), low, high)
+
+
+def sampled_frames(selection: Selection) -> list[tuple[str, int]]:
+    """Up to 64 frames, evenly spread over a selection, on which precision is measured."""
+    chosen = list(selection)
+    picked = np.linspace(0, len(chosen) - 1, _SAMPLED_FRAMES).astype(int)
+    return list(dict.fromkeys((chosen[i][0], chosen[i][1]) for i in picked))
+
+
+def stored_sample(sessions: Mapping[str, Session], selection: Selection) -> NDArray[Any] | None:
+    """Spectra that conversion kept of the sampled frames of the selection, valid ones only.
+
+    Returns None if the archive keeps none.
+    """
+    parts = []
+    for name, frame in sampled_frames(selection):
+        session = sessions[name]
+        array = session.optional("sample")
+        if array is None:
+            return None
+        spectra = np.asarray(array[frame])
+        good = flag_pixels(
+            spectra[None],
+            nodata=session.attrs.get("nodata"),
+            saturation=session.attrs.get("saturation"),
+            used=session.good_band,
+        )
+        parts.append(spectra if good is None else spectra[good[0] == 0])
+    sample = np.concatenate(parts)
+    return sample if len(sample) else None

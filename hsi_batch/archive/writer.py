@@ -1,0 +1,218 @@
+"""Making a session and writing its blocks."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import zarr
+from numpy.typing import NDArray
+
+from hsi_batch.archive.layout import BlockKey, Geometry
+from hsi_batch.archive.session import Session
+from hsi_batch.archive.store import create_array
+from hsi_batch.errors import StoreError
+from hsi_batch.readers.protocol import SourceInfo
+from hsi_batch.statistics.moments import is_exact
+from hsi_batch.statistics.quality import Quality
+
+__all__ = ["create_session", "disk_errors", "write_lines", "write_row"]
+
+_LABELLED = ("", "_normal")
+
+
+def create_session(
+    root: zarr.Group,
+    name: str,
+    info: SourceInfo,
+    geometry: Geometry,
+    *,
+    classes: Mapping[int, str] | None,
+    attrs: Mapping[str, Any],
+) -> Session:
+    """Make the group of a session with all its arrays, empty; replaces one of that name.
+
+    Parameters
+    ----------
+    root : zarr.Group
+        Of the archive, writable.
+    name : str
+    info : SourceInfo
+    geometry : Geometry
+    classes : mapping of int to str, optional
+        Names of the label classes; None if the session has no labels.
+    attrs : mapping
+        Further attributes.
+    """
+    height, width, channels = geometry.shape
+    frames, lines = geometry.frames, geometry.lines
+    group = root.create_group(
+        name, overwrite=True, attributes={**_session_attrs(info), **geometry.to_attrs(), **attrs}
+    )
+    coordinates = _channel_arrays(group, info)
+    create_array(
+        group,
+        "cube",
+        shape=(frames, height, width, channels),
+        chunks=(1, lines, width, channels),
+        dtype=geometry.dtype,
+        dims=("frame", "y", "x", "channel"),
+        attrs={
+            **{k: v for k, v in _value_attrs(info).items() if v is not None},
+            "coordinates": " ".join(coordinates),
+        },
+    )
+    flags = [flag for flag in Quality if flag.name]
+    create_array(
+        group,
+        "quality",
+        shape=(frames, height, width),
+        chunks=(1, lines, width),
+        dtype="uint8",
+        dims=("frame", "y", "x"),
+        attrs={
+            "standard_name": "quality_flag",
+            "flag_masks": [int(flag) for flag in flags],
+            "flag_meanings": " ".join(str(flag.name).lower() for flag in flags),
+        },
+        write_empty=False,
+    )
+    if classes is not None:
+        create_array(
+            group,
+            "label",
+            shape=(frames, height, width),
+            chunks=(1, lines, width),
+            dtype="int16",
+            dims=("frame", "y", "x"),
+            fill=-1,
+            attrs={"classes": {str(k): v for k, v in classes.items()}, "unlabelled": -1},
+        )
+    exact = is_exact(geometry.dtype)
+    row = "block" if geometry.row_frames is None else "row"
+    for variant in _LABELLED if classes is not None else _LABELLED[:1]:
+        create_array(
+            group,
+            f"moments{variant}",
+            shape=(geometry.rows, geometry.terms),
+            chunks=(1, geometry.terms),
+            dtype="int64" if exact else "float64",
+            dims=(row, "term"),
+            attrs={
+                "terms": "count, sum, packed sum of products"
+                if exact
+                else "count, mean, packed scatter"
+            },
+        )
+        create_array(
+            group,
+            f"extrema{variant}",
+            shape=(geometry.rows, 2, channels),
+            chunks=(1, 2, channels),
+            dtype=geometry.dtype,
+            dims=(row, "bound", "channel"),
+            attrs={"bounds": "minimum, maximum"},
+        )
+    picks = geometry.leaves * geometry.picks_per_leaf
+    per_block = -(-lines // geometry.leaf_lines) * geometry.picks_per_leaf
+    create_array(
+        group,
+        "sample",
+        shape=(frames, picks, channels),
+        chunks=(1, min(per_block, picks), channels),
+        dtype=geometry.dtype,
+        dims=("frame", "pick", "channel"),
+        attrs={"long_name": "spectra at fixed places of every leaf"},
+    )
+    return Session(name, group)
+
+
+def _channel_arrays(group: zarr.Group, info: SourceInfo) -> list[str]:
+    named = {
+        "wavelength": (
+            info.wavelength,
+            "float64",
+            {"units": "nm", "standard_name": "radiation_wavelength"},
+        ),
+        "fwhm": (info.fwhm, "float64", {"units": "nm", "long_name": "full width at half maximum"}),
+        "good_band": (info.good_band, "bool", {"long_name": "not marked as bad by the source"}),
+    }
+    made = []
+    for name, (values, dtype, attrs) in named.items():
+        if values is None:
+            continue
+        array = create_array(
+            group,
+            name,
+            shape=(info.shape[2],),
+            chunks=(info.shape[2],),
+            dtype=dtype,
+            dims=("channel",),
+            attrs=attrs,
+        )
+        array[:] = values
+        made.append(name)
+    return made
+
+
+def _value_attrs(info: SourceInfo) -> dict[str, Any]:
+    """What the stored numbers mean; our own names, so that no reader decodes them unasked."""
+    return {
+        "quantity": info.quantity,
+        "scale": info.scale,
+        "offset": info.offset,
+        "nodata": info.nodata,
+        "saturation": info.saturation,
+    }
+
+
+def _session_attrs(info: SourceInfo) -> dict[str, Any]:
+    return {
+        **_value_attrs(info),
+        "sensor": info.sensor,
+        "processing_mode": info.mode,
+        "reader": info.reader,
+        "reader_version": info.reader_version,
+        "metadata": dict(info.metadata),
+    }
+
+
+@contextmanager
+def disk_errors(path: str) -> Iterator[None]:
+    """Turn a full disk, an exceeded quota or missing permission into one clear error.
+
+    Parameters
+    ----------
+    path : str
+        The store that is written to.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise StoreError(
+            f"writing is not permitted ({error}).",
+            path=path,
+            hint="Choose another place, or change the permissions.",
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise StoreError(
+            f"there is no space left to write to ({error.strerror}).",
+            path=path,
+            hint="Make space and run the same command again; what is written stays.",
+        ) from None
+
+
+def write_lines(array: zarr.Array[Any], key: BlockKey, values: NDArray[Any]) -> None:
+    """Write the whole chunk of a block; atomic on local file systems."""
+    with disk_errors(str(array.store_path.store)):
+        array[key.frame, key.start : key.stop] = values
+
+
+def write_row(array: zarr.Array[Any], index: int, values: NDArray[Any]) -> None:
+    """Write one row of statistics."""
+    with disk_errors(str(array.store_path.store)):
+        array[index] = values

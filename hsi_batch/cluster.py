@@ -1,0 +1,322 @@
+"""A cluster YAML, or nothing, becomes a Dask client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import psutil
+from dask.utils import parse_bytes
+from distributed import Client, get_client
+from distributed.deploy.spec import SpecCluster
+from distributed.deploy.subprocess import SubprocessScheduler, SubprocessWorker
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from hsi_batch.documents import Document, read_yaml, validate
+from hsi_batch.errors import ClusterError, ConfigError, did_you_mean
+
+__all__ = ["ExistingConfig", "LocalConfig", "connect", "current_client", "read_cluster"]
+
+_ORPHAN = "hsi_batch.engine.orphan"
+#: Memory that a worker should have at least.
+_WORKER_BYTES = 1.5 * 2**30
+
+
+def _bytes(value: Any) -> int:
+    try:
+        return int(parse_bytes(value))
+    except (ValueError, AttributeError, TypeError):
+        raise ValueError("write a size such as 4 GiB") from None
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class LocalConfig(_Config):
+    """Workers on this machine, started for the run; one thread each.
+
+    Attributes
+    ----------
+    workers : int, optional
+        Number of workers; the cores this process may use by default.
+    memory : int, optional
+        Bytes per worker (``4 GiB``); an equal share of the machine by default. A worker that takes
+        more is restarted.
+    scratch : str, optional
+        Folder for logs and spilled data.
+    dashboard : bool
+        Serve Dask's dashboard on the loopback address.
+    """
+
+    type: Literal["local"] = "local"
+    workers: int | None = Field(default=None, ge=1)
+    memory: Annotated[int, BeforeValidator(_bytes)] | None = None
+    scratch: str | None = None
+    dashboard: bool = False
+
+
+class ExistingConfig(_Config):
+    """A scheduler that runs already; it is left running.
+
+    Attributes
+    ----------
+    address : str, optional
+        Such as ``tcp://10.0.0.1:8786``.
+    scheduler_file : str, optional
+        File that the scheduler wrote; one of the two.
+    timeout : float
+        Seconds to wait for it and for its first worker.
+    """
+
+    type: Literal["existing"]
+    address: str | None = None
+    scheduler_file: str | None = None
+    timeout: float = Field(default=60.0, gt=0)
+
+
+_TYPES: dict[str, type[_Config]] = {"local": LocalConfig, "existing": ExistingConfig}
+
+
+def read_cluster(source: str | os.PathLike[str] | Document) -> LocalConfig | ExistingConfig:
+    """Read a cluster YAML.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        All mistakes at once, with lines.
+    """
+    document = source if isinstance(source, Document) else read_yaml(source, variables=True)
+    data = document.data if isinstance(document.data, dict) else {}
+    kind = str(data.get("type", "local"))
+    if kind not in _TYPES:
+        raise ConfigError(
+            f"type: there is no cluster type {kind!r}.{did_you_mean(kind, _TYPES)}",
+            path=document.path,
+            line=document.line(("type",)),
+            hint=f"Types are {', '.join(_TYPES)}.",
+        )
+    config = validate(_TYPES[kind], document)
+    assert isinstance(config, (LocalConfig, ExistingConfig))
+    if isinstance(config, ExistingConfig) and (config.address is None) == (
+        config.scheduler_file is None
+    ):
+        raise ConfigError("give either `address` or `scheduler_file`.", path=document.path, line=1)
+    return config
+
+
+def current_client() -> Client | None:
+    """The client that is already there, if any."""
+    try:
+        return get_client()
+    except ValueError:
+        return None
+
+
+def connect(
+    config: str | os.PathLike[str] | LocalConfig | ExistingConfig | None = None,
+    *,
+    workers: int | None = None,
+) -> Client:
+    """Return a client, a context manager that stops on leaving what it started.
+
+    Parameters
+    ----------
+    config : path or config, optional
+        Cluster YAML. Without one, workers are started on this machine.
+    workers : int, optional
+        Number of local workers; wins over the file.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        The file is wrong.
+    hsi_batch.errors.ClusterError
+        No scheduler, or no worker, within the time-out.
+
+    Examples
+    --------
+    >>> with connect(workers=2) as client:  # doctest: +SKIP
+    ...     hb.convert(["recordings/"], "archive.zarr", client=client)
+    """
+    if config is None:
+        config = LocalConfig()
+    elif not isinstance(config, (LocalConfig, ExistingConfig)):
+        config = read_cluster(config)
+    if isinstance(config, ExistingConfig):
+        return _existing(config)
+    return _local(config.model_copy(update={"workers": workers}) if workers else config)
+
+
+def _existing(config: ExistingConfig) -> Client:
+    target = config.address or config.scheduler_file
+    try:
+        client = (
+            Client(config.address, timeout=config.timeout)
+            if config.address
+            else Client(scheduler_file=config.scheduler_file, timeout=config.timeout)
+        )
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ClusterError(
+            f"no scheduler answers at {target} within {config.timeout:g} s ({error}).",
+            hint="Check the address and that the scheduler runs.",
+        ) from None
+    try:
+        client.wait_for_workers(1, timeout=config.timeout)
+    except TimeoutError:
+        client.close()
+        raise ClusterError(
+            f"the scheduler at {target} has no worker after {config.timeout:g} s.",
+            hint="Start workers, or raise `timeout`.",
+        ) from None
+    return client
+
+
+# -- embedded cluster ----------------------------------------------------------------------------
+
+
+class _Scheduler(SubprocessScheduler):
+    """A scheduler process whose messages go to a file."""
+
+    def __init__(self, log: str, **kwargs: Any) -> None:
+        self._log = log
+        super().__init__(**kwargs)
+
+    async def _start(self) -> None:
+        file = Path(self.scheduler_kwargs["scheduler_file"])
+        self.process = await _spawn("distributed.Scheduler", self.scheduler_kwargs, self._log)
+        deadline = asyncio.get_running_loop().time() + self.timeout
+        while asyncio.get_running_loop().time() < deadline and self.process.returncode is None:
+            with contextlib.suppress(OSError, json.JSONDecodeError):
+                self.address = json.loads(file.read_text())["address"]
+                return
+            await asyncio.sleep(0.05)
+        raise ClusterError(
+            f"the scheduler did not start within {self.timeout} s: {_tail(self._log)}",
+            hint="Check that this machine may open ports on 127.0.0.1.",
+        )
+
+
+class _Worker(SubprocessWorker):
+    """A nanny process (which keeps its worker alive) whose messages go to a file."""
+
+    def __init__(self, scheduler: str, log: str, **kwargs: Any) -> None:
+        self._log = log
+        super().__init__(scheduler, **kwargs)
+
+    async def _start(self) -> None:
+        self.process = await _spawn(
+            self.worker_class, self.worker_kwargs, f"{self._log}-{self.name}.log", self.scheduler
+        )
+
+
+async def _spawn(
+    cls: str, options: dict[str, Any], log: str, *arguments: str
+) -> asyncio.subprocess.Process:
+    # Started by command, not by multiprocessing: scripts need no __main__ guard.
+    command = [sys.executable, "-m", "dask", "spec", *arguments]
+    with Path(log).open("ab") as file:
+        return await asyncio.create_subprocess_exec(
+            *command,
+            "--spec",
+            json.dumps({"cls": cls, "opts": options}),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+        )
+
+
+def _tail(log: str) -> str:
+    try:
+        return Path(log).read_text(errors="replace").strip()[-500:] or "no message"
+    except OSError:
+        return "no message"
+
+
+class EmbeddedClient(Client):
+    """A client that owns its cluster: closing it stops the workers."""
+
+    def __init__(self, cluster: SpecCluster, folder: str) -> None:
+        self._owned: SpecCluster | None = cluster
+        self._folder = folder
+        super().__init__(cluster, set_as_default=True)  # type: ignore[no-untyped-call]
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        """Close the connection, the cluster, and remove its scratch folder."""
+        done = super().close(*args, **kwargs)  # type: ignore[no-untyped-call]
+        owned, self._owned = self._owned, None
+        if owned is not None:
+            owned.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+        return done
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _local(config: LocalConfig) -> Client:
+    count = config.workers
+    total = psutil.virtual_memory().total
+    if count is None:
+        count = max(1, min(cores(), int(total * 0.8 / _WORKER_BYTES)))
+    memory = config.memory or int(total * 0.9 / count)
+    folder = tempfile.mkdtemp(prefix="hsi-batch-", dir=config.scratch)
+    scheduler = {
+        "cls": _Scheduler,
+        "options": {
+            "log": f"{folder}/scheduler.log",
+            "scheduler_kwargs": {
+                "host": "127.0.0.1",
+                "port": 0,
+                "dashboard": config.dashboard,
+                "dashboard_address": "127.0.0.1:0" if config.dashboard else None,
+                "scheduler_file": f"{folder}/{uuid.uuid4().hex}.json",
+                "preload": [_ORPHAN],
+            },
+        },
+    }
+    worker = {
+        "cls": _Worker,
+        "options": {
+            "log": f"{folder}/worker",
+            "worker_kwargs": {
+                "host": "127.0.0.1",
+                "nthreads": 1,
+                "memory_limit": memory,
+                "local_directory": folder,
+                "preload_nanny": [_ORPHAN],
+                "silence_logs": logging.WARNING,
+                # Dashboards of single workers would open ports on all interfaces.
+                "dashboard": False,
+            },
+        },
+    }
+    try:
+        cluster = SpecCluster(
+            workers=dict.fromkeys(range(count), worker),
+            scheduler=scheduler,
+            worker=worker,
+            name="hsi-batch",
+            silence_logs=logging.WARNING,
+        )
+        client = EmbeddedClient(cluster, folder)
+        client.wait_for_workers(count, timeout=60)
+    except (TimeoutError, OSError, RuntimeError) as error:
+        logs = " ".join(_tail(str(path)) for path in sorted(Path(folder).glob("*.log")))
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ClusterError(
+            f"the workers on this machine did not start ({error}): {logs[-800:]}",
+            hint="Check memory and that ports on 127.0.0.1 may be opened.",
+        ) from None
+    return client

@@ -1,0 +1,62 @@
+"""Merging results on the workers, pair by pair, as neighbours are finished."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from distributed import Client, Future
+
+__all__ = ["TreeReduction", "merge_all"]
+
+
+def merge_all(parts: Iterable[Any]) -> Any:
+    """Merge mergeable values from left to right; None for none."""
+    merged = None
+    for part in parts:
+        merged = part if merged is None else merged.merge(part)
+    return merged
+
+
+def _merge(*parts: Any) -> Any:
+    return merge_all(parts)
+
+
+class TreeReduction:
+    """A reduction over numbered results that stays on the workers until the end.
+
+    What is merged must not depend on the grouping (see :class:`~hsi_batch.statistics.Forest`); the
+    tree over task numbers only keeps partial results small and few.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    fan_in : int
+        Results that are merged at once.
+    """
+
+    def __init__(self, client: Client, fan_in: int = 8) -> None:
+        self._client = client
+        self._fan_in = fan_in
+        self._open: list[Future[Any]] = []
+
+    def add(self, future: Future[Any]) -> None:
+        """Take a finished result; merge when enough are waiting."""
+        self._open.append(future)
+        if len(self._open) >= 2 * self._fan_in:
+            ready, self._open = self._open[: self._fan_in], self._open[self._fan_in :]
+            self._open.append(self._client.submit(_merge, *ready, pure=False))
+
+    def _rounds(self) -> Iterator[list[Future[Any]]]:
+        while len(self._open) > 1:
+            groups = [
+                self._open[i : i + self._fan_in] for i in range(0, len(self._open), self._fan_in)
+            ]
+            self._open = [self._client.submit(_merge, *group, pure=False) for group in groups]
+            yield self._open
+
+    def result(self) -> Any:
+        """Merge what is left and fetch it; None if there was nothing."""
+        for _ in self._rounds():
+            pass
+        return self._open[0].result() if self._open else None

@@ -1,0 +1,192 @@
+"""Running many tasks with a bounded number in flight."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Client, Future, KilledWorker, as_completed
+
+from hsi_batch.errors import ClusterError, HsiBatchError
+
+__all__ = ["Outcome", "Task", "batches", "run_window", "total_threads"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A batch of work that one worker does in about a second.
+
+    Attributes
+    ----------
+    key : str
+        Unique in the run.
+    items : tuple
+        The work; if a task kills its worker, each item is tried alone to find the culprit.
+    """
+
+    key: str
+    items: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task: its result, or why there is none."""
+
+    task: Task
+    result: Any = None
+    error: str | None = None
+
+
+def total_threads(client: Client) -> int:
+    """Threads of all workers.
+
+    Raises
+    ------
+    hsi_batch.errors.ClusterError
+        There is no worker.
+    """
+    threads = int(sum(client.nthreads().values()))
+    if not threads:
+        raise ClusterError(
+            "the cluster has no workers.", hint="Wait for them to start, or check the cluster."
+        )
+    return threads
+
+
+def batches(
+    items: Iterable[Any],
+    size_of: Callable[[Any], int],
+    *,
+    threads: int,
+    target: int,
+    prefix: str,
+) -> Iterator[Task]:
+    """Group items in order into tasks of about ``target`` bytes, at least four per thread.
+
+    Parameters
+    ----------
+    items : iterable
+        Small descriptions of work.
+    size_of : callable
+        Bytes an item stands for.
+    threads : int
+        Of the cluster.
+    target : int
+        Bytes of a task.
+    prefix : str
+        Of the keys of the tasks.
+    """
+    ordered = list(items)
+    total = sum(size_of(item) for item in ordered)
+    limit = min(target, max(total // (4 * threads), 1))
+    count = itertools.count()
+    group: list[Any] = []
+    held = 0
+    for item in ordered:
+        group.append(item)
+        held += size_of(item)
+        if held >= limit:
+            yield Task(f"{prefix}-{next(count):06d}", tuple(group))
+            group, held = [], 0
+    if group:
+        yield Task(f"{prefix}-{next(count):06d}", tuple(group))
+
+
+def run_window(
+    client: Client,
+    function: Callable[..., Any],
+    tasks: Iterable[Task],
+    *arguments: Any,
+    keep: bool = False,
+    per_thread: int = 3,
+) -> Iterator[tuple[Outcome, Future[Any] | None]]:
+    """Run ``function(items, key, *arguments)`` for every task; yield outcomes as they come.
+
+    At most ``per_thread`` tasks per thread are submitted at a time, and a task is released when
+    its outcome was yielded, so nothing that is finished is done again when a worker dies. A task
+    that kills its worker again and again is cut into its items; an item that does so alone is an
+    outcome with an error.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    function : callable
+        Importable on the workers.
+    tasks : iterable of Task
+        May be lazy.
+    *arguments
+        Passed on; futures among them are resolved on the worker, so that large things travel once.
+    keep : bool
+        Leave results on the workers and yield their futures; the outcome then has no result.
+    per_thread : int
+        Tasks in flight per thread.
+
+    Raises
+    ------
+    hsi_batch.errors.HsiBatchError
+        ``function`` raised it; anything it raises ends the run.
+    """
+    queue = iter(tasks)
+    running: dict[Future[Any], Task] = {}
+    finished = as_completed(raise_errors=False)
+
+    def submit(task: Task) -> None:
+        future = client.submit(
+            function, task.items, task.key, *arguments, key=task.key, pure=False, retries=0
+        )
+        running[future] = task
+        finished.add(future)
+
+    def refill() -> None:
+        room = max(per_thread * sum(client.nthreads().values()), per_thread)
+        for task in itertools.islice(queue, max(room - len(running), 0)):
+            submit(task)
+
+    try:
+        refill()
+        while running:
+            future = next(finished)
+            task = running.pop(future)
+            if future.status == "finished":
+                if keep:
+                    yield Outcome(task), future
+                else:
+                    yield Outcome(task, future.result()), None
+            elif future.status == "error":
+                error = future.exception()
+                if not isinstance(error, KilledWorker):
+                    raise _shown(error)
+                if len(task.items) == 1:
+                    yield Outcome(task, error=_killed(error)), None
+                else:
+                    for index, item in enumerate(task.items):
+                        submit(Task(f"{task.key}.{index}", (item,)))
+            else:
+                raise ClusterError(
+                    f"a task was {future.status}; the connection to the cluster was lost.",
+                    hint="Start the command again; it continues where it stopped.",
+                )
+            del future
+            refill()
+    finally:
+        with contextlib.suppress(Exception):
+            client.cancel(list(running))
+
+
+def _shown(error: BaseException | None) -> BaseException:
+    if isinstance(error, HsiBatchError):
+        return error
+    return ClusterError(
+        f"a worker failed unexpectedly: {type(error).__name__}: {error}.",
+        hint="This is a defect of hsi_batch; please report it with the log.",
+    )
+
+
+def _killed(error: KilledWorker) -> str:
+    return (
+        f"the worker died each of {error.allowed_failures + 1} times it tried this; it may need"
+        " more memory than a worker has"
+    )

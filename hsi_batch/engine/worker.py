@@ -1,0 +1,156 @@
+"""Setting up a worker: threads, memory allocator, kernels; measuring its memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from distributed import Client, Worker, WorkerPlugin
+
+__all__ = ["WorkerSetup", "memory_now", "memory_peak", "prepare", "reset_peak"]
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_GIB = 2**30
+
+
+class WorkerSetup(WorkerPlugin):
+    """Make a worker fit for array work, whoever started it.
+
+    One thread for BLAS, torch and numba; few for Zarr; an allocator that keeps freed blocks
+    instead of handing them back to the system (Dask's default costs a page fault per 4 KiB of
+    every block); a check of the integer kernels. Safe to run more than once.
+
+    Parameters
+    ----------
+    modules : tuple of str
+        Imported now, so that they count as the worker's base and not as a block.
+    """
+
+    idempotent = False
+
+    def __init__(self, modules: tuple[str, ...]) -> None:
+        self.modules = modules
+        self.name = f"hsi-batch-setup-{'-'.join(modules)}"
+
+    def setup(self, worker: Worker) -> None:  # noqa: ARG002
+        """Run on the worker as it joins."""
+        _keep_memory()
+        logging.getLogger("distributed.worker").setLevel(logging.ERROR)
+        import zarr
+        from threadpoolctl import threadpool_limits
+
+        from hsi_batch.statistics import kernels
+
+        for module in self.modules:
+            import_module(module)
+        threadpool_limits(1)
+        if "torch" in sys.modules:
+            _limit_torch()
+        zarr.config.set({"async.concurrency": 4, "threading.max_workers": 2})
+        kernels.check(kernels.gram)
+        # Base memory is what is there before the first block.
+        reset_peak()
+
+
+def _limit_torch() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    if torch.get_num_interop_threads() != 1:
+        with contextlib.suppress(RuntimeError):
+            # Refused once parallel work has started; the pool is idle all the same.
+            torch.set_num_interop_threads(1)
+
+
+def _keep_memory() -> None:
+    """Raise malloc's thresholds; the environment variable that Dask sets cannot be unset here."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
+        libc.mallopt(_M_TRIM_THRESHOLD, _GIB)
+    except (OSError, AttributeError):
+        # Not glibc; its allocator has no such thresholds.
+        return
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def memory_now() -> int:
+    """Resident memory of this process in bytes."""
+    return _status("VmRSS:")
+
+
+def memory_peak() -> int:
+    """Largest resident memory of this process since :func:`reset_peak`, in bytes."""
+    return _status("VmHWM:")
+
+
+def reset_peak() -> None:
+    """Forget the peak so far (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        # Not permitted in some containers; the peak then includes the imports.
+        return
+
+
+def prepare(client: Client, modules: tuple[str, ...]) -> None:
+    """Set up all workers of a client, now and whenever one joins."""
+    client.register_plugin(WorkerSetup(modules))
+
+
+def base_memory(client: Client) -> dict[str, int]:
+    """Resident memory of every worker in bytes."""
+    found: dict[str, Any] = client.run(memory_now)
+    return {str(worker): int(size) for worker, size in found.items()}
+
+
+def peak_memory(client: Client) -> dict[str, int]:
+    """Peak resident memory of every worker in bytes since its set-up."""
+    found: dict[str, Any] = client.run(memory_peak)
+    return {str(worker): int(size) for worker, size in found.items()}
+
+
+def environment() -> dict[str, str]:
+    """What on this machine may decide the last bits of a result."""
+    import platform
+
+    from threadpoolctl import threadpool_info
+
+    blas = sorted(
+        {
+            f"{i.get('internal_api')} {i.get('version')} {i.get('architecture', '')}".strip()
+            for i in threadpool_info()
+            if i.get("user_api") == "blas"
+        }
+    )
+    return {
+        "host": platform.node(),
+        "cpu": _cpu_name(),
+        "blas": "; ".join(blas),
+        "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE", ""),
+        "python": platform.python_version(),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    import platform
+
+    return platform.processor() or platform.machine()
