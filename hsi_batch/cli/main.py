@@ -1,0 +1,74 @@
+"""Entry point: commands, exit codes, errors as one paragraph instead of a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from hsi_batch._version import __version__
+from hsi_batch.cli import demo, stages, stores
+from hsi_batch.errors import HsiBatchError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="hsi-batch",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Hyperspectral archives on Dask: convert, fit from exact statistics, score every pixel.",
+    epilog="Exit codes: 0 done; 1 some frames failed; 2 wrong usage, nothing started; 3 the store"
+    " is in use or damaged; 130 interrupted, safe to run again.",
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"hsi-batch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    del version
+
+
+demo.register(app)
+stages.register(app)
+stores.register(app)
+
+
+def main() -> None:
+    """Run the command line; exits with the code of the run."""
+    try:
+        app()
+    except HsiBatchError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("interrupted; what is written stays. Run the same command again to continue.")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output went away (| head).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        # The last resort: never a traceback unasked.
+        if os.environ.get("HSI_BATCH_TRACEBACK"):
+            raise
+        _say(
+            f"unexpected {type(error).__name__}: {error}. This is a defect of hsi_batch; please"
+            " report it. Set HSI_BATCH_TRACEBACK=1 to see where it happened."
+        )
+        sys.exit(1)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"hsi-batch: {text}\n")

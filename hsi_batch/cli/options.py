@@ -1,0 +1,100 @@
+"""Options that several commands share, and how results are shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = [
+    "Cluster",
+    "DryRun",
+    "Force",
+    "Frames",
+    "Json",
+    "MaxFailed",
+    "OnlyFailed",
+    "Quiet",
+    "Set",
+    "Workers",
+    "client_of",
+    "finish",
+    "show",
+]
+
+Cluster = Annotated[
+    Path | None, typer.Option("--cluster", metavar="FILE", help="Cluster YAML; local by default.")
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, metavar="N", help="Number of local workers.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")]
+Force = Annotated[bool, typer.Option("--force", help="Do everything again.")]
+OnlyFailed = Annotated[bool, typer.Option("--only-failed", help="Try again what failed before.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Frames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--frames",
+        metavar="SEL",
+        help="Selection: name, name[0:10], glob:PATTERN, where:'...', @file; !term takes away.",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Override a setting of the file; repeatable."),
+]
+MaxFailed = Annotated[
+    int, typer.Option("--max-failed", min=0, metavar="N", help="Failed frames that are accepted.")
+]
+
+
+@contextmanager
+def client_of(cluster: Path | None, workers: int | None) -> Iterator[Client | None]:
+    """The client that ``--cluster`` asks for; without it, stages start local workers on need."""
+    if cluster is None:
+        yield None
+        return
+    from hsi_batch.cluster import connect
+
+    with connect(cluster, workers=workers) as client:
+        yield client
+
+
+def plain(value: Any) -> Any:
+    """JSON values of results."""
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        found = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.repr}
+        if hasattr(value, "failed") and "failed" not in found:
+            found["failed"] = value.failed
+        return found
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def show(result: Any, *, as_json: bool, quiet: bool) -> None:
+    """Print a result to stdout."""
+    if as_json:
+        typer.echo(json.dumps(plain(result), indent=2))
+    elif not quiet:
+        typer.echo(str(result))
+
+
+def finish(result: Any, max_failed: int = 0) -> None:
+    """Exit with 1 if more failed than is accepted."""
+    if result is not None and result.failed > max_failed:
+        raise typer.Exit(1)

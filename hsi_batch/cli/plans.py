@@ -1,0 +1,73 @@
+"""Plans as text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hsi_batch.stages.convert import ConvertResult
+    from hsi_batch.stages.fit import FitResult
+    from hsi_batch.stages.score import ScoreResult
+
+__all__ = ["convert_plan_text", "fit_plan_text", "score_plan_text"]
+
+#: Memory of a worker before the first block: as measured, without and with torch.
+_BASE_MB = {"convert": 140, "score": 350}
+_SHOWN = 20
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _memory(stage: str, needed: int) -> str:
+    base = _BASE_MB[stage]
+    return f"about {base + needed / 1e6:.0f} MB per worker (base {base} MB + {_size(needed)})"
+
+
+def convert_plan_text(result: ConvertResult) -> str:
+    """What a conversion would do."""
+    plan = result.plan
+    assert plan is not None
+    counts = ", ".join(f"{n} {status}" for status, n in plan.counts().items()) or "nothing"
+    lines = [f"{counts}; {plan.blocks} blocks, {_size(plan.bytes)}"]
+    if plan.blocks:
+        lines.append(f"  memory: {_memory('convert', plan.worker_bytes)}")
+    lines.extend(
+        f"  {s.status:8} {s.name} ({len(s.todo)} blocks) from {s.path}"
+        for s in plan.sessions[:_SHOWN]
+    )
+    if len(plan.sessions) > _SHOWN:
+        lines.append(f"  and {len(plan.sessions) - _SHOWN} more sessions")
+    lines.extend(f"  skip     {path}: {reason}" for path, reason in plan.skipped[:_SHOWN])
+    lines.extend(f"  broken   {reason}" for _, reason in plan.broken[:_SHOWN])
+    return "\n".join(lines)
+
+
+def fit_plan_text(result: FitResult) -> str:
+    """What a fit would read."""
+    return (
+        f"{result.frames} frames of {result.sessions} sessions; {result.plan}\n"
+        f"  memory: {_memory('score', 48 * 10**6)}"
+    )
+
+
+def score_plan_text(result: ScoreResult) -> str:
+    """What a scoring run would do."""
+    plan = result.plan
+    assert plan is not None
+    counts: dict[str, int] = {}
+    for session in plan.sessions:
+        counts[session.status] = counts.get(session.status, 0) + 1
+    shown = ", ".join(f"{n} {status}" for status, n in counts.items())
+    lines = [
+        f"{', '.join(result.outputs)}: {shown} sessions; {plan.blocks} blocks, {_size(plan.bytes)}"
+    ]
+    if plan.blocks:
+        lines.append(f"  memory: {_memory('score', plan.worker_bytes)}")
+    if plan.by_frame:
+        lines.append(f"  whole frames per worker, because of {', '.join(plan.by_frame)}")
+    lines.extend(f"  {s.status:8} {s.name} ({len(s.todo)} blocks)" for s in plan.sessions[:_SHOWN])
+    if len(plan.sessions) > _SHOWN:
+        lines.append(f"  and {len(plan.sessions) - _SHOWN} more sessions")
+    return "\n".join(lines)

@@ -1,0 +1,244 @@
+"""``ls``, ``show``, ``verify``, ``rm``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hsi_batch.cli.options import Cluster, Json, Quiet, Workers, client_of, show
+from hsi_batch.cli.progress import observing
+
+if TYPE_CHECKING:
+    from hsi_batch.archive.session import Session
+
+__all__ = ["register"]
+
+_LS = {
+    "session": "session",
+    "frames": "frames",
+    "lines": "lines",
+    "samples": "samples",
+    "bands": "bands",
+    "dtype": "dtype",
+    "quantity": "quantity",
+    "sensor": "sensor",
+    "megabytes": "MB",
+    "flagged": "flagged",
+    "labelled_frames": "labelled",
+    "failed_frames": "failed",
+}
+_CHANNELS_SHOWN = 12
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("ls")(ls)
+    app.command("show")(show_store)
+    app.command("verify")(verify)
+    app.command("rm")(rm)
+
+
+def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for index, column in enumerate(columns):
+        table.add_column(
+            column, justify="left" if index == 0 else "right", no_wrap=index == 0, overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    # In a pipe a table is as wide as it needs to be.
+    if not console.is_terminal:
+        console = Console(width=max(200, console.width))
+    console.print(table)
+
+
+def ls(
+    store: Annotated[Path, typer.Argument(metavar="STORE")],
+    as_json: Json = False,
+) -> None:
+    """List the sessions of an archive.
+
+    Example: hsi-batch ls archive.zarr
+    """
+    from hsi_batch.archive import open_archive
+
+    archive = open_archive(store)
+    rows = archive.catalog.to_dict("records")
+    if as_json:
+        clean = [{str(k): _none(v) for k, v in row.items()} for row in rows]
+        typer.echo(json.dumps({"sessions": clean, "incomplete": archive.incomplete}, indent=2))
+        return
+    shown = [c for c in _LS if any(_none(row.get(c)) not in (None, 0) for row in rows)]
+    cells = [[_text(row.get(column)) for column in shown] for row in rows]
+    _table(str(archive).splitlines()[0].strip("<>"), [_LS[c] for c in shown], cells)
+    if archive.incomplete:
+        names = ", ".join(archive.incomplete)
+        typer.echo(f"not finished: {names}; run the same convert command again", err=True)
+
+
+def _none(value: Any) -> Any:
+    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124 - NaN
+
+
+def _text(value: Any) -> str:
+    value = _none(value)
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def show_store(
+    store: Annotated[Path, typer.Argument(metavar="STORE[/SESSION]")],
+    as_json: Json = False,
+) -> None:
+    """Show a store, or one session of it: flags, labels, source, spectra.
+
+    Example: hsi-batch show archive.zarr/lentils_000
+    """
+    from hsi_batch.archive import open_archive
+    from hsi_batch.archive.remove import split_path
+
+    path, name = split_path(store)
+    archive = open_archive(path)
+    if name is None:
+        if as_json:
+            ls(path, as_json=True)
+        else:
+            typer.echo(repr(archive))
+        return
+    session = archive.session(name)
+    facts = _facts(session)
+    spectra = _spectra(session)
+    if as_json:
+        typer.echo(json.dumps({**facts, "spectra": spectra}, indent=2, default=str))
+        return
+    typer.echo(f"session {name} of {path}")
+    for key, value in facts.items():
+        if value not in (None, "", {}, []):
+            typer.echo(f"  {key:18} {value}")
+    if spectra:
+        step = max(1, len(spectra) // _CHANNELS_SHOWN)
+        rows = [[_text(v) for v in row.values()] for row in spectra[::step]]
+        title = f"spectra over all valid pixels (every {step}. channel)"
+        _table(title, list(spectra[0]), rows)
+
+
+def _facts(session: Session) -> dict[str, Any]:
+    attrs, geometry = session.attrs, session.geometry
+    height, width, channels = geometry.shape
+    pixels = geometry.frames * height * width
+    flags = {
+        name: f"{count} ({100 * count / pixels:.2f} %)"
+        for name, count in attrs.get("flags", {}).items()
+    }
+    wavelength = session.wavelength
+    source = attrs.get("source", {})
+    return {
+        "frames": geometry.frames,
+        "size": f"{height} lines x {width} samples x {channels} bands, {geometry.dtype}",
+        "blocks": f"{geometry.blocks} of {geometry.lines} lines",
+        "wavelengths": None
+        if wavelength is None
+        else f"{wavelength[0]:g} .. {wavelength[-1]:g} nm",
+        "bad bands": None if session.good_band is None else int((~session.good_band).sum()),
+        "sensor": attrs.get("sensor"),
+        "quantity": attrs.get("quantity"),
+        "scale": attrs.get("scale"),
+        "processing mode": attrs.get("processing_mode"),
+        "nodata": attrs.get("nodata"),
+        "saturation": attrs.get("saturation"),
+        "flags": flags,
+        "labelled frames": attrs.get("labelled_frames"),
+        "annotation": attrs.get("annotation"),
+        "failed frames": session.failed_frames,
+        "source": source.get("path"),
+        "sha256": source.get("sha256"),
+        "reader": f"{attrs.get('reader')} {attrs.get('reader_version')}",
+    }
+
+
+def _spectra(session: Session) -> list[dict[str, Any]]:
+    """Mean, deviation and extrema per channel from the stored statistics."""
+    import numpy as np
+
+    from hsi_batch.archive.selection import select
+    from hsi_batch.archive.stored import has_statistics, stored_statistic
+
+    geometry = session.geometry
+    sessions = {session.name: session}
+    chosen = select(
+        None,
+        {session.name: (geometry.frames, geometry.shape[0])},
+        failed={session.name: tuple(session.failed_frames)},
+    )
+    if not all(has_statistics(sessions, chosen, k, "valid") for k in ("moments", "extrema")):
+        return []
+    moments = stored_statistic(sessions, chosen, "moments", "valid")
+    extrema = stored_statistic(sessions, chosen, "extrema", "valid")
+    if moments is None or moments.count < 2:
+        return []
+    deviation = np.sqrt(moments.variance())
+    wavelength = session.wavelength
+    return [
+        {
+            "channel": channel,
+            **({} if wavelength is None else {"nm": float(wavelength[channel])}),
+            "mean": float(moments.mean[channel]),
+            "std": float(deviation[channel]),
+            "min": extrema.low[channel].item(),
+            "max": extrema.high[channel].item(),
+        }
+        for channel in range(geometry.shape[2])
+    ]
+
+
+def verify(
+    store: Annotated[Path, typer.Argument(metavar="STORE")],
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Decode every chunk and compare checksums.")
+    ] = False,
+    cluster: Cluster = None,
+    workers: Workers = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check that a store is complete, and with --deep that nothing in it is damaged.
+
+    Example: hsi-batch verify archive.zarr --deep
+    """
+    from hsi_batch.stages.verify import verify as run_verify
+
+    with client_of(cluster, workers) as client, observing(quiet=quiet or as_json) as observer:
+        result = run_verify(store, deep=deep, client=client, workers=workers, observer=observer)
+    show(result, as_json=as_json, quiet=quiet)
+    if not result.sound:
+        raise typer.Exit(3)
+
+
+def rm(
+    session: Annotated[Path, typer.Argument(metavar="STORE/SESSION")],
+    quiet: Quiet = False,
+) -> None:
+    """Remove a session from an archive.
+
+    Example: hsi-batch rm archive.zarr/lentils_000
+    """
+    from hsi_batch.archive.remove import remove_session, split_path
+    from hsi_batch.errors import ConfigError
+
+    path, name = split_path(session)
+    if name is None:
+        raise ConfigError(
+            "this is a store, not a session.", path=str(path), hint="Write STORE/SESSION."
+        )
+    remove_session(path, name)
+    if not quiet:
+        typer.echo(f"removed session {name} from {path}")

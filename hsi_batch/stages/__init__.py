@@ -1,0 +1,1 @@
+"""The stages: convert, fit, score, report; each plans, runs and commits."""

@@ -1,0 +1,290 @@
+"""Converting recordings into an archive."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from hsi_batch.archive.lock import StoreLock
+from hsi_batch.archive.records import BlockRecord, Records, RecordWriter
+from hsi_batch.archive.store import ARCHIVE, create_root, state_folder
+from hsi_batch.archive.writer import disk_errors
+from hsi_batch.engine.events import Observer, Progress
+from hsi_batch.engine.window import Task, batches
+from hsi_batch.stages.convert_blocks import convert_items
+from hsi_batch.stages.convert_commit import Finished, begin, finish_session, publish
+from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan
+from hsi_batch.stages.convert_scan import plan_convert
+from hsi_batch.stages.convert_work import ConvertItem, HashItem, item_keys
+from hsi_batch.stages.memory import check_memory
+from hsi_batch.stages.run import TASK_BYTES, BlockWork, Failure, Memory, Run, run_blocks
+
+__all__ = ["ConvertResult", "convert"]
+
+
+@dataclass(frozen=True)
+class ConvertResult:
+    """What a conversion did.
+
+    Attributes
+    ----------
+    archive : str
+    converted : tuple of Finished
+        Sessions that were converted in this run.
+    up_to_date : int
+        Sessions that needed nothing.
+    changed : tuple of str
+        Sessions whose source differs from what was converted; ``replace`` would redo them.
+    broken : tuple of (path, reason)
+        Sources that could not be opened, or of which no frame could be read.
+    failures : tuple of Failure
+        Blocks that failed in this run.
+    failed_before : int
+        Frames that failed in earlier runs and were left alone.
+    skipped : tuple of (path, reason)
+        Files that are no recordings.
+    blocks, bytes : int
+        Done in this run.
+    seconds : float
+    memory : Memory, optional
+    """
+
+    archive: str
+    converted: tuple[Finished, ...] = ()
+    up_to_date: int = 0
+    changed: tuple[str, ...] = ()
+    broken: tuple[tuple[str, str], ...] = ()
+    failures: tuple[Failure, ...] = ()
+    failed_before: int = 0
+    skipped: tuple[tuple[str, str], ...] = ()
+    blocks: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    memory: Memory | None = None
+    plan: ConvertPlan | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def failed(self) -> int:
+        """Frames and sources that are not in the archive but should be."""
+        frames = {(f.key.session, f.key.frame) for f in self.failures}
+        return len(frames) + len(self.broken) + len(self.changed) + self.failed_before
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.converted)} sessions converted"]
+        if self.up_to_date:
+            parts.append(f"{self.up_to_date} up to date")
+        if self.changed:
+            parts.append(f"{len(self.changed)} changed (use --replace)")
+        if self.skipped:
+            parts.append(f"{len(self.skipped)} files skipped")
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        rate = f", {self.bytes / 1e6 / max(self.seconds, 1e-9):.0f} MB/s" if self.bytes else ""
+        memory = f"; {self.memory}" if self.memory and self.blocks else ""
+        return f"{', '.join(parts)}; {self.blocks} blocks in {self.seconds:.1f} s{rate}{memory}"
+
+
+def convert(
+    sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    archive: str | os.PathLike[str],
+    *,
+    mode: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    annotations: str = "sibling",
+    nodata: float | None = None,
+    saturation: float | None = None,
+    block_lines: int | str | None = None,
+    replace: bool = False,
+    force: bool = False,
+    only_failed: bool = False,
+    dry_run: bool = False,
+    client: Client | None = None,
+    workers: int | None = None,
+    task_bytes: int = TASK_BYTES,
+    observer: Observer | None = None,
+) -> ConvertResult:
+    """Convert recordings into an archive; what is there already and has not changed is left alone.
+
+    Parameters
+    ----------
+    sources : path or iterable of paths
+        Files, folders and globs of ``.cu3s``, ENVI ``.hdr``, ``.npz``, or what plug-ins read.
+    archive : path
+        Folder of the store; made if needed.
+    mode : str, optional
+        Processing mode of the vendor's SDK, such as ``"Reflectance"``.
+    root : path, optional
+        Sessions are named by their path below this folder; the common folder by default.
+    annotations : str
+        ``"sibling"`` (labels beside each recording), ``"none"``, or the path of one file.
+    nodata, saturation : float, optional
+        Stored values that mean "no data" and "saturated from here on"; win over the sources.
+    block_lines : int or "frame", optional
+        Height of blocks; chosen for 8 to 16 MB by default.
+    replace : bool
+        Convert sources again that changed since, or were converted with other settings.
+    force : bool
+        Convert everything again.
+    only_failed : bool
+        Try again what failed before, and nothing else that is finished.
+    dry_run : bool
+        Plan only; the plan is in the result.
+    client : distributed.Client, optional
+        Workers to use; the client that is there, else workers started for this call.
+    workers : int, optional
+        Number of workers if they are started for this call.
+    task_bytes : int
+        Bytes of pixels per task.
+    observer : callable, optional
+        Called with :class:`~hsi_batch.engine.events.Progress`.
+
+    Returns
+    -------
+    ConvertResult
+        A source or frame that fails does not raise; it is listed here and in the records.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        Nothing to convert, or settings that do not fit.
+    hsi_batch.errors.StoreError
+        The archive is in use, is something else, or cannot be written to.
+
+    Examples
+    --------
+    >>> result = convert("recordings/", "archive.zarr")  # doctest: +SKIP
+    """
+    begun = time.monotonic()
+    given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    target = str(Path(archive).absolute())
+    options = ConvertOptions(mode, _absolute(annotations), nodata, saturation, block_lines)
+    with Run(client, workers=workers, observer=observer) as run:
+
+        def planned() -> ConvertPlan:
+            return plan_convert(
+                run,
+                [os.fspath(s) for s in given],
+                target,
+                options,
+                root=None if root is None else str(Path(root).absolute()),
+                replace=replace,
+                force=force,
+                only_failed=only_failed,
+            )
+
+        if dry_run:
+            plan = planned()
+            return _result(plan, begun)
+        with StoreLock(state_folder(target), "convert"):
+            plan = planned()
+            if not plan.todo:
+                return _result(plan, begun)
+            return _execute(run, plan, begun, task_bytes)
+
+
+def _absolute(annotations: str) -> str:
+    return annotations if annotations in ("sibling", "none") else str(Path(annotations).absolute())
+
+
+def _result(plan: ConvertPlan, begun: float, **values: Any) -> ConvertResult:
+    broken = (*plan.broken, *values.pop("broken", ()))
+    return ConvertResult(
+        archive=plan.archive,
+        up_to_date=sum(s.status == "done" for s in plan.sessions),
+        changed=tuple(s.name for s in plan.sessions if s.status == "changed"),
+        broken=broken,
+        failed_before=sum(s.failed_before for s in plan.sessions if s.status == "done"),
+        skipped=tuple(plan.skipped),
+        seconds=time.monotonic() - begun,
+        plan=plan,
+        **values,
+    )
+
+
+def _execute(run: Run, plan: ConvertPlan, begun: float, task_bytes: int) -> ConvertResult:
+    check_memory(run.client, plan.worker_bytes, "convert")
+    with disk_errors(plan.archive):
+        root = create_root(plan.archive, ARCHIVE)
+        records = Records(state_folder(plan.archive) / "records" / "convert")
+        folder = records.new_run()
+    begin(root, plan)
+    work = BlockWork(Progress("convert", plan.blocks, plan.bytes))
+    run.observer(work.progress)
+    hashes: dict[str, str] = {}
+    tasks = _tasks(run, plan, task_bytes)
+    for items, report in run_blocks(
+        run, work, convert_items, tasks, str(folder), blocks_of=item_keys
+    ):
+        if report is None:
+            _record_killed(folder, items, work)
+        else:
+            hashes.update(report.hashes)
+    latest = records.load()
+    finished = [
+        finish_session(root, plan, planned, latest, hashes.get(planned.name))
+        for planned in plan.todo
+    ]
+    publish(root, plan.archive, records)
+    return _result(
+        plan,
+        begun,
+        converted=tuple(f for f in finished if f.problem is None),
+        broken=tuple(
+            (planned.path, f.problem)
+            for planned, f in zip(plan.todo, finished, strict=True)
+            if f.problem is not None
+        ),
+        failures=_of_kept(work.failures, finished),
+        blocks=work.progress.done,
+        bytes=work.progress.done_bytes,
+        memory=run.memory(),
+    )
+
+
+def _of_kept(failures: Sequence[Failure], finished: Sequence[Finished]) -> tuple[Failure, ...]:
+    """Failures of sessions that are in the archive; the others are reported as broken sources."""
+    gone = {f.name for f in finished if f.problem is not None}
+    return tuple(f for f in failures if f.key.session not in gone)
+
+
+def _tasks(run: Run, plan: ConvertPlan, task_bytes: int) -> Iterable[Task]:
+    items: list[ConvertItem | HashItem] = []
+    sizes: dict[int, int] = {}
+    for planned in plan.todo:
+        if not planned.todo:
+            continue
+        assert planned.info is not None
+        job = planned.job(plan.archive, plan.options.mode)
+        for item in planned.items(job):
+            sizes[id(item)] = sum(job.geometry.bytes_of(key) for key in item_keys(item))
+            items.append(item)
+        if planned.status != "retry":
+            hashed = HashItem(planned.name, planned.info.pixels)
+            sizes[id(hashed)] = job.geometry.frames * job.geometry.frame_bytes // 8
+            items.append(hashed)
+    return batches(
+        items,
+        lambda item: sizes[id(item)],
+        threads=run.threads,
+        target=task_bytes,
+        prefix="convert",
+    )
+
+
+def _record_killed(folder: Path, items: Sequence[ConvertItem], work: BlockWork) -> None:
+    """Record blocks whose conversion kept killing its worker, in the worker's place."""
+    reasons = {failure.key: failure.reason for failure in work.failures}
+    with RecordWriter(folder, "killed") as writer:
+        for item in items:
+            if isinstance(item, HashItem):
+                continue
+            for key in item_keys(item):
+                writer.write(
+                    BlockRecord(key, "failed", item.job.digest, reason=reasons.get(key, ""))
+                )

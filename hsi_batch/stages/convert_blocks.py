@@ -1,0 +1,353 @@
+"""Converting blocks, on a worker."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from distributed import get_worker
+from numpy.typing import NDArray
+
+from hsi_batch.archive.layout import BlockKey, Geometry
+from hsi_batch.archive.partials import partials_of, save_partial
+from hsi_batch.archive.records import BlockRecord, RecordWriter
+from hsi_batch.archive.session import Session
+from hsi_batch.archive.store import checksum, chunk_tail
+from hsi_batch.archive.writer import write_lines, write_row
+from hsi_batch.errors import HsiBatchError, SourceError, StoreError
+from hsi_batch.readers.annotations import Annotation, open_annotation
+from hsi_batch.readers.protocol import Frame, Source
+from hsi_batch.readers.registry import open_source
+from hsi_batch.stages.convert_work import ConvertItem, ConvertReport, HashItem, SessionJob
+from hsi_batch.stages.run import Failure
+from hsi_batch.statistics import Bundle, Extrema, Forest, Moments
+from hsi_batch.statistics.grid import lines_forest
+from hsi_batch.statistics.quality import flag_pixels
+from hsi_batch.statistics.tree import Path as Path_
+
+__all__ = ["convert_items"]
+
+
+#: Open sources, archives and annotations of this process; a vendor's context takes seconds.
+_MOST_OPEN = 4
+_sources: OrderedDict[tuple[str, str | None], Source] = OrderedDict()
+_sessions: OrderedDict[tuple[str, str, str], Session] = OrderedDict()
+_annotations: OrderedDict[tuple[str, str], Annotation] = OrderedDict()
+
+
+def _source(job: SessionJob) -> Source:
+    key = (job.path, job.mode)
+    if key not in _sources:
+        while len(_sources) >= _MOST_OPEN:
+            _sources.popitem(last=False)[1].close()
+        _sources[key] = open_source(job.path, mode=job.mode)
+    _sources.move_to_end(key)
+    return _sources[key]
+
+
+def _session(job: SessionJob) -> Session:
+    key = (job.archive, job.name, job.digest)
+    if key not in _sessions:
+        while len(_sessions) >= 8 * _MOST_OPEN:
+            _sessions.popitem(last=False)
+        _sessions[key] = Session.open(job.archive, job.name, "r+")
+    return _sessions[key]
+
+
+def _annotation(job: SessionJob) -> Annotation | None:
+    if job.annotation is None:
+        return None
+    key = (job.annotation, job.digest)
+    if key not in _annotations:
+        while len(_annotations) >= _MOST_OPEN:
+            _annotations.popitem(last=False)
+        geometry = job.geometry
+        _annotations[key] = open_annotation(
+            job.annotation, shape=geometry.shape[:2], frames=geometry.frames
+        )
+    return _annotations[key]
+
+
+@contextmanager
+def _fresh_sources() -> Iterator[None]:
+    """Close all sources after a task, so that a changed file is never read through an old handle.
+
+    Vendors' sessions are the exception: opening one takes seconds.
+    """
+    try:
+        yield
+    finally:
+        for key in [key for key, source in _sources.items() if source.info.access != "frame"]:
+            _sources.pop(key).close()
+
+
+def convert_items(items: Iterable[ConvertItem | HashItem], key: str, records: str) -> ConvertReport:
+    """Convert the blocks of some frames: pixels, flags, labels, statistics, records.
+
+    Parameters
+    ----------
+    items : iterable of ConvertItem or HashItem
+    key : str
+        Name of the task.
+    records : str
+        Folder of the run's records.
+
+    Raises
+    ------
+    hsi_batch.errors.StoreError
+        The archive cannot be written; whatever is wrong with a source is a failed block instead.
+    """
+    report = ConvertReport()
+    task = _Task(Path(records), key, report)
+    with _fresh_sources(), RecordWriter(Path(records), key) as writer:
+        for item in items:
+            if isinstance(item, HashItem):
+                report.hashes[item.session] = _sha256(item.path)
+            else:
+                task.convert(item, writer)
+        task.commit_rows(writer)
+    return report
+
+
+class _Task:
+    def __init__(self, folder: Path, key: str, report: ConvertReport) -> None:
+        self.folder = folder
+        self.key = key
+        self.report = report
+        self.worker = _worker_name()
+        self.archive = ""
+        # Sessions whose statistics are kept in rows over many blocks: their records wait until
+        # the statistics of the task are on the disk.
+        self.rows: dict[str, Bundle] = {}
+        self.waiting: dict[str, list[BlockRecord]] = {}
+
+    def convert(self, item: ConvertItem, writer: RecordWriter) -> None:
+        """Convert the blocks of one frame."""
+        job = item.job
+        self.archive = job.archive
+        try:
+            frame = _source(job).frame(item.frame)
+        except HsiBatchError as error:
+            self._fail(item, item.ranges, error, writer)
+            return
+        except Exception as error:  # noqa: BLE001 - a reader's defect must not end the run
+            self._fail(item, item.ranges, _unexpected(job, item.frame, error), writer)
+            return
+        for index, (start, stop) in enumerate(item.ranges):
+            begun = time.perf_counter()
+            key = BlockKey(job.name, item.frame, start, stop)
+            try:
+                info, sums = _convert_block(job, frame, key)
+            except StoreError:
+                raise
+            except HsiBatchError as error:
+                # In a stream what follows cannot be read either.
+                rest = item.ranges[index:] if job.access == "sequential" else ((start, stop),)
+                self._fail(item, rest, error, writer)
+                if job.access == "sequential":
+                    return
+                continue
+            except Exception as error:  # noqa: BLE001 - as above
+                self._fail(item, ((start, stop),), _unexpected(job, item.frame, error), writer)
+                continue
+            record = BlockRecord(
+                key,
+                "done",
+                job.digest,
+                tail=info.pop("tail"),
+                checksum=info.pop("checksum"),
+                seconds=round(time.perf_counter() - begun, 4),
+                worker=self.worker,
+                info={**info, **_frame_info(frame)},
+            )
+            if sums is None:
+                writer.write(record)
+            else:
+                held = self.rows.get(job.name, Bundle())
+                self.rows[job.name] = held.merge(sums)
+                self.waiting.setdefault(job.name, []).append(record)
+            self.report.done += 1
+            self.report.done_bytes += job.geometry.bytes_of(key)
+
+    def commit_rows(self, writer: RecordWriter) -> None:
+        """Write the statistics of small blocks, then their records."""
+        for name, bundle in self.rows.items():
+            file = partials_of(self.archive, name) / f"{self.folder.name}-{self.key}.npz"
+            save_partial(file, bundle)
+            writer.write(
+                *(
+                    BlockRecord(**{**vars(r), "info": {**r.info, "partial": file.name}})
+                    for r in self.waiting[name]
+                )
+            )
+
+    def _fail(
+        self,
+        item: ConvertItem,
+        ranges: Iterable[tuple[int, int]],
+        error: HsiBatchError,
+        writer: RecordWriter,
+    ) -> None:
+        for start, stop in ranges:
+            key = BlockKey(item.job.name, item.frame, start, stop)
+            self.report.failures.append(Failure(key, str(error)))
+            writer.write(
+                BlockRecord(key, "failed", item.job.digest, reason=str(error), worker=self.worker)
+            )
+
+
+def _sha256(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        # A source that went away shows when its blocks are read.
+        return ""
+
+
+def _worker_name() -> str:
+    try:
+        return str(get_worker().address)
+    except ValueError:
+        return "local"
+
+
+def _unexpected(job: SessionJob, frame: int, error: Exception) -> SourceError:
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return SourceError(
+        f"{type(error).__name__}: {error} (in {Path(at.filename).name}:{at.lineno}).",
+        path=job.path,
+        frame=frame,
+        hint="The reader of this format did not expect this; please report it.",
+    )
+
+
+def _frame_info(frame: Frame) -> dict[str, Any]:
+    info = frame.info
+    return {
+        name: value
+        for name, value in (
+            ("time_ms", info.time_ms),
+            ("frame_id", info.frame_id),
+            ("integration_time_ms", info.integration_time_ms),
+        )
+        if value is not None
+    }
+
+
+def _convert_block(
+    job: SessionJob, frame: Frame, key: BlockKey
+) -> tuple[dict[str, Any], Bundle | None]:
+    """Read, write and sum one block; returns what the record keeps, and sums that must wait."""
+    session, geometry = _session(job), job.geometry
+    lines = frame.read(key.start, key.stop)
+    expected = (key.stop - key.start, *geometry.shape[1:])
+    if lines.shape != expected or lines.dtype != np.dtype(geometry.dtype):
+        raise SourceError(
+            f"lines {key.start}:{key.stop} came as {lines.shape} {lines.dtype}; expected"
+            f" {expected} {geometry.dtype}, as the first frame has.",
+            path=job.path,
+            frame=key.frame,
+            hint="Put frames of another shape into a recording of their own.",
+        )
+    used = None if job.used is None else np.array(job.used)
+    flags = flag_pixels(lines, nodata=job.nodata, saturation=job.saturation, used=used)
+    annotation = _annotation(job)
+    labels = None
+    if annotation is not None:
+        labels = annotation.labels(key.frame, key.start, key.stop)
+
+    write_lines(session.cube, key, lines)
+    if flags is not None or job.retry:
+        marks = np.zeros(expected[:2], dtype=np.uint8) if flags is None else flags
+        write_lines(_array(session, "quality"), key, marks)
+    if annotation is not None:
+        filled = np.full(expected[:2], -1, dtype=np.int16) if labels is None else labels
+        write_lines(_array(session, "label"), key, filled)
+    _write_sample(session, geometry, key, lines)
+    valid = None if flags is None else flags == 0
+    sums = _write_statistics(session, geometry, key, lines, valid, labels, annotation is not None)
+    info: dict[str, Any] = {
+        "tail": chunk_tail(session.cube, (key.frame, key.start // geometry.lines, 0, 0)),
+        "checksum": checksum(lines),
+    }
+    if flags is not None:
+        counts = np.bincount(flags.ravel(), minlength=32)
+        info["flags"] = {str(bits): int(n) for bits, n in enumerate(counts) if bits and n}
+    if labels is not None:
+        info["labelled"] = int(np.count_nonzero(labels >= 0))
+        info["anomalous"] = int(np.count_nonzero(labels > 0))
+    return info, sums
+
+
+def _array(session: Session, name: str) -> Any:
+    array = session.optional(name)
+    if array is None:
+        raise StoreError(f"the array {name!r} is missing.", session=session.name)
+    return array
+
+
+def _write_sample(session: Session, geometry: Geometry, key: BlockKey, lines: NDArray[Any]) -> None:
+    picks = geometry.picks(key.start, key.stop)
+    first = key.start // geometry.leaf_lines * geometry.picks_per_leaf
+    spectra = lines.reshape(-1, lines.shape[-1])[picks]
+    array = _array(session, "sample")
+    array[key.frame, first : first + len(picks)] = spectra
+
+
+def _write_statistics(
+    session: Session,
+    geometry: Geometry,
+    key: BlockKey,
+    lines: NDArray[Any],
+    valid: NDArray[np.bool_] | None,
+    labels: NDArray[np.int16] | None,
+    labelled: bool,
+) -> Bundle | None:
+    channels, dtype = geometry.shape[2], geometry.dtype
+    masks: dict[str, Any] = {"": valid}
+    if labelled:
+        if labels is None:
+            masks["_normal"] = np.zeros(lines.shape[:2], dtype=bool)
+        else:
+            normal = labels == 0
+            masks["_normal"] = normal if valid is None else normal & valid
+    row = geometry.row_frames
+    prefix: Path_ = ()
+    if row is not None:
+        size = min(row, geometry.frames - key.frame // row * row)
+        prefix = ((key.frame % row, size),)
+    forests: dict[str, Forest[Any]] = {}
+    for variant, mask in masks.items():
+        same = variant and mask is not None and valid is None and bool(mask.all())
+        for kind in ("moments", "extrema"):
+            name = f"{kind}{variant}"
+            if same or (variant and _equal(mask, valid)):
+                forests[name] = forests[kind]
+                continue
+            identity = (
+                Moments.empty(channels, dtype)
+                if kind == "moments"
+                else Extrema.empty(channels, dtype)
+            )
+            forests[name] = lines_forest(
+                identity, lines, mask, start=key.start, height=geometry.shape[0], prefix=prefix
+            )
+    if row is not None:
+        return Bundle({f"{name}:{key.frame // row}": f for name, f in forests.items()})
+    for name, forest in forests.items():
+        value: Any = forest.result()
+        stored = value.row if name.startswith("moments") else value.bounds
+        write_row(_array(session, name), geometry.index(key), stored)
+    return None
+
+
+def _equal(a: NDArray[np.bool_] | None, b: NDArray[np.bool_] | None) -> bool:
+    return a is not None and b is not None and np.array_equal(a, b)

@@ -1,0 +1,297 @@
+"""Beginning and finishing a conversion: everything that only one process may write."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+
+from hsi_batch._version import __version__
+from hsi_batch.archive.catalog import save_catalog
+from hsi_batch.archive.layout import BlockKey
+from hsi_batch.archive.partials import load_partial, partials_of
+from hsi_batch.archive.records import BlockRecord, Records
+from hsi_batch.archive.session import Session
+from hsi_batch.archive.store import consolidate, create_array
+from hsi_batch.archive.writer import create_session, disk_errors
+from hsi_batch.errors import IncompleteError, StoreError
+from hsi_batch.stages.convert_plan import ConvertPlan, PlannedSession
+from hsi_batch.stages.convert_scan import settings_of, signature
+from hsi_batch.statistics import Bundle, Extrema
+from hsi_batch.statistics.quality import Quality
+
+__all__ = ["Finished", "begin", "finish_session", "publish"]
+
+_FRAME_ARRAYS = {
+    "time": (
+        "time_ms",
+        "float64",
+        np.nan,
+        {
+            "units": "milliseconds since 1970-01-01 00:00:00",
+            "calendar": "proleptic_gregorian",
+            "standard_name": "time",
+        },
+    ),
+    "frame_id": ("frame_id", "int64", -1, {"long_name": "number of the frame in the recording"}),
+    "integration_time": ("integration_time_ms", "float64", np.nan, {"units": "ms"}),
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a session ended.
+
+    Attributes
+    ----------
+    name : str
+    frames, failed : int
+        Frames in all, and frames that could not be converted.
+    problem : str, optional
+        Why the session is not in the archive.
+    """
+
+    name: str
+    frames: int
+    failed: int
+    problem: str | None = None
+
+
+def begin(root: zarr.Group, plan: ConvertPlan) -> None:
+    """Make the groups of new sessions; nothing is complete until :func:`finish_session`."""
+    with disk_errors(plan.archive):
+        for planned in plan.todo:
+            if planned.status in ("new", "replace"):
+                assert planned.info is not None
+                assert planned.geometry is not None
+                forget(plan.archive, planned.name)
+                create_session(
+                    root,
+                    planned.name,
+                    planned.info,
+                    planned.geometry,
+                    classes=planned.classes,
+                    attrs={
+                        "source": {"path": planned.path, "files": planned.signature},
+                        "annotation": planned.annotation,
+                        "settings": settings_of(plan.options),
+                        "digest": planned.digest,
+                        "software": f"hsi_batch {__version__}",
+                        "complete": False,
+                    },
+                )
+            elif planned.status == "retry":
+                root[planned.name].attrs["complete"] = False
+
+
+def forget(archive: str, session: str) -> None:
+    """Remove what the run state holds of a session (its partial statistics)."""
+    shutil.rmtree(partials_of(archive, session), ignore_errors=True)
+
+
+def finish_session(
+    root: zarr.Group,
+    plan: ConvertPlan,
+    planned: PlannedSession,
+    records: Mapping[BlockKey, BlockRecord],
+    sha256: str | None,
+) -> Finished:
+    """Check that all blocks are there, write what needs the whole session, mark it complete.
+
+    Raises
+    ------
+    hsi_batch.errors.IncompleteError
+        A block has no record.
+    """
+    session = Session(planned.name, root[planned.name])  # type: ignore[arg-type]
+    geometry = session.geometry
+    keys = list(geometry.keys(planned.name))
+    known = {k: records[k] for k in keys if k in records and records[k].digest == planned.digest}
+    missing = [key for key in keys if key not in known]
+    if missing:
+        raise IncompleteError(
+            f"{len(missing)} of {len(keys)} blocks were not converted, the first is {missing[0]}.",
+            path=plan.archive,
+            session=planned.name,
+            hint="Run the same command again.",
+        )
+    failed = _failed_frames(known)
+    if signature(planned.signature) != planned.signature:
+        return _discard(root, plan, planned, "the source changed while it was read")
+    if len(failed) == geometry.frames:
+        return _discard(root, plan, planned, next(iter(failed.values())))
+    with disk_errors(plan.archive):
+        _write_frame_arrays(session, known)
+        _write_checksums(session, keys, known)
+        if geometry.row_frames is not None:
+            _write_rows(session, plan.archive, known, failed)
+        _blank_failed(session, keys, known, failed)
+        flags: Counter[int] = Counter()
+        for record in known.values():
+            flags.update({int(bits): n for bits, n in record.info.get("flags", {}).items()})
+        if not flags and not failed:
+            del session.group["quality"]
+        source = dict(session.attrs["source"])
+        if sha256:
+            source["sha256"] = sha256
+        main = next(iter(planned.signature.values()))
+        source |= {"size": main[0], "mtime": main[1] / 1e9}
+        session.group.attrs.update(
+            {
+                "source": source,
+                "failed_frames": {str(k): v for k, v in failed.items()},
+                "flagged_pixels": sum(flags.values()),
+                "flags": _flag_names(flags),
+                "labelled_frames": _labelled_frames(known),
+            }
+        )
+        session.group.attrs["complete"] = True
+    return Finished(planned.name, geometry.frames, len(failed))
+
+
+def _failed_frames(known: Mapping[BlockKey, BlockRecord]) -> dict[int, str]:
+    failed: dict[int, str] = {}
+    for key, record in sorted(known.items(), key=lambda pair: pair[0]):
+        if record.outcome == "failed":
+            failed.setdefault(key.frame, record.reason)
+    return failed
+
+
+def _discard(root: zarr.Group, plan: ConvertPlan, planned: PlannedSession, why: str) -> Finished:
+    frames = planned.geometry.frames if planned.geometry else 0
+    del root[planned.name]
+    forget(plan.archive, planned.name)
+    return Finished(planned.name, frames, frames, why)
+
+
+def _labelled_frames(known: Mapping[BlockKey, BlockRecord]) -> int:
+    return len({key.frame for key, record in known.items() if record.info.get("labelled")})
+
+
+def _flag_names(flags: Mapping[int, int]) -> dict[str, int]:
+    """Pixels per flag; a pixel with two flags counts in both."""
+    return {
+        str(flag.name).lower(): total
+        for flag in Quality
+        if (total := sum(n for bits, n in flags.items() if bits & flag))
+    }
+
+
+def _write_frame_arrays(session: Session, known: Mapping[BlockKey, BlockRecord]) -> None:
+    frames = session.geometry.frames
+    by_frame: dict[int, Mapping[str, Any]] = {}
+    for key, record in known.items():
+        if record.outcome == "done":
+            by_frame.setdefault(key.frame, record.info)
+    made = []
+    for name, (field, dtype, absent, attrs) in _FRAME_ARRAYS.items():
+        values = [by_frame.get(frame, {}).get(field) for frame in range(frames)]
+        if all(value is None for value in values):
+            continue
+        array = create_array(
+            session.group,
+            name,
+            shape=(frames,),
+            chunks=(frames,),
+            dtype=dtype,
+            dims=("frame",),
+            fill=absent,
+            attrs=attrs,
+        )
+        array[:] = np.array([absent if v is None else v for v in values], dtype=dtype)
+        made.append(name)
+    cube = session.cube
+    listed = str(cube.attrs.get("coordinates", "")).split()
+    cube.attrs["coordinates"] = " ".join(dict.fromkeys([*listed, *made]))
+
+
+def _write_checksums(
+    session: Session, keys: list[BlockKey], known: Mapping[BlockKey, BlockRecord]
+) -> None:
+    array = create_array(
+        session.group,
+        "checksum",
+        shape=(len(keys),),
+        chunks=(len(keys),),
+        dtype="uint32",
+        dims=("block",),
+        attrs={"long_name": "CRC32C of the values of each block, 0 for failed ones"},
+    )
+    array[:] = np.array([known[key].checksum for key in keys], dtype=np.uint32)
+
+
+def _write_rows(
+    session: Session,
+    archive: str,
+    known: Mapping[BlockKey, BlockRecord],
+    failed: Mapping[int, str],
+) -> None:
+    """Merge the statistics of small blocks into the rows that cover many of them."""
+    half_done = {k.frame for k, r in known.items() if r.outcome == "done"} & set(failed)
+    if half_done:
+        # A row cannot leave out the good blocks of a frame that counts as failed.
+        for name in ("moments", "extrema", "moments_normal", "extrema_normal"):
+            if session.optional(name) is not None:
+                del session.group[name]
+        return
+    folder = partials_of(archive, session.name)
+    used = {str(r.info["partial"]) for r in known.values() if "partial" in r.info}
+    merged = Bundle()
+    for name in sorted(used):
+        partial = load_partial(folder / name)
+        if partial is None:
+            raise StoreError(
+                f"the statistics in {folder / name} are damaged.",
+                session=session.name,
+                hint="Convert the session again with --force.",
+            )
+        merged = merged.merge(partial)
+    for name, forest in merged.items():
+        kind, _, row = name.rpartition(":")
+        value = forest.result()
+        array = session.optional(kind)
+        assert array is not None
+        array[int(row)] = value.row if kind.startswith("moments") else value.bounds
+
+
+def _blank_failed(
+    session: Session,
+    keys: Iterable[BlockKey],
+    known: Mapping[BlockKey, BlockRecord],
+    failed: Mapping[int, str],
+) -> None:
+    """Make failed frames read as "no data", and their statistics as those of no pixels."""
+    quality = session.optional("quality")
+    geometry = session.geometry
+    for frame in failed:
+        if quality is not None:
+            for start, stop in geometry.ranges():
+                quality[frame, start:stop] = int(Quality.NODATA)
+    if geometry.row_frames is not None or not failed:
+        return
+    nothing = Extrema.empty(geometry.shape[2], geometry.dtype).bounds
+    for key in keys:
+        if known[key].outcome == "failed":
+            for name in ("extrema", "extrema_normal"):
+                array = session.optional(name)
+                if array is not None:
+                    array[geometry.index(key)] = nothing
+
+
+def publish(root: zarr.Group, archive: str, records: Records) -> None:
+    """Consolidate metadata, write the catalog, pack the records."""
+    with disk_errors(archive):
+        consolidate(root)
+        save_catalog(archive, root)
+        present = dict(root.groups())
+        kept = [record for key, record in records.load().items() if key.session in present]
+        records.pack(kept)
+        for folder in partials_of(archive, "").glob("*"):
+            name = folder.name
+            if name not in present or present[name].attrs.get("complete"):
+                shutil.rmtree(folder, ignore_errors=True)

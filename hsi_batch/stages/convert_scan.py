@@ -1,0 +1,294 @@
+"""Comparing sources with an archive, to plan a conversion; nothing is read but metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from dataclasses import replace as replace_fields
+from pathlib import Path
+from typing import Any
+
+from hsi_batch.archive.layout import BlockKey, Geometry
+from hsi_batch.archive.names import session_names
+from hsi_batch.archive.partials import partials_of
+from hsi_batch.archive.records import BlockRecord, Records
+from hsi_batch.archive.session import Session
+from hsi_batch.archive.store import ARCHIVE, chunk_tail, open_root, state_folder
+from hsi_batch.engine.window import batches, run_window
+from hsi_batch.errors import ConfigError, HsiBatchError, StoreError
+from hsi_batch.files import digest_json
+from hsi_batch.readers.annotations import find_annotation, open_annotation
+from hsi_batch.readers.paths import natural_key
+from hsi_batch.readers.protocol import SourceInfo
+from hsi_batch.readers.registry import discover, open_source
+from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan, PlannedSession, Status
+from hsi_batch.stages.run import Run
+
+__all__ = ["plan_convert", "settings_of", "signature"]
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a worker found out about a source without reading its pixels."""
+
+    path: str
+    info: SourceInfo | None = None
+    annotation: str | None = None
+    classes: Mapping[int, str] | None = None
+    error: str | None = None
+
+
+def signature(files: Iterable[str]) -> dict[str, Any]:
+    """Size and modification time of every file."""
+    found: dict[str, Any] = {}
+    for file in files:
+        try:
+            stat = Path(file).stat()
+            found[file] = [stat.st_size, stat.st_mtime_ns]
+        except OSError:
+            found[file] = None
+    return found
+
+
+def describe(path: str, mode: str | None, annotations: str) -> Described:
+    """Metadata of a source and of its labels; an error is part of the answer."""
+    try:
+        with open_source(path, mode=mode) as source:
+            info = source.info
+        found = find_annotation(path) if annotations == "sibling" else annotations
+        if found == "none":
+            found = None
+        classes = None
+        if found is not None:
+            with open_annotation(found, shape=info.shape[:2], frames=info.frames) as labels:
+                classes = labels.classes
+    except HsiBatchError as error:
+        if isinstance(error, ConfigError) or error.exit_code == 2:
+            raise
+        return Described(path, error=str(error))
+    return Described(path, info, found, classes)
+
+
+def describe_all(items: Iterable[str], _key: str, mode: str | None, annotations: str) -> Any:
+    """On a worker: describe a batch of sources."""
+    return [describe(path, mode, annotations) for path in items]
+
+
+def plan_convert(
+    run: Run,
+    sources: Iterable[str],
+    archive: str,
+    options: ConvertOptions,
+    *,
+    root: str | None = None,
+    replace: bool = False,
+    force: bool = False,
+    only_failed: bool = False,
+) -> ConvertPlan:
+    """Compare sources with the archive.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        No source at all, or a setting that the sources cannot fulfil.
+    hsi_batch.errors.StoreError
+        The archive's place holds something else.
+    """
+    found = discover(list(sources))
+    if found.missing or not (found.recordings or found.skipped):
+        named = ", ".join(found.missing) or "the given places"
+        raise ConfigError(
+            f"no recordings were found in {named}.",
+            hint="Give files, folders or globs of .cu3s, ENVI .hdr or .npz files.",
+        )
+    existing = _existing_sessions(archive)
+    owners = {name: str(s.attrs.get("source", {}).get("path")) for name, s in existing.items()}
+    names = session_names(found.recordings, root=root, taken=owners)
+    records = Records(state_folder(archive) / "records" / "convert").load() if existing else {}
+    by_session: dict[str, list[BlockRecord]] = {}
+    for record in records.values():
+        by_session.setdefault(record.key.session, []).append(record)
+
+    plan = ConvertPlan(archive, options, [], skipped=list(found.skipped))
+    unknown: list[str] = []
+    for path in found.recordings:
+        session = existing.get(names[path])
+        if session is None or not _unchanged(session, options) or force:
+            unknown.append(path)
+            continue
+        plan.sessions.append(
+            _known(
+                archive, session, names[path], path, by_session.get(names[path], []), only_failed
+            )
+        )
+        if plan.sessions[-1].status != "done":
+            unknown.append(path)
+    for described in _describe(run, unknown, options):
+        _place(plan, described, names, existing, replace=replace or force)
+    plan.sessions.sort(key=lambda s: natural_key(s.name))
+    return plan
+
+
+def _existing_sessions(archive: str) -> dict[str, Session]:
+    if not Path(archive).exists():
+        return {}
+    group = open_root(archive, ARCHIVE)
+    found = {}
+    for name, child in group.groups():
+        session = Session(name, child)
+        try:
+            session.geometry  # noqa: B018
+        except StoreError:
+            # Died while it was made; it will be made again.
+            continue
+        found[name] = session
+    return found
+
+
+def settings_of(options: ConvertOptions) -> dict[str, Any]:
+    """Settings as they are kept with a session."""
+    return {
+        "mode": options.mode,
+        "nodata": options.nodata,
+        "saturation": options.saturation,
+        "annotations": options.annotations,
+        "block_lines": options.block_lines,
+    }
+
+
+def _unchanged(session: Session, options: ConvertOptions) -> bool:
+    source = session.attrs.get("source", {})
+    files = source.get("files", {})
+    if options.annotations == "sibling":
+        annotation = find_annotation(str(source.get("path")))
+        if annotation is not None and annotation not in files:
+            return False
+    return (
+        bool(files)
+        and signature(files) == {k: v and list(v) for k, v in files.items()}
+        and session.attrs.get("settings") == settings_of(options)
+    )
+
+
+def _known(
+    archive: str,
+    session: Session,
+    name: str,
+    path: str,
+    records: list[BlockRecord],
+    only_failed: bool,
+) -> PlannedSession:
+    """A session whose source and settings are those of before."""
+    attrs = session.attrs
+    planned = PlannedSession(
+        name,
+        path,
+        "done" if session.complete else "resume",
+        dict(attrs["source"]["files"]),
+        digest=str(attrs.get("digest", "")),
+        geometry=session.geometry,
+    )
+    failed = [r.key for r in records if r.outcome == "failed" and r.digest == planned.digest]
+    planned.failed_before = len(session.failed_frames)
+    if session.complete and only_failed and failed:
+        # Rows that cover many blocks cannot be mended in part.
+        shared = session.geometry.row_frames is not None
+        planned.status = "replace" if shared else "retry"
+        planned.todo = list(session.geometry.keys(name)) if shared else failed
+    elif not session.complete:
+        planned.todo = missing_blocks(archive, session, planned.digest, records)
+        if only_failed:
+            planned.todo = sorted({*planned.todo, *failed})
+    return planned
+
+
+def missing_blocks(
+    archive: str, session: Session, digest: str, records: Iterable[BlockRecord]
+) -> list[BlockKey]:
+    """Blocks without a record, or whose record does not match the store."""
+    geometry = session.geometry
+    held = {}
+    for record in records:
+        if record.digest != digest:
+            continue
+        index = (record.key.frame, record.key.start // geometry.lines, 0, 0)
+        if record.outcome == "done" and chunk_tail(session.cube, index) != record.tail:
+            continue
+        held[record.key] = record
+    # A file of statistics over many blocks is lost as a whole if any of its blocks is.
+    present = {file.name for file in partials_of(archive, session.name).glob("*.npz")}
+    broken = {r.info["partial"] for r in held.values() if "partial" in r.info} - present
+    return [
+        key
+        for key in geometry.keys(session.name)
+        if key not in held or held[key].info.get("partial") in broken
+    ]
+
+
+def _describe(run: Run, paths: list[str], options: ConvertOptions) -> list[Described]:
+    slow = [p for p in paths if p.lower().endswith(".cu3s")]
+    if len(slow) < 2:
+        return [describe(path, options.mode, options.annotations) for path in paths]
+    # The vendor's library takes seconds per file, and may be installed on the workers only.
+    found = [describe(p, options.mode, options.annotations) for p in paths if p not in set(slow)]
+    tasks = batches(slow, lambda _: 1, threads=run.threads, target=4, prefix="describe")
+    for outcome, _ in run_window(
+        run.client, describe_all, tasks, options.mode, options.annotations
+    ):
+        if outcome.error is not None:
+            found.extend(Described(path, error=outcome.error) for path in outcome.task.items)
+        else:
+            found.extend(outcome.result)
+    return found
+
+
+def _place(
+    plan: ConvertPlan,
+    described: Described,
+    names: Mapping[str, str],
+    existing: Mapping[str, Session],
+    *,
+    replace: bool,
+) -> None:
+    name, info = names[described.path], described.info
+    if info is None:
+        plan.broken.append((described.path, described.error or "it cannot be opened"))
+        plan.sessions = [s for s in plan.sessions if s.name != name]
+        return
+    known = next((s for s in plan.sessions if s.name == name), None)
+    if known is not None:
+        known.info = replace_fields(
+            info,
+            nodata=existing[name].attrs.get("nodata"),
+            saturation=existing[name].attrs.get("saturation"),
+        )
+        known.annotation = described.annotation
+        known.classes = described.classes
+        return
+    files = (*info.files, *([described.annotation] if described.annotation else []))
+    nodata, saturation = plan.options.nodata, plan.options.saturation
+    info = replace_fields(
+        info,
+        nodata=info.nodata if nodata is None else nodata,
+        saturation=info.saturation if saturation is None else saturation,
+    )
+    geometry = Geometry.choose(info.frames, info.shape, info.dtype.name, plan.options.block_lines)
+    held = existing.get(name)
+    status: Status = (
+        "new" if held is None else "replace" if replace or not held.complete else "changed"
+    )
+    marks = signature(dict.fromkeys(files))
+    planned = PlannedSession(
+        name,
+        described.path,
+        status,
+        marks,
+        digest=digest_json([marks, settings_of(plan.options), geometry.to_attrs()]),
+        info=info,
+        geometry=geometry,
+        annotation=described.annotation,
+        classes=described.classes,
+    )
+    if status != "changed":
+        planned.todo = list(geometry.keys(name))
+    plan.sessions.append(planned)

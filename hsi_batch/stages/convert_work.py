@@ -1,0 +1,81 @@
+"""What is sent to a worker that converts, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hsi_batch.archive.layout import BlockKey, Geometry
+from hsi_batch.stages.run import TaskReport
+
+__all__ = ["ConvertItem", "ConvertReport", "HashItem", "SessionJob", "item_keys"]
+
+
+@dataclass(frozen=True)
+class SessionJob:
+    """What a worker must know of a session.
+
+    Attributes
+    ----------
+    archive : str
+        Folder of the archive.
+    name : str
+        Of the session.
+    path, mode : str
+        The source.
+    digest : str
+        Of source and settings; goes into the records.
+    geometry : Geometry
+    access : str
+        As the reader states it.
+    nodata, saturation : float, optional
+    used : tuple of bool, optional
+        Channels that decide whether a pixel is valid.
+    annotation : str, optional
+        File of labels.
+    retry : bool
+        The block was flagged as failed before.
+    """
+
+    archive: str
+    name: str
+    path: str
+    mode: str | None
+    digest: str
+    geometry: Geometry
+    access: str
+    nodata: float | None = None
+    saturation: float | None = None
+    used: tuple[bool, ...] | None = None
+    annotation: str | None = None
+    retry: bool = False
+
+
+@dataclass(frozen=True)
+class ConvertItem:
+    """Blocks of one frame that one worker converts one after the other."""
+
+    job: SessionJob
+    frame: int
+    ranges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class HashItem:
+    """A file whose SHA-256 is taken."""
+
+    session: str
+    path: str
+
+
+@dataclass
+class ConvertReport(TaskReport):
+    """What a task sends back; ``hashes`` holds SHA-256 by session."""
+
+    hashes: dict[str, str] = field(default_factory=dict)
+
+
+def item_keys(item: ConvertItem | HashItem) -> list[BlockKey]:
+    """Blocks of an item."""
+    if isinstance(item, HashItem):
+        return []
+    return [BlockKey(item.job.name, item.frame, a, b) for a, b in item.ranges]

@@ -1,0 +1,394 @@
+"""Fitting a pipeline to an archive from mergeable statistics."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from distributed import Client, Future
+from numpy.typing import NDArray
+
+from hsi_batch._version import __version__
+from hsi_batch.archive.archive import Archive
+from hsi_batch.archive.selection import Selection
+from hsi_batch.archive.session import PixelChoice, Session
+from hsi_batch.archive.store import archive_stamp
+from hsi_batch.archive.stored import (
+    has_statistics,
+    sampled_frames,
+    stored_sample,
+    stored_statistic,
+)
+from hsi_batch.engine.events import Observer, Progress
+from hsi_batch.engine.reduce import TreeReduction
+from hsi_batch.engine.window import batches, run_window
+from hsi_batch.engine.worker import environment
+from hsi_batch.errors import ConfigError, DataError, DataWarning
+from hsi_batch.files import digest_json
+from hsi_batch.pipeline.cache import pack
+from hsi_batch.pipeline.fitting import FitPlan, Fitting, plan_fit
+from hsi_batch.pipeline.gather import Need, finished
+from hsi_batch.pipeline.passes import whole_frames
+from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.stages.agreement import common_axis
+from hsi_batch.stages.fit_blocks import (
+    FitItem,
+    FitJob,
+    PassPart,
+    fit_items,
+    fit_keys,
+    report_of,
+)
+from hsi_batch.stages.memory import check_memory
+from hsi_batch.stages.run import TASK_BYTES, BlockWork, Failure, Memory, Run, judge
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["FitResult", "fit"]
+
+_PIXELS = ("valid", "labelled-normal")
+_BLOCKS_HELD = 3
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit did.
+
+    Attributes
+    ----------
+    passes : int
+        Readings of the pixels; 0 if stored statistics sufficed.
+    pixels : int
+        Pixels that counted.
+    sessions, frames : int
+        Selected.
+    rank, condition : dict
+        Effective rank and condition number by node with a covariance.
+    precision : dict
+        Arithmetic chosen for each score, in words.
+    warnings : tuple of str
+    failures : tuple of Failure
+        Blocks that could not be read and were left out.
+    seconds : float
+    plan : FitPlan
+    memory : Memory, optional
+    up_to_date : bool
+        Nothing had to be done.
+    out : str, optional
+        File that was written.
+    """
+
+    passes: int
+    pixels: int = 0
+    sessions: int = 0
+    frames: int = 0
+    rank: Mapping[str, int] = field(default_factory=dict)
+    condition: Mapping[str, float] = field(default_factory=dict)
+    precision: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    seconds: float = 0.0
+    plan: FitPlan | None = None
+    memory: Memory | None = None
+    up_to_date: bool = False
+    out: str | None = None
+
+    @property
+    def failed(self) -> int:
+        """Frames with a block that could not be read."""
+        return len({(f.key.session, f.key.frame) for f in self.failures})
+
+    def __str__(self) -> str:
+        if self.up_to_date:
+            return f"up to date: fitted from {self.pixels} pixels of {self.frames} frames before"
+        passes = "pass" if self.passes == 1 else "passes"
+        text = (
+            f"fitted from {self.pixels} pixels of {self.frames} frames in {self.sessions} sessions,"
+            f" {self.passes} {passes} over the pixels, {self.seconds:.1f} s"
+        )
+        for node, rank in self.rank.items():
+            text += f"\n  {node}: rank {rank}, condition {self.condition[node]:.3g}"
+            if node in self.precision:
+                text += f", scores in {self.precision[node]}"
+        for warning in self.warnings:
+            text += f"\n  warning: {warning}"
+        if self.failures:
+            text += f"\n  {self.failed} frames could not be read in part and were left out there"
+        if self.memory:
+            text += f"\n  {self.memory}"
+        return text
+
+
+def fit(
+    pipeline: Pipeline | str | os.PathLike[str],
+    data: Archive | str | os.PathLike[str] | xr.DataArray,
+    *,
+    frames: str | Sequence[str] | None = None,
+    pixels: PixelChoice = "valid",
+    client: Client | None = None,
+    workers: int | None = None,
+    task_bytes: int = TASK_BYTES,
+    dry_run: bool = False,
+    observer: Observer | None = None,
+) -> FitResult:
+    """Fit the statistical nodes of a pipeline, in place, in as few passes as possible.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        Or the path of its YAML (useful with ``dry_run`` only, for the fitted pipeline is not
+        returned).
+    data : Archive, path or xarray.DataArray
+        An archive, or any cube with dimensions ``(frame,) y, x, channel``.
+    frames : str or sequence of str, optional
+        Selection; everything by default.
+    pixels : {"valid", "labelled-normal"}
+        All valid pixels, or those that are labelled as background. Unlabelled is not normal.
+    client, workers, observer
+        As for :func:`~hsi_batch.stages.convert.convert`.
+    task_bytes : int
+        Bytes of pixels per task; changes no bit of the result.
+    dry_run : bool
+        Plan only.
+
+    Returns
+    -------
+    FitResult
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        The graph is wrong, the selection is empty, sessions do not agree.
+    hsi_batch.errors.DataError
+        Too few pixels, a constant channel, a singular covariance.
+    """
+    if not isinstance(pipeline, Pipeline):
+        pipeline = Pipeline.from_yaml(pipeline)
+    if pixels not in _PIXELS:
+        raise ConfigError(f"pixels {pixels!r} is not one of {', '.join(_PIXELS)}.")
+    pipeline.verify()
+    if isinstance(data, (str, os.PathLike)):
+        data = Archive(data)
+    if not isinstance(data, Archive):
+        from hsi_batch.stages.fit_array import fit_array
+
+        return fit_array(pipeline, data, dry_run=dry_run)
+    with Run(client, workers=workers, scoring=True, observer=observer) as run:
+        return _Fit(run, pipeline, data, frames, pixels, task_bytes).execute(dry_run=dry_run)
+
+
+class _Fit:
+    def __init__(
+        self,
+        run: Run,
+        pipeline: Pipeline,
+        archive: Archive,
+        frames: str | Sequence[str] | None,
+        pixels: PixelChoice,
+        task_bytes: int,
+    ) -> None:
+        self.run = run
+        self.pipeline = pipeline
+        self.archive = archive
+        self.pixels: PixelChoice = pixels
+        self.task_bytes = task_bytes
+        self.begun = time.monotonic()
+        self.selection: Selection = archive.select(frames)
+        self.sessions: dict[str, Session] = {
+            name: archive.session(name) for name in self.selection.sessions
+        }
+        pipeline.resolve(common_axis(self.sessions))
+        self.failures: list[Failure] = []
+        self.sample: dict[Any, NDArray[Any]] = {}
+
+    def execute(self, *, dry_run: bool) -> FitResult:
+        """Plan, take what is stored, read what is not, fit."""
+        stored = [
+            kind
+            for kind in ("moments", "extrema")
+            if has_statistics(self.sessions, self.selection, kind, self.pixels)
+        ]
+        plan = plan_fit(self.pipeline, stored)
+        if dry_run:
+            return self._result(plan, 0, ())
+        fitting = Fitting(self.pipeline, plan, self._sample)
+        pixels = 0
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DataWarning)
+            for reading in range(plan.passes + 1):
+                needs = fitting.needs(reading)
+                found = self._read(needs, reading, plan) if reading else self._stored(needs)
+                pixels = max([pixels, *(s.count for n, s in found.items() if n.kind == "moments")])
+                fitting.supply(found)
+        said = tuple(str(w.message) for w in caught if issubclass(w.category, DataWarning))
+        for warning in caught:
+            if not issubclass(warning.category, DataWarning):
+                warnings.warn_explicit(
+                    warning.message, warning.category, warning.filename, warning.lineno
+                )
+        result = self._result(plan, pixels, said)
+        self.pipeline.provenance = self._provenance(result)
+        return result
+
+    def _stored(self, needs: Sequence[Need]) -> dict[Need, Any]:
+        found = {}
+        for need in needs:
+            value = stored_statistic(self.sessions, self.selection, need.kind, self.pixels)
+            if value is None:
+                raise _no_pixels(self.selection)
+            found[need] = value
+        return found
+
+    def _read(self, needs: tuple[Need, ...], reading: int, plan: FitPlan) -> dict[Need, Any]:
+        """One pass: leaf tasks read and merge, their results merge in a tree on the workers."""
+        items, sizes = self._items(needs)
+        run = self.run
+        largest = max(s.geometry.block_bytes for s in self.sessions.values())
+        check_memory(run.client, _BLOCKS_HELD * largest, "fit")
+        job = FitJob(
+            str(self.archive.path.absolute()),
+            archive_stamp(self.archive.path),
+            pack(self.pipeline),
+            needs,
+            self.pixels,
+        )
+        # A future of its own: the pipeline travels once to each worker, and survives its loss.
+        name = f"fit-{reading}-{job.packed.digest[:8]}-{time.monotonic_ns()}"
+        shared = run.client.submit(_itself, job, key=f"{name}-job")
+        blocks = sum(len(item.ranges) for item in items)
+        work = BlockWork(
+            Progress(f"fit, pass {reading} of {plan.passes}", blocks, sum(sizes.values()))
+        )
+        run.observer(work.progress)
+        tasks = batches(
+            items,
+            lambda item: sizes[id(item)],
+            threads=run.threads,
+            target=self.task_bytes,
+            prefix=name,
+        )
+        reduction = TreeReduction(run.client)
+        for outcome, future in run_window(run.client, fit_items, tasks, shared, keep=True):
+            if future is None:
+                lost = [
+                    Failure(key, str(outcome.error))
+                    for item in outcome.task.items
+                    for key in fit_keys(item)
+                ]
+                work.failures.extend(lost)
+                work.progress.failed += len(lost)
+            else:
+                self._count(work, future)
+                reduction.add(future)
+            run.observer(work.progress)
+            judge(work)
+        part: PassPart | None = reduction.result()
+        self.failures.extend(work.failures)
+        if part is None:
+            raise _no_pixels(self.selection)
+        self.sample.update(part.sample)
+        statistics = finished(part.bundle)
+        found = {need: statistics.get(str(need)) for need in needs}
+        if any(value is None for value in found.values()):
+            raise _no_pixels(self.selection)
+        return found
+
+    def _count(self, work: BlockWork, future: Future[Any]) -> None:
+        report = self.run.client.submit(report_of, future, pure=False).result()
+        work.progress.done += report.done
+        work.progress.done_bytes += report.done_bytes
+        work.progress.failed += len(report.failures)
+        work.failures.extend(report.failures)
+
+    def _items(self, needs: tuple[Need, ...]) -> tuple[list[FitItem], dict[int, int]]:
+        by_frame = whole_frames(self.pipeline, needs)
+        sampled = set(sampled_frames(self.selection)) if not self.sample else set()
+        items: list[FitItem] = []
+        sizes: dict[int, int] = {}
+        for item in self._frame_items(sampled):
+            geometry = self.sessions[item.session].geometry
+            parts = (
+                [item]
+                if by_frame
+                else [
+                    FitItem(item.session, item.frame, (span,), item.place, item.sampled)
+                    for span in item.ranges
+                ]
+            )
+            for part in parts:
+                sizes[id(part)] = sum(geometry.bytes_of(key) for key in fit_keys(part))
+                items.append(part)
+        return items, sizes
+
+    def _frame_items(self, sampled: set[tuple[str, int]]) -> Iterator[FitItem]:
+        for name, frame, lines in self.selection:
+            geometry = self.sessions[name].geometry
+            first, last = lines or (0, geometry.shape[0])
+            ranges = tuple(
+                (max(start, first), min(stop, last))
+                for start, stop in geometry.ranges()
+                if start < last and stop > first
+            )
+            place = self.selection.place(name, frame, geometry.frames)
+            # Cut leaves have no fixed places for samples.
+            keep = lines is None and (name, frame) in sampled
+            yield FitItem(name, frame, ranges, place, keep)
+
+    def _sample(self) -> NDArray[Any] | None:
+        stored = stored_sample(self.sessions, self.selection)
+        if stored is not None or not self.sample:
+            return stored
+        joined = np.concatenate([self.sample[key] for key in sorted(self.sample)])
+        return joined if len(joined) else None
+
+    def _result(self, plan: FitPlan, pixels: int, said: tuple[str, ...]) -> FitResult:
+        states = {name: self.pipeline.nodes[name].state for name in self.pipeline.nodes}
+        return FitResult(
+            passes=plan.passes,
+            pixels=pixels,
+            sessions=len(self.selection.sessions),
+            frames=len(self.selection),
+            rank={n: int(s["rank"]) for n, s in states.items() if "rank" in s},
+            condition={n: float(s["condition"]) for n, s in states.items() if "condition" in s},
+            precision={n: str(p) for n, p in self.pipeline.precision.items()},
+            warnings=said,
+            failures=tuple(self.failures),
+            seconds=time.monotonic() - self.begun,
+            plan=plan,
+            memory=self.run.memory() if self.run.started else None,
+        )
+
+    def _provenance(self, result: FitResult) -> dict[str, Any]:
+        digests = {name: str(s.attrs.get("digest", "")) for name, s in self.sessions.items()}
+        return {
+            "archive": str(self.archive.path),
+            "selection": self.selection.text,
+            "pixels": self.pixels,
+            "pixel_count": result.pixels,
+            "sessions": result.sessions,
+            "frames": result.frames,
+            "data_digest": digest_json([digests, [list(item) for item in self.selection]]),
+            "left_out": [str(f.key) for f in result.failures][:1000],
+            "passes": result.passes,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "software": f"hsi_batch {__version__}",
+            "environment": environment(),
+        }
+
+
+def _itself(job: FitJob) -> FitJob:
+    return job
+
+
+def _no_pixels(selection: Selection) -> DataError:
+    return DataError(
+        f"no valid pixel was found in the {len(selection)} selected frames.",
+        hint="Select other frames, or look at the quality flags (hsi-batch show).",
+    )

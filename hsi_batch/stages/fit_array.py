@@ -1,0 +1,158 @@
+"""Fitting a pipeline to a labelled array in memory or in Dask."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from dask.delayed import delayed
+from numpy.typing import NDArray
+
+from hsi_batch.errors import DataError, DataWarning, PlanError
+from hsi_batch.nodes.gaussian import single_thread
+from hsi_batch.pipeline.cache import Packed, pack
+from hsi_batch.pipeline.fitting import Fitting, plan_fit
+from hsi_batch.pipeline.frames import FrameSource
+from hsi_batch.pipeline.gather import Need, finished
+from hsi_batch.pipeline.lazy import axis_of
+from hsi_batch.pipeline.passes import gather_frame, roots_of, whole_frames
+from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.pipeline.program import compile_program
+from hsi_batch.stages.fit import FitResult
+from hsi_batch.statistics import Bundle
+from hsi_batch.statistics.leaves import block_lines, leaf_lines
+from hsi_batch.statistics.quality import flag_pixels
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["fit_array"]
+
+_FAN_IN = 8
+_SAMPLE = 4096
+
+
+def fit_array(pipeline: Pipeline, cube: xr.DataArray, *, dry_run: bool = False) -> FitResult:
+    """Fit a pipeline to a cube with dimensions ``(frame,) y, x, channel``; as :func:`.fit` does.
+
+    Blocks are reduced and merged with ``dask.delayed`` under whatever scheduler is active.
+    """
+    begun = time.monotonic()
+    dims = ("frame", "y", "x", "channel")
+    if tuple(cube.dims) not in (dims, dims[1:]):
+        raise PlanError(
+            f"the cube has dimensions {cube.dims}; expected (frame, y, x, channel) or"
+            " (y, x, channel).",
+            hint="Rename and transpose it.",
+        )
+    whole = cube if "frame" in cube.dims else cube.expand_dims("frame")
+    pipeline.resolve(axis_of(cube))
+    plan = plan_fit(pipeline)
+    if dry_run:
+        return FitResult(plan.passes, frames=whole.sizes["frame"], sessions=1, plan=plan)
+    fitting = Fitting(pipeline, plan, lambda: _sample(whole))
+    pixels = 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        for reading in range(1, plan.passes + 1):
+            found = _read(pipeline, whole, fitting.needs(reading))
+            pixels = max([pixels, *(s.count for n, s in found.items() if n.kind == "moments")])
+            fitting.supply(found)
+    states = {name: node.state for name, node in pipeline.nodes.items()}
+    return FitResult(
+        passes=plan.passes,
+        pixels=pixels,
+        sessions=1,
+        frames=whole.sizes["frame"],
+        rank={n: int(s["rank"]) for n, s in states.items() if "rank" in s},
+        condition={n: float(s["condition"]) for n, s in states.items() if "condition" in s},
+        precision={n: str(p) for n, p in pipeline.precision.items()},
+        warnings=tuple(str(w.message) for w in caught),
+        seconds=time.monotonic() - begun,
+        plan=plan,
+    )
+
+
+def _sample(cube: xr.DataArray) -> NDArray[Any]:
+    frames, height, width, channels = cube.shape
+    step = max(1, int((frames * height * width / _SAMPLE) ** 0.5))
+    picked = np.asarray(cube[:: max(1, frames // 8), ::step, ::step].data)
+    flat = picked.reshape(-1, channels)
+    flags = flag_pixels(flat[None], **_limits(cube))
+    return flat if flags is None else flat[flags[0] == 0]
+
+
+def _limits(cube: xr.DataArray) -> dict[str, Any]:
+    return {key: cube.attrs.get(key) for key in ("nodata", "saturation")}
+
+
+def _read(pipeline: Pipeline, cube: xr.DataArray, needs: tuple[Need, ...]) -> dict[Need, Any]:
+    from dask.base import compute
+
+    frames, height, width, channels = cube.shape
+    lines = block_lines((height, width, channels), cube.dtype.itemsize)
+    spans = [(s, min(s + lines, height)) for s in range(0, height, lines)]
+    shared = delayed(pack(pipeline), pure=True)
+    by_frame, reach = whole_frames(pipeline, needs), 0
+    if not by_frame:
+        halo = compile_program(pipeline, roots_of(needs)).halo
+        reach = -(-halo // leaf_lines(width)) * leaf_lines(width)
+    parts = []
+    for frame in range(frames):
+        place = ((frame, frames),)
+        groups = [tuple(spans)] if by_frame else [(s,) for s in spans]
+        for group in groups:
+            top, bottom = max(group[0][0] - reach, 0), min(group[-1][1] + reach, height)
+            parts.append(
+                delayed(_part, pure=False)(
+                    shared,
+                    needs,
+                    cube.data[frame, top:bottom],
+                    top,
+                    height,
+                    group,
+                    place,
+                    _limits(cube),
+                )
+            )
+    while len(parts) > 1:
+        parts = [
+            delayed(_merge, pure=False)(parts[i : i + _FAN_IN])
+            for i in range(0, len(parts), _FAN_IN)
+        ]
+    (bundle,) = compute(parts[0])
+    statistics = finished(bundle)
+    if any(statistics.get(str(need)) is None for need in needs):
+        raise DataError("the cube has no pixels.")
+    return {need: statistics[str(need)] for need in needs}
+
+
+def _part(
+    packed: Packed,
+    needs: tuple[Need, ...],
+    lines: NDArray[Any],
+    top: int,
+    height: int,
+    ranges: tuple[tuple[int, int], ...],
+    place: tuple[tuple[int, int], ...],
+    limits: dict[str, Any],
+) -> Bundle:
+    flags = flag_pixels(lines, **limits)
+    source = FrameSource(
+        lines=lambda a, b: lines[a - top : b - top],
+        valid=lambda a, b: None if flags is None else flags[a - top : b - top] == 0,
+        shape=(height, *lines.shape[1:]),
+        dtype=lines.dtype,
+        blocks=ranges,
+    )
+    with single_thread():
+        return gather_frame(packed, needs, source, ranges, place)
+
+
+def _merge(parts: list[Bundle]) -> Bundle:
+    merged = Bundle()
+    for part in parts:
+        merged = merged.merge(part)
+    return merged

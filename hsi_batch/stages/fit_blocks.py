@@ -1,0 +1,135 @@
+"""One pass of a fit over blocks, on a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_batch.archive.layout import BlockKey
+from hsi_batch.archive.session import PixelChoice, Session
+from hsi_batch.errors import SourceError
+from hsi_batch.pipeline.cache import Packed
+from hsi_batch.pipeline.gather import Need
+from hsi_batch.pipeline.passes import gather_frame
+from hsi_batch.stages.frames import frame_source, session_of
+from hsi_batch.stages.run import Failure, TaskReport
+from hsi_batch.statistics import Bundle
+from hsi_batch.statistics.tree import Path
+
+__all__ = ["FitItem", "FitJob", "PassPart", "fit_items", "fit_keys", "report_of"]
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """What a worker must know of a pass; travels once per worker.
+
+    Attributes
+    ----------
+    archive : str
+    stamp : str
+        State of the archive.
+    packed : Packed
+        The pipeline as far as it is fitted.
+    needs : tuple of Need
+    pixels : {"valid", "labelled-normal"}
+    """
+
+    archive: str
+    stamp: str
+    packed: Packed
+    needs: tuple[Need, ...]
+    pixels: PixelChoice
+
+
+@dataclass(frozen=True)
+class FitItem:
+    """Lines of one frame that one worker reads.
+
+    Attributes
+    ----------
+    session : str
+    frame : int
+    ranges : tuple of (int, int)
+    place : path
+        Of the frame in the fixed tree.
+    sampled : bool
+        Keep spectra to measure precision.
+    """
+
+    session: str
+    frame: int
+    ranges: tuple[tuple[int, int], ...]
+    place: Path
+    sampled: bool = False
+
+
+@dataclass
+class PassPart:
+    """What part of a pass found; mergeable.
+
+    Attributes
+    ----------
+    bundle : Bundle
+        Forests by need.
+    report : TaskReport
+    sample : dict
+        Spectra by block, as the archive would keep them.
+    """
+
+    bundle: Bundle = field(default_factory=Bundle)
+    report: TaskReport = field(default_factory=TaskReport)
+    sample: dict[BlockKey, NDArray[Any]] = field(default_factory=dict)
+
+    def merge(self, other: PassPart) -> PassPart:
+        """Union of both."""
+        report = TaskReport(
+            self.report.done + other.report.done,
+            self.report.done_bytes + other.report.done_bytes,
+            self.report.failures + other.report.failures,
+        )
+        return PassPart(self.bundle.merge(other.bundle), report, {**self.sample, **other.sample})
+
+
+def report_of(part: PassPart) -> TaskReport:
+    """The small part of a result."""
+    return part.report
+
+
+def fit_keys(item: FitItem) -> list[BlockKey]:
+    """Blocks of an item."""
+    return [BlockKey(item.session, item.frame, start, stop) for start, stop in item.ranges]
+
+
+def fit_items(items: Iterable[FitItem], _key: str, job: FitJob) -> PassPart:
+    """Take the statistics of some blocks; a block that cannot be read is reported and left out."""
+    whole = PassPart()
+    for item in items:
+        whole = whole.merge(_one(item, job))
+    return whole
+
+
+def _one(item: FitItem, job: FitJob) -> PassPart:
+    keys = fit_keys(item)
+    session = session_of(job.archive, item.session, job.stamp)
+    sample: dict[BlockKey, NDArray[Any]] = {}
+    try:
+        source = frame_source(session, item.frame, item.ranges, job.pixels)
+        bundle = gather_frame(job.packed, job.needs, source, item.ranges, item.place)
+        if item.sampled:
+            for key in keys:
+                sample[key] = _sample(session, key, source.lines(key.start, key.stop))
+    except SourceError as error:
+        return PassPart(report=TaskReport(failures=[Failure(key, str(error)) for key in keys]))
+    size = sum(session.geometry.bytes_of(key) for key in keys)
+    return PassPart(bundle, TaskReport(len(keys), size), sample)
+
+
+def _sample(session: Session, key: BlockKey, lines: NDArray[Any]) -> NDArray[Any]:
+    picks = session.geometry.picks(key.start, key.stop)
+    valid = session.valid(key.frame, key.start, key.stop)
+    spectra = lines.reshape(-1, lines.shape[-1])[picks]
+    return spectra if valid is None else spectra[np.asarray(valid).ravel()[picks]]

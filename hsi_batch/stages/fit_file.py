@@ -1,0 +1,125 @@
+"""Fitting from file to file, skipping what is up to date."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from distributed import Client
+
+from hsi_batch.archive.archive import Archive
+from hsi_batch.archive.session import PixelChoice
+from hsi_batch.documents import Document, read_yaml, set_value
+from hsi_batch.engine.events import Observer
+from hsi_batch.errors import ConfigError
+from hsi_batch.files import digest_json
+from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.stages.fit import FitResult, fit
+
+__all__ = ["fit_file", "pipeline_from"]
+
+
+def pipeline_from(
+    source: str | os.PathLike[str] | Document, overrides: Sequence[str] = ()
+) -> Pipeline:
+    """Build the pipeline of a YAML file or document, with ``a.b=c`` overrides, unfitted."""
+    document = source if isinstance(source, Document) else read_yaml(source)
+    for assignment in overrides:
+        document = set_value(document, assignment)
+    return Pipeline.from_document(document)
+
+
+def fit_file(
+    source: str | os.PathLike[str] | Document,
+    archive: Archive | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    overrides: Sequence[str] = (),
+    frames: str | Sequence[str] | None = None,
+    pixels: PixelChoice = "valid",
+    force: bool = False,
+    dry_run: bool = False,
+    client: Client | None = None,
+    workers: int | None = None,
+    observer: Observer | None = None,
+) -> FitResult:
+    """Fit the pipeline of a YAML file and write the fitted YAML and its weights.
+
+    If ``out`` was fitted from the same pipeline, selection and data before, nothing is done.
+
+    Parameters
+    ----------
+    source : path or Document
+        The pipeline.
+    archive : Archive or path
+    out : path
+        YAML to write; the weights go beside it.
+    overrides : sequence of str
+        ``nodes.rx.hparams.eps=0`` and the like.
+    frames, pixels, dry_run, client, workers, observer
+        As for :func:`~hsi_batch.stages.fit.fit`.
+    force : bool
+        Fit again in any case.
+    """
+    pipeline = pipeline_from(source, overrides)
+    if not isinstance(archive, Archive):
+        archive = Archive(archive)
+    target = Path(out)
+    if target.suffix.lower() not in (".yaml", ".yml"):
+        raise ConfigError(
+            "the fitted pipeline is a YAML file; this name has another suffix.",
+            path=str(target),
+            hint=f"Write for example {target.with_suffix('.yaml').name}.",
+        )
+    if isinstance(source, (str, os.PathLike)) and target.resolve() == Path(source).resolve():
+        raise ConfigError(
+            "the fitted pipeline would overwrite the file it is fitted from.",
+            path=str(target),
+            hint="Choose another --out.",
+        )
+    content = pipeline.serialize()
+    digest = digest_json([content["nodes"], content["connections"], _data(archive, frames), pixels])
+    if not force and not dry_run and _digest_of(target) == digest:
+        known = Pipeline.from_yaml(target).provenance
+        return FitResult(
+            passes=0,
+            pixels=int(known["pixel_count"]),
+            sessions=int(known["sessions"]),
+            frames=int(known["frames"]),
+            up_to_date=True,
+        )
+    result = fit(
+        pipeline,
+        archive,
+        frames=frames,
+        pixels=pixels,
+        client=client,
+        workers=workers,
+        dry_run=dry_run,
+        observer=observer,
+    )
+    if dry_run:
+        return result
+    # A fit that had to leave out blocks is done again next time.
+    pipeline.provenance["digest"] = "" if result.failures else digest
+    pipeline.save(target)
+    return replace(result, out=str(target))
+
+
+def _data(archive: Archive, frames: str | Sequence[str] | None) -> object:
+    selection = archive.select(frames)
+    digests = [str(archive.session(name).attrs.get("digest")) for name in selection.sessions]
+    return [digests, [list(item) for item in selection]]
+
+
+def _digest_of(fitted: Path) -> str | None:
+    if not fitted.exists() or not fitted.with_suffix(".pt").exists():
+        return None
+    try:
+        pipeline = Pipeline.from_yaml(fitted)
+    except ConfigError:
+        # Something else has this name; fitting writes over it.
+        return None
+    return str(pipeline.provenance.get("digest")) if pipeline.fitted else None

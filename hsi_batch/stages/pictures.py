@@ -1,0 +1,180 @@
+"""Pictures of the report: false colour, score maps, histogram, ROC."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from hsi_batch.archive.session import Session
+from hsi_batch.statistics import FloatHistogram, RocCurve
+
+__all__ = [
+    "decision_picture",
+    "display_channels",
+    "false_colour",
+    "histogram_picture",
+    "png_uri",
+    "roc_picture",
+    "score_picture",
+]
+
+#: Wavelengths of red, green and blue in nm.
+_RGB_NM = (650.0, 550.0, 450.0)
+_MAX_SIDE = 320
+_INK = "#5b6470"
+
+
+def png_uri(image: NDArray[np.uint8]) -> str:
+    """An RGB image ``(y, x, 3)`` as a data URI, at most 320 pixels on a side."""
+    height, width = image.shape[:2]
+    picture = Image.fromarray(image)
+    scale = _MAX_SIDE / float(max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    # Few pixels stay pixels; many are averaged.
+    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
+    buffer = io.BytesIO()
+    picture.resize(size, how).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def display_channels(
+    wavelength: NDArray[np.float64] | None, channels: int
+) -> tuple[tuple[int, int, int], str]:
+    """Channels that stand for red, green and blue, and what they are in words.
+
+    Examples
+    --------
+    >>> display_channels(np.array([450.0, 500.0, 550.0, 600.0, 650.0]), 5)
+    ((4, 2, 0), '650, 550, 450 nm')
+    """
+    if wavelength is not None and wavelength[0] <= 500 and wavelength[-1] >= 600:
+        red, green, blue = (int(np.argmin(np.abs(wavelength - nm))) for nm in _RGB_NM)
+    else:
+        red, green, blue = (int((channels - 1) * part + 0.5) for part in (5 / 6, 1 / 2, 1 / 6))
+    picked = (red, green, blue)
+    if wavelength is None:
+        return picked, f"channels {red}, {green}, {blue}"
+    return picked, ", ".join(f"{wavelength[c]:g}" for c in picked) + " nm"
+
+
+def false_colour(session: Session, frame: int, first: int, last: int) -> NDArray[np.uint8]:
+    """Three channels of some lines as RGB, each stretched from its 2nd to its 98th percentile."""
+    picked, _ = display_channels(session.wavelength, session.geometry.shape[2])
+    parts = []
+    step = max(1, (last - first) // (2 * _MAX_SIDE))
+    for start, stop in session.geometry.ranges():
+        top, bottom = max(start, first), min(stop, last)
+        if top < bottom:
+            lines = session.read(frame, top, bottom)
+            parts.append(lines[::step][:, :, list(picked)].astype(np.float64))
+    cube = np.concatenate(parts)
+    for channel in range(3):
+        plane = cube[:, :, channel]
+        finite = plane[np.isfinite(plane)]
+        low, high = map(float, np.percentile(finite, [2, 98])) if finite.size else (0.0, 1.0)
+        cube[:, :, channel] = (plane - low) / max(high - low, 1e-12)
+    return np.asarray(np.clip(np.nan_to_num(cube), 0, 1) * 255, dtype=np.uint8)
+
+
+def score_picture(scores: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """Scores ``(y, x)`` on a logarithmic colour scale from ``low`` to ``high``; NaN is grey."""
+    floor = max(low, 1e-30, high * 1e-6)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scaled = np.log(np.maximum(scores, floor) / floor) / max(np.log(high / floor), 1e-12)
+    image = np.asarray(colormaps["magma"](np.clip(scaled, 0, 1))[..., :3] * 255, dtype=np.uint8)
+    image[np.isnan(scores)] = 128
+    return image
+
+
+def decision_picture(decisions: NDArray[Any], labels: NDArray[Any] | None) -> NDArray[np.uint8]:
+    """Decisions ``(y, x)`` against labels, if there are any.
+
+    Flagged and labelled green, flagged only red, labelled only yellow, invalid grey; without labels
+    flagged pixels are white.
+    """
+    image = np.full((*decisions.shape, 3), 24, dtype=np.uint8)
+    said = decisions == 1
+    if labels is None or (labels < 0).all():
+        image[said] = (240, 240, 240)
+    else:
+        true = labels > 0
+        image[said & true] = (60, 180, 75)
+        image[said & ~true] = (220, 60, 50)
+        image[~said & true] = (250, 210, 50)
+    image[decisions == 255] = 128
+    return image
+
+
+def histogram_picture(
+    everything: FloatHistogram, background: FloatHistogram, target: FloatHistogram
+) -> str:
+    """Histogram of all scores, with those of both classes if there are labels, as SVG."""
+    figure = _figure(5.6, 3.0)
+    axes = figure.subplots()
+    values, counts = everything.bins(0)
+    positive = values > 0
+    if not positive.any():
+        positive = np.ones(values.shape, dtype=bool)
+    low, high = values[positive].min(), values[positive].max()
+    edges = np.geomspace(low, high * 1.0001, 80) if low > 0 else np.linspace(low, high, 80)
+    shown = [(everything, "all pixels", "#7a8694")]
+    if target.count:
+        shown = [(background, "background", "#4c78a8"), (target, "labelled", "#e45756")]
+    for histogram, label, colour in shown:
+        values, counts = histogram.bins(0)
+        heights, _ = np.histogram(values, edges, weights=counts)
+        axes.stairs(heights, edges, fill=True, alpha=0.75, label=label, color=colour)
+    if low > 0:
+        axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("score")
+    axes.set_ylabel("pixels")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def roc_picture(curve: RocCurve) -> str:
+    """ROC with a logarithmic axis of false alarms, as SVG."""
+    figure = _figure(3.8, 3.0)
+    axes = figure.subplots()
+    rate = np.maximum(curve.false_positive_rate, 1e-6)
+    keep = np.unique(np.linspace(0, rate.size - 1, 2000).astype(int))
+    axes.step(rate[keep], curve.true_positive_rate[keep], where="post", color="#4c78a8")
+    axes.set_xscale("log")
+    smallest = curve.false_positive_rate[curve.false_positive_rate > 0]
+    axes.set_xlim(max(1e-6, smallest.min() / 2 if smallest.size else 1e-6), 1)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("false positive rate")
+    axes.set_ylabel("true positive rate")
+    axes.set_title(f"AUC {curve.auc:.4f}", fontsize=10, color=_INK)
+    return _svg(figure)
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _svg(figure: Figure) -> str:
+    for axes in figure.axes:
+        axes.patch.set_alpha(0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=_INK)
+        for label in (axes.xaxis.label, axes.yaxis.label):
+            label.set_color(_INK)
+        for spine in axes.spines.values():
+            spine.set_color(_INK)
+        legend = axes.get_legend()
+        if legend is not None:
+            for entry in legend.get_texts():
+                entry.set_color(_INK)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

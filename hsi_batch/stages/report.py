@@ -1,0 +1,272 @@
+"""One self-contained page about a scoring run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup
+
+from hsi_batch._version import __version__
+from hsi_batch.archive.archive import Archive
+from hsi_batch.archive.session import Session
+from hsi_batch.archive.store import SCORES, open_root
+from hsi_batch.errors import HsiBatchError, StoreError
+from hsi_batch.files import write_atomically
+from hsi_batch.stages import pictures
+from hsi_batch.stages.evaluate import Evaluation, load_evaluation
+from hsi_batch.statistics import roc_curve
+
+__all__ = ["ReportResult", "report"]
+
+_SESSIONS = 24
+_TOP = 20
+#: Lines of a long frame that are shown, around its highest score.
+_LINES = 640
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """Where the report is.
+
+    Attributes
+    ----------
+    path : str
+    sessions, frames : int
+        Sessions in the scores, frames in the table.
+    auc : float, optional
+        Over all labelled pixels.
+    """
+
+    path: str
+    sessions: int
+    frames: int
+    auc: float | None = None
+
+    def __str__(self) -> str:
+        return self.path
+
+
+def report(
+    store: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    archive: Archive | str | os.PathLike[str] | None = None,
+) -> ReportResult:
+    """Write one HTML page about scores: facts, pictures, histogram, top frames, ROC, failures.
+
+    Parameters
+    ----------
+    store : path
+        Folder of the scores.
+    out : path
+        The page.
+    archive : Archive or path, optional
+        Where the cubes are; the place that the scores name by default.
+
+    Raises
+    ------
+    hsi_batch.errors.StoreError
+        No scores there, or scoring was not finished.
+    """
+    where = Path(store)
+    root = open_root(where, SCORES)
+    evaluation = load_evaluation(where)
+    if evaluation is None:
+        raise StoreError(
+            "the summary of the scores is missing.",
+            path=str(where),
+            hint="Finish scoring first: run hsi-batch score again.",
+        )
+    cubes = _archive(archive, str(root.attrs.get("archive", "")))
+    table = evaluation.table()
+    shown = [_session_card(root, cubes, table, name) for name in _sessions(table)]
+    curve = roc_curve(evaluation.background, evaluation.target)
+    environment = Environment(
+        loader=PackageLoader("hsi_batch.stages"),
+        autoescape=select_autoescape(default=True),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(
+        title=where.name,
+        facts=_facts(root, evaluation, cubes, where),
+        metrics=evaluation.metrics,
+        histogram=_markup(_histogram(evaluation)),
+        roc=None if curve is None else _markup(pictures.roc_picture(curve)),
+        cards=shown,
+        more=max(0, table["session"].nunique() - len(shown)) if len(table) else 0,
+        top=_top(table),
+        columns=_columns(table),
+        failures=_failures(root),
+        notes=[] if cubes is not None else ["The archive was not found, so cubes are not shown."],
+        version=__version__,
+    )
+    write_atomically(Path(out), page)
+    return ReportResult(
+        str(Path(out)),
+        sessions=table["session"].nunique() if len(table) else 0,
+        frames=len(table),
+        auc=None if curve is None else curve.auc,
+    )
+
+
+def _markup(svg: str | None) -> Markup | None:
+    # Made by matplotlib from numbers alone.
+    return None if svg is None else Markup(svg)  # noqa: S704
+
+
+def _archive(given: Any, named: str) -> Archive | None:
+    if isinstance(given, Archive):
+        return given
+    try:
+        return Archive(given or named)
+    except HsiBatchError:
+        if given is not None:
+            raise
+        return None
+
+
+def _sessions(table: Any) -> list[str]:
+    """Sessions with the highest scores first."""
+    if not len(table) or "score_max" not in table:
+        return list(dict.fromkeys(table["session"]))[:_SESSIONS] if len(table) else []
+    best = table.groupby("session")["score_max"].max().sort_values(ascending=False)
+    return [str(name) for name in best.index[:_SESSIONS]]
+
+
+def _histogram(evaluation: Evaluation) -> str | None:
+    if not evaluation.scores.count:
+        return None
+    return pictures.histogram_picture(evaluation.scores, evaluation.background, evaluation.target)
+
+
+def _session_card(
+    root: zarr.Group, archive: Archive | None, table: Any, name: str
+) -> dict[str, Any]:
+    rows = table[table["session"] == name]
+    row = rows.loc[rows["score_max"].idxmax()] if "score_max" in rows else rows.iloc[0]
+    frame = int(row["frame"])
+    group = root[name]
+    assert isinstance(group, zarr.Group)
+    scores, decisions = group.get("scores"), group.get("decisions")
+    height = next(a.shape[1] for a in (scores, decisions) if isinstance(a, zarr.Array))
+    peak = int(row.get("max_y", 0))
+    first = max(0, min(peak - _LINES // 2, height - _LINES))
+    last = min(height, first + _LINES)
+    session = archive.session(name) if archive is not None and name in archive else None
+    images: list[tuple[str, str]] = []
+    if session is not None:
+        _, words = pictures.display_channels(session.wavelength, session.geometry.shape[2])
+        image = pictures.false_colour(session, frame, first, last)
+        images.append((f"false colour ({words})", pictures.png_uri(image)))
+    if isinstance(scores, zarr.Array):
+        values = np.asarray(scores[frame, first:last])
+        low, high = float(row["score_p50"]) / 4, float(row["score_max"])
+        picture = pictures.score_picture(values, low, high)
+        images.append(("scores, logarithmic", pictures.png_uri(picture)))
+    if isinstance(decisions, zarr.Array):
+        labels = _labels(session, frame, first, last)
+        picture = pictures.decision_picture(np.asarray(decisions[frame, first:last]), labels)
+        images.append(("decisions", pictures.png_uri(picture)))
+    part = f", lines {first} to {last} of {height}" if last - first < height else ""
+    return {
+        "name": name,
+        "caption": f"frame {frame}{part}; {len(rows)} frame{'s' if len(rows) > 1 else ''} scored",
+        "images": images,
+        "labelled": session is not None and session.labelled,
+    }
+
+
+def _labels(session: Session | None, frame: int, first: int, last: int) -> Any:
+    return None if session is None else session.labels(frame, first, last)
+
+
+def _facts(
+    root: zarr.Group, evaluation: Evaluation, archive: Archive | None, where: Path
+) -> list[tuple[str, str]]:
+    attrs = dict(root.attrs)
+    fitted: Any = attrs.get("pipeline_provenance") or {}
+    pipeline: Any = attrs.get("pipeline") or {}
+    pixels = sum(int(row["pixels"]) for row in evaluation.rows)
+    valid = sum(int(row["valid"]) for row in evaluation.rows)
+    sessions = len({row["session"] for row in evaluation.rows})
+    nodes = " → ".join(node["class_name"] for node in pipeline.get("nodes", []))
+    facts = [
+        ("scores", str(where)),
+        ("archive", str(archive.path) if archive is not None else str(attrs.get("archive"))),
+        ("pipeline", f"{pipeline.get('metadata', {}).get('name', '')}: {nodes}"),
+        ("scored", f"{len(evaluation.rows)} frames of {sessions} sessions, {pixels} pixels"),
+        ("valid pixels", f"{valid} ({100 * valid / max(pixels, 1):.2f} %)"),
+    ]
+    if fitted:
+        text = (
+            f"{fitted.get('pixel_count')} pixels ({fitted.get('pixels')}) of"
+            f" {fitted.get('frames')} frames in {fitted.get('sessions')} sessions,"
+            f" {_passes(fitted.get('passes'))}, {fitted.get('date')}"
+        )
+        facts.append(("fitted on", text))
+    precision: Any = attrs.get("precision") or {}
+    for node, chosen in precision.items():
+        error = chosen.get("error")
+        why = "" if error is None else f" (float32 would err by {error:.1e} on the sample)"
+        facts.append((f"arithmetic of {node}", f"{chosen['dtype']}{why}"))
+    machine: Any = attrs.get("environment") or {}
+    made = (
+        f"{attrs.get('software')} on {machine.get('host')} ({machine.get('cpu')};"
+        f" {machine.get('blas')}), {attrs.get('scored')}"
+    )
+    return [*facts, ("made by", made)]
+
+
+_SHOWN = {
+    "session": "session",
+    "frame": "frame",
+    "score_max": "highest score",
+    "max_y": "line",
+    "max_x": "sample",
+    "score_p999": "99.9 %",
+    "score_mean": "mean",
+    "flagged": "flagged",
+    "anomalous": "labelled",
+    "auc": "AUC",
+}
+
+
+def _columns(table: Any) -> list[str]:
+    return [words for column, words in _SHOWN.items() if column in table]
+
+
+def _top(table: Any) -> list[list[str]]:
+    if not len(table) or "score_max" not in table:
+        return []
+    ordered = table.sort_values("score_max", ascending=False).head(_TOP)
+    return [
+        [_cell(row[column]) for column in _SHOWN if column in table]
+        for _, row in ordered.iterrows()
+    ]
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return "-"
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.4g}"
+    return str(int(value)) if isinstance(value, (float, np.integer)) else str(value)
+
+
+def _failures(root: zarr.Group) -> list[tuple[str, str, str]]:
+    found: list[tuple[str, str, str]] = []
+    for name, group in sorted(root.groups()):
+        failed: Any = group.attrs.get("failed_frames") or {}
+        found.extend((name, frame, reason) for frame, reason in failed.items())
+    return found[:200]
+
+
+def _passes(count: object) -> str:
+    return "1 pass over the pixels" if count == 1 else f"{count} passes over the pixels"

@@ -1,0 +1,217 @@
+"""What all stages share: a client, tasks in a window, progress, the verdict of a run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from distributed import Client
+
+from hsi_batch.archive.layout import BlockKey
+from hsi_batch.cluster import connect, current_client
+from hsi_batch.engine.events import Observer, Progress, silent
+from hsi_batch.engine.window import Task, run_window
+from hsi_batch.engine.worker import base_memory, peak_memory, prepare
+from hsi_batch.errors import HsiBatchError
+
+__all__ = ["BlockWork", "Failure", "Memory", "Run", "TaskReport", "judge", "run_blocks"]
+
+#: Bytes of stored pixels that a task should cover.
+TASK_BYTES = 128 * 2**20
+#: What workers import before their base memory is measured.
+_CONVERTING = ("hsi_batch.stages.convert_blocks", "PIL.Image", "pycocotools.mask")
+_SCORING = ("hsi_batch.stages.fit_blocks", "hsi_batch.stages.score_blocks", "scipy.linalg.blas")
+#: So many failures, all for one reason and before anything succeeded, end the run.
+_HOPELESS = 20
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A block that could not be done.
+
+    Attributes
+    ----------
+    key : BlockKey
+    reason : str
+    """
+
+    key: BlockKey
+    reason: str
+
+
+@dataclass
+class TaskReport:
+    """What a task on a worker sends back; small.
+
+    Attributes
+    ----------
+    done, done_bytes : int
+        Blocks, and bytes of stored pixels.
+    failures : list of Failure
+    """
+
+    done: int = 0
+    done_bytes: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of the workers, in bytes.
+
+    Attributes
+    ----------
+    base : int
+        Largest of all workers before the first block.
+    peak : int
+        Largest of all workers over the run.
+    """
+
+    base: int
+    peak: int
+
+    def __str__(self) -> str:
+        return f"{self.peak / 1e6:.0f} MB at most per worker (base {self.base / 1e6:.0f} MB)"
+
+
+class Run:
+    """A client for the length of a stage: the one given, the one that is there, or our own.
+
+    Parameters
+    ----------
+    client : distributed.Client, optional
+    workers : int, optional
+        Number of local workers if we start them.
+    scoring : bool
+        Workers will run pipelines.
+    observer : callable, optional
+        Told of progress.
+    """
+
+    def __init__(
+        self,
+        client: Client | None = None,
+        *,
+        workers: int | None = None,
+        scoring: bool = False,
+        observer: Observer | None = None,
+    ) -> None:
+        self._given = client
+        self._workers = workers
+        self._scoring = scoring
+        self._owned: Client | None = None
+        self._client: Client | None = None
+        self.observer: Observer = observer or silent
+        self._base: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._owned is not None:
+            self._owned.close()
+            self._owned = None
+
+    @property
+    def client(self) -> Client:
+        """The client; workers are started on first use."""
+        if self._client is None:
+            self._client = self._given or current_client()
+            if self._client is None:
+                self._client = self._owned = connect(workers=self._workers)
+            prepare(self._client, _SCORING if self._scoring else _CONVERTING)
+            self._base = base_memory(self._client)
+        return self._client
+
+    @property
+    def started(self) -> bool:
+        """Whether workers were needed so far."""
+        return self._client is not None
+
+    @property
+    def threads(self) -> int:
+        """Threads of all workers."""
+        return max(int(sum(self.client.nthreads().values())), 1)
+
+    def memory(self) -> Memory | None:
+        """Memory of the workers so far."""
+        if self._client is None or not self._base:
+            return None
+        with contextlib.suppress(OSError, TimeoutError):
+            peaks = peak_memory(self._client)
+            return Memory(max(self._base.values()), max(peaks.values(), default=0))
+        return None
+
+
+@dataclass
+class BlockWork:
+    """The work of a stage on blocks, and its verdict.
+
+    Attributes
+    ----------
+    progress : Progress
+    failures : list of Failure
+    """
+
+    progress: Progress
+    failures: list[Failure] = field(default_factory=list)
+
+
+def run_blocks(
+    run: Run,
+    work: BlockWork,
+    function: Callable[..., Any],
+    tasks: Iterable[Task],
+    *arguments: Any,
+    blocks_of: Callable[[Any], Iterable[BlockKey]],
+) -> Iterator[tuple[Any, Any]]:
+    """Run tasks that report :class:`TaskReport`; count, observe, and stop a hopeless run.
+
+    Yields ``(items, report)`` for tasks that came back, and ``(items, None)`` for an item that kept
+    killing its worker, after its blocks were counted as failed.
+
+    Raises
+    ------
+    hsi_batch.errors.HsiBatchError
+        All of the first blocks failed for one reason.
+    """
+    for outcome, _ in run_window(run.client, function, tasks, *arguments):
+        progress = work.progress
+        if outcome.error is not None:
+            for item in outcome.task.items:
+                failed = [Failure(key, outcome.error) for key in blocks_of(item)]
+                work.failures.extend(failed)
+                progress.failed += len(failed)
+            yield outcome.task.items, None
+        else:
+            report: TaskReport = outcome.result
+            progress.done += report.done
+            progress.done_bytes += report.done_bytes
+            progress.failed += len(report.failures)
+            work.failures.extend(report.failures)
+            yield outcome.task.items, report
+        run.observer(progress)
+        judge(work)
+
+
+def judge(work: BlockWork) -> None:
+    """Stop a run all of whose first blocks failed for one reason."""
+    if work.progress.done or len(work.failures) < _HOPELESS:
+        return
+    reasons = Counter(_kind(failure.reason) for failure in work.failures)
+    if len(reasons) == 1:
+        first = work.failures[0]
+        raise HsiBatchError(
+            f"the first {len(work.failures)} blocks all failed in the same way, so the run was"
+            f" stopped. The first one was {first.key}: {first.reason}",
+            hint="Mend the cause and run again.",
+        )
+
+
+def _kind(reason: str) -> str:
+    """A reason without the places and numbers that differ from block to block."""
+    text = reason.rpartition(": ")[2]
+    return "".join("#" if letter.isdigit() else letter for letter in text)

@@ -1,0 +1,379 @@
+"""Scoring an archive with a fitted pipeline."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import zarr
+from distributed import Client
+
+from hsi_batch._version import __version__
+from hsi_batch.archive.archive import Archive
+from hsi_batch.archive.layout import BlockKey
+from hsi_batch.archive.lock import StoreLock
+from hsi_batch.archive.records import BlockRecord, Records, RecordWriter
+from hsi_batch.archive.session import Session
+from hsi_batch.archive.store import (
+    SCORES,
+    archive_stamp,
+    consolidate,
+    create_array,
+    create_root,
+    state_folder,
+)
+from hsi_batch.archive.writer import disk_errors
+from hsi_batch.engine.events import Observer, Progress
+from hsi_batch.engine.window import Task, batches
+from hsi_batch.engine.worker import environment
+from hsi_batch.errors import IncompleteError
+from hsi_batch.pipeline.maps import INVALID_DECISION, MapSpec
+from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.stages.evaluate import Evaluation, evaluate, load_evaluation
+from hsi_batch.stages.memory import check_memory
+from hsi_batch.stages.run import TASK_BYTES, BlockWork, Failure, Memory, Run, run_blocks
+from hsi_batch.stages.score_blocks import ScoreItem, ScoreJob, score_items, score_keys
+from hsi_batch.stages.score_plan import PlannedScores, ScorePlan, plan_score
+
+__all__ = ["ScoreResult", "score"]
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """What a scoring run did.
+
+    Attributes
+    ----------
+    store : str
+        Folder of the scores.
+    outputs : tuple of str
+        Names of the maps.
+    sessions, frames : int
+        Selected.
+    up_to_date : int
+        Sessions that needed nothing.
+    blocks, bytes : int
+        Done in this run.
+    failures : tuple of Failure
+        Blocks that failed in this run.
+    failed_before : int
+        Frames that failed in earlier runs and were left alone.
+    metrics : dict
+        Over all labelled pixels; empty without labels.
+    seconds : float
+    memory : Memory, optional
+    """
+
+    store: str
+    outputs: tuple[str, ...] = ()
+    sessions: int = 0
+    frames: int = 0
+    up_to_date: int = 0
+    blocks: int = 0
+    bytes: int = 0
+    failures: tuple[Failure, ...] = ()
+    failed_before: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    memory: Memory | None = None
+    plan: ScorePlan | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def failed(self) -> int:
+        """Frames with a block that has no scores."""
+        return len({(f.key.session, f.key.frame) for f in self.failures}) + self.failed_before
+
+    def __str__(self) -> str:
+        text = f"{self.frames} frames of {self.sessions} sessions: {', '.join(self.outputs)}"
+        if self.up_to_date:
+            text += f"; {self.up_to_date} sessions up to date"
+        if self.failed:
+            text += f"; {self.failed} frames failed"
+        rate = f", {self.bytes / 1e6 / max(self.seconds, 1e-9):.0f} MB/s" if self.bytes else ""
+        text += f"; {self.blocks} blocks in {self.seconds:.1f} s{rate}"
+        if self.memory and self.blocks:
+            text += f"; {self.memory}"
+        if self.metrics:
+            shown = ", ".join(f"{name} {value:.6g}" for name, value in self.metrics.items())
+            text += f"\n  against labels: {shown}"
+        return text
+
+
+def score(
+    pipeline: Pipeline | str | os.PathLike[str],
+    archive: Archive | str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    *,
+    frames: str | Sequence[str] | None = None,
+    outputs: str | Sequence[str] | None = None,
+    force: bool = False,
+    only_failed: bool = False,
+    dry_run: bool = False,
+    client: Client | None = None,
+    workers: int | None = None,
+    task_bytes: int = TASK_BYTES,
+    observer: Observer | None = None,
+) -> ScoreResult:
+    """Score frames of an archive; what is there already and has not changed is left alone.
+
+    Parameters
+    ----------
+    pipeline : Pipeline or path
+        Fitted.
+    archive : Archive or path
+    store : path
+        Folder of the scores; made if needed. It mirrors the sessions of the archive.
+    frames : str or sequence of str, optional
+        Selection; everything by default.
+    outputs : str or sequence of str, optional
+        Ports to store; ``scores`` and ``decisions`` as far as the pipeline has them by default.
+    force : bool
+        Score again what is there.
+    only_failed : bool
+        Try again what failed before.
+    dry_run : bool
+        Plan only; the plan is in the result.
+    client, workers, task_bytes, observer
+        As for :func:`~hsi_batch.stages.convert.convert`.
+
+    Returns
+    -------
+    ScoreResult
+
+    Raises
+    ------
+    hsi_batch.errors.NotFittedError, hsi_batch.errors.ConfigError
+        The pipeline is not fitted, or does not match the archive.
+    hsi_batch.errors.StoreError
+        The scores are in use, are something else, or cannot be written.
+    """
+    begun = time.monotonic()
+    if not isinstance(pipeline, Pipeline):
+        pipeline = Pipeline.from_yaml(pipeline)
+    if not isinstance(archive, Archive):
+        archive = Archive(archive)
+    names = (outputs,) if isinstance(outputs, str) else outputs
+    target = str(Path(store).absolute())
+    arguments: dict[str, Any] = {
+        "frames": frames,
+        "outputs": names,
+        "force": force,
+        "only_failed": only_failed,
+    }
+    if dry_run:
+        return _result(plan_score(pipeline, archive, target, **arguments), begun)
+    with Run(client, workers=workers, scoring=True, observer=observer) as run:
+        with StoreLock(state_folder(target), "score"):
+            plan = plan_score(pipeline, archive, target, **arguments)
+            evaluation = load_evaluation(target)
+            if plan.todo or evaluation is None:
+                return _execute(run, pipeline, archive, plan, begun, task_bytes)
+        return _result(plan, begun, metrics=evaluation.metrics)
+
+
+def _result(plan: ScorePlan, begun: float, **values: Any) -> ScoreResult:
+    return ScoreResult(
+        store=plan.store,
+        outputs=tuple(spec.name for spec in plan.specs),
+        sessions=len(plan.sessions),
+        frames=len(plan.selection),
+        up_to_date=sum(s.status == "done" for s in plan.sessions),
+        failed_before=sum(s.failed_before for s in plan.sessions),
+        seconds=time.monotonic() - begun,
+        plan=plan,
+        **values,
+    )
+
+
+def _execute(
+    run: Run,
+    pipeline: Pipeline,
+    archive: Archive,
+    plan: ScorePlan,
+    begun: float,
+    task_bytes: int,
+) -> ScoreResult:
+    check_memory(run.client, plan.worker_bytes, "score")
+    with disk_errors(plan.store):
+        root = create_root(plan.store, SCORES)
+        records = Records(state_folder(plan.store) / "records" / "score")
+        folder = records.new_run()
+        _begin(root, pipeline, archive, plan)
+    job = ScoreJob(
+        str(archive.path.absolute()),
+        archive_stamp(archive.path),
+        plan.store,
+        folder.name,
+        str(folder),
+        plan.packed,
+        plan.specs,
+    )
+    # A future of its own: the pipeline travels once to each worker, and survives its loss.
+    name = f"score-{plan.packed.digest[:8]}-{time.monotonic_ns()}"
+    shared = run.client.submit(_itself, job, key=f"{name}-job")
+    work = BlockWork(Progress("score", plan.blocks, plan.bytes))
+    run.observer(work.progress)
+    for items, report in run_blocks(
+        run,
+        work,
+        score_items,
+        _tasks(run, plan, task_bytes, name),
+        shared,
+        blocks_of=score_keys,
+    ):
+        if report is None:
+            _record_killed(folder, items, work)
+    latest = records.load()
+    _finish(root, plan, latest)
+    evaluation: Evaluation = evaluate(run, pipeline, archive, plan.store)
+    with disk_errors(plan.store):
+        consolidate(root)
+        kept = {s.name for s in plan.sessions} | set(dict(root.groups()))
+        records.pack(r for k, r in latest.items() if k.session in kept)
+    return _result(
+        plan,
+        begun,
+        blocks=work.progress.done,
+        bytes=work.progress.done_bytes,
+        failures=tuple(work.failures),
+        metrics=evaluation.metrics,
+        memory=run.memory(),
+    )
+
+
+def _itself(job: ScoreJob) -> ScoreJob:
+    return job
+
+
+def _begin(root: zarr.Group, pipeline: Pipeline, archive: Archive, plan: ScorePlan) -> None:
+    """Make the groups of sessions that are new or stale."""
+    root.attrs.update(
+        {
+            "archive": str(archive.path.absolute()),
+            "pipeline": pipeline.serialize(),
+            "pipeline_provenance": pipeline.provenance,
+            "precision": {name: p.to_dict() for name, p in pipeline.precision.items()},
+            "outputs": [spec.name for spec in plan.specs],
+            "software": f"hsi_batch {__version__}",
+            "environment": environment(),
+            "scored": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    )
+    for planned in plan.todo:
+        if planned.status in ("new", "redo"):
+            _create_session(root, planned, plan.specs)
+        else:
+            root[planned.name].attrs["complete"] = False
+
+
+def _create_session(root: zarr.Group, planned: PlannedScores, specs: Sequence[MapSpec]) -> None:
+    session = planned.session
+    geometry = session.geometry
+    height, width, _ = geometry.shape
+    group = root.create_group(
+        planned.name,
+        overwrite=True,
+        attributes={
+            "source": session.attrs.get("source"),
+            "session_digest": session.attrs.get("digest"),
+            "digest": planned.digest,
+            "complete": False,
+        },
+    )
+    made = _copy_frame_arrays(session, group)
+    for spec in specs:
+        wide = spec.channels > 1
+        create_array(
+            group,
+            spec.name,
+            shape=(geometry.frames, height, width, *((spec.channels,) if wide else ())),
+            chunks=(1, geometry.lines, width, *((spec.channels,) if wide else ())),
+            dtype=spec.dtype,
+            dims=("frame", "y", "x", *((f"{spec.name}_channel",) if wide else ())),
+            fill=spec.fill,
+            attrs={
+                "port": str(spec.ref),
+                "coordinates": " ".join(made),
+                **({"invalid": INVALID_DECISION} if spec.dtype == "uint8" else {}),
+            },
+        )
+
+
+def _copy_frame_arrays(session: Session, group: zarr.Group) -> list[str]:
+    made = []
+    for name in ("time", "frame_id", "integration_time"):
+        array = session.optional(name)
+        if array is not None:
+            copy = create_array(
+                group,
+                name,
+                shape=array.shape,
+                chunks=array.shape,
+                dtype=str(array.dtype),
+                dims=("frame",),
+                fill=array.fill_value,
+                attrs=dict(array.attrs),
+            )
+            copy[:] = array[:]
+            made.append(name)
+    return made
+
+
+def _tasks(run: Run, plan: ScorePlan, task_bytes: int, prefix: str) -> Iterator[Task]:
+    items: list[ScoreItem] = []
+    sizes: dict[int, int] = {}
+    for planned in plan.todo:
+        by_frame: dict[int, list[tuple[int, int]]] = {}
+        for key in planned.todo:
+            by_frame.setdefault(key.frame, []).append((key.start, key.stop))
+        for frame, spans in by_frame.items():
+            groups = [tuple(spans)] if plan.by_frame else [(span,) for span in spans]
+            for group in groups:
+                item = ScoreItem(planned.name, frame, group, planned.digest)
+                sizes[id(item)] = sum(
+                    planned.session.geometry.bytes_of(key) for key in score_keys(item)
+                )
+                items.append(item)
+    return batches(
+        items,
+        lambda item: sizes[id(item)],
+        threads=run.threads,
+        target=task_bytes,
+        prefix=prefix,
+    )
+
+
+def _record_killed(folder: Path, items: Sequence[ScoreItem], work: BlockWork) -> None:
+    """Record blocks whose scoring kept killing its worker, in the worker's place."""
+    reasons = {failure.key: failure.reason for failure in work.failures}
+    with RecordWriter(folder, "killed") as writer:
+        for item in items:
+            for key in score_keys(item):
+                writer.write(BlockRecord(key, "failed", item.digest, reason=reasons.get(key, "")))
+
+
+def _finish(root: zarr.Group, plan: ScorePlan, latest: Mapping[BlockKey, BlockRecord]) -> None:
+    """Check that every block was done or failed with a reason; mark sessions complete."""
+    for planned in plan.todo:
+        known = {k: latest.get(k) for k in planned.todo}
+        missing = [k for k, r in known.items() if r is None or r.digest != planned.digest]
+        if missing:
+            raise IncompleteError(
+                f"{len(missing)} of {len(planned.todo)} blocks were not scored, the first is"
+                f" {missing[0]}.",
+                path=plan.store,
+                session=planned.name,
+                hint="Run the same command again.",
+            )
+        group = root[planned.name]
+        failed: dict[str, str] = {}
+        for key, record in latest.items():
+            current = key.session == planned.name and record.digest == planned.digest
+            if current and record.outcome == "failed":
+                failed.setdefault(str(key.frame), record.reason)
+        group.attrs.update({"failed_frames": failed, "complete": True})

@@ -1,0 +1,279 @@
+"""Planning a scoring run: which blocks are missing or stale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import zarr
+
+from hsi_batch.archive.archive import Archive
+from hsi_batch.archive.layout import BlockKey
+from hsi_batch.archive.records import BlockRecord, Records
+from hsi_batch.archive.selection import Selection
+from hsi_batch.archive.session import Session
+from hsi_batch.archive.store import SCORES, open_root, state_folder
+from hsi_batch.errors import ConfigError, NotFittedError, PipelineError, PlanError
+from hsi_batch.files import digest_json
+from hsi_batch.nodes import Scope
+from hsi_batch.pipeline.cache import Packed, pack
+from hsi_batch.pipeline.channels import check_channels
+from hsi_batch.pipeline.maps import MapSpec, map_spec
+from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.pipeline.program import compile_program, frame_nodes
+from hsi_batch.stages.agreement import axis_of
+from hsi_batch.stages.score_blocks import tails
+
+__all__ = ["PlannedScores", "ScorePlan", "plan_score"]
+
+#: What is stored unless something is asked for, as far as the graph has it.
+DEFAULT_OUTPUTS = ("scores", "decisions")
+
+Status = Literal["new", "resume", "redo", "done", "retry"]
+
+
+@dataclass
+class PlannedScores:
+    """A session and what will be done with it.
+
+    Attributes
+    ----------
+    name : str
+    session : Session
+    status : {"new", "resume", "redo", "done", "retry"}
+        ``redo``: scored before with another pipeline, outputs or data.
+    digest : str
+        Of session, pipeline and outputs.
+    todo : list of BlockKey
+    failed_before : int
+        Frames that failed in an earlier run and are left alone.
+    """
+
+    name: str
+    session: Session
+    status: Status
+    digest: str
+    todo: list[BlockKey] = field(default_factory=list)
+    failed_before: int = 0
+
+
+@dataclass
+class ScorePlan:
+    """What a scoring run will do.
+
+    Attributes
+    ----------
+    store : str
+        Folder of the scores.
+    packed : Packed
+        The pipeline.
+    specs : tuple of MapSpec
+    selection : Selection
+    sessions : list of PlannedScores
+    by_frame : tuple of str
+        Frame-scope nodes, because of which frames are not shared among workers.
+    """
+
+    store: str
+    packed: Packed
+    specs: tuple[MapSpec, ...]
+    selection: Selection
+    sessions: list[PlannedScores]
+    by_frame: tuple[str, ...]
+
+    @property
+    def todo(self) -> list[PlannedScores]:
+        """Sessions with work."""
+        return [s for s in self.sessions if s.status != "done"]
+
+    @property
+    def blocks(self) -> int:
+        """Blocks to score."""
+        return sum(len(s.todo) for s in self.sessions)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of pixels to read."""
+        return sum(s.session.geometry.bytes_of(k) for s in self.sessions for k in s.todo)
+
+    @property
+    def worker_bytes(self) -> int:
+        """Memory that a worker needs above its base: 3 blocks, and maps of a frame if nodes ask."""
+        blocks = max((3 * s.session.geometry.block_bytes for s in self.todo), default=0)
+        if not self.by_frame:
+            return blocks
+        height_width = [s.session.geometry.shape[:2] for s in self.todo]
+        maps = max((h * w * 16 for h, w in height_width), default=0)
+        return blocks + maps
+
+    def to_dict(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "scores": self.store,
+            "outputs": [spec.name for spec in self.specs],
+            "blocks": self.blocks,
+            "bytes": self.bytes,
+            "worker_bytes": self.worker_bytes,
+            "frame_scope": list(self.by_frame),
+            "sessions": [
+                {"session": s.name, "status": s.status, "blocks": len(s.todo)}
+                for s in self.sessions
+            ],
+        }
+
+
+def choose_outputs(pipeline: Pipeline, outputs: Sequence[str] | None) -> tuple[MapSpec, ...]:
+    """Describe the outputs, or those that a pipeline has by default.
+
+    Raises
+    ------
+    hsi_batch.errors.PipelineError
+        An output that does not exist, or none at all.
+    """
+    if outputs:
+        specs = tuple(map_spec(pipeline, name) for name in outputs)
+    else:
+        present = {p for node in pipeline.nodes.values() for p in node.OUTPUT_SPECS}
+        specs = tuple(map_spec(pipeline, name) for name in DEFAULT_OUTPUTS if name in present)
+    if not specs:
+        raise PipelineError(
+            "the pipeline has no output `scores` or `decisions`.",
+            hint="Name what to store, for example --output pca.projected.",
+        )
+    if len({spec.name for spec in specs}) != len(specs):
+        raise ConfigError("an output is asked for twice.", hint="Name each once.")
+    return specs
+
+
+def plan_score(
+    pipeline: Pipeline,
+    archive: Archive,
+    store: str,
+    *,
+    frames: str | Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    force: bool = False,
+    only_failed: bool = False,
+) -> ScorePlan:
+    """Compare what is asked for with what is stored.
+
+    Raises
+    ------
+    hsi_batch.errors.NotFittedError
+        The pipeline is not fitted.
+    hsi_batch.errors.PlanError
+        Sessions whose channels do not match the pipeline.
+    hsi_batch.errors.StoreError
+        Something else is in the place of the scores.
+    """
+    if not pipeline.fitted:
+        missing = ", ".join(name for name, node in pipeline.nodes.items() if not node.fitted)
+        raise NotFittedError(
+            f"the pipeline {pipeline.name!r} is not fitted ({missing}).",
+            hint="Fit it first (hsi-batch fit), and score the file that it writes.",
+        )
+    selection = archive.select(frames)
+    sessions = {name: archive.session(name) for name in selection.sessions}
+    for name, session in sessions.items():
+        check_channels(pipeline, axis_of(session), f"session {name}")
+    specs = choose_outputs(pipeline, outputs)
+    refs = tuple(spec.ref for spec in specs)
+    by_frame = tuple(frame_nodes(pipeline, refs))
+    _check_scopes(pipeline, refs)
+    if not by_frame:
+        # Whatever cannot run is found before any work.
+        compile_program(pipeline, refs, precision=pipeline.precision)
+    packed = pack(pipeline)
+    plan = ScorePlan(store, packed, specs, selection, [], by_frame)
+    root = open_root(store, SCORES) if Path(store).exists() else None
+    records = Records(state_folder(store) / "records" / "score").load() if root else {}
+    by_session: dict[str, list[BlockRecord]] = {}
+    for record in records.values():
+        by_session.setdefault(record.key.session, []).append(record)
+    what = [pipeline_digest(pipeline), [list(map(str, spec)) for spec in specs]]
+    for name, session in sessions.items():
+        digest = digest_json([str(session.attrs.get("digest")), what])
+        held = root.get(name) if root is not None else None
+        plan.sessions.append(
+            _planned(
+                session,
+                digest,
+                held if isinstance(held, zarr.Group) else None,
+                by_session.get(name, []),
+                plan,
+                force=force,
+                only_failed=only_failed,
+            )
+        )
+    return plan
+
+
+def pipeline_digest(pipeline: Pipeline) -> str:
+    """Digest of what decides the scores: graph, parameters, fitted state, precision."""
+    content = pipeline.serialize()
+    return digest_json(
+        [
+            content["nodes"],
+            content["connections"],
+            {name: node.buffer_digest() for name, node in pipeline.nodes.items()},
+            {
+                name: {k: v.tobytes().hex() for k, v in (node.exact_state() or {}).items()}
+                for name, node in pipeline.nodes.items()
+            },
+            {name: p.dtype for name, p in pipeline.precision.items()},
+        ]
+    )
+
+
+def _check_scopes(pipeline: Pipeline, refs: Sequence[Any]) -> None:
+    needed = {ref.node for ref in refs}
+    needed |= {a for name in needed for a in pipeline.ancestors(name)}
+    for name, scope in pipeline.scopes():
+        if name in needed and scope is Scope.SEQUENCE:
+            raise PlanError(
+                f"{name} ({type(pipeline.nodes[name]).__name__}) keeps state from frame to frame"
+                " (scope sequence), so its frames cannot be shared out among workers.",
+                hint="Freeze it, or ask for outputs that do not depend on it.",
+            )
+
+
+def _planned(
+    session: Session,
+    digest: str,
+    held: zarr.Group | None,
+    records: list[BlockRecord],
+    plan: ScorePlan,
+    *,
+    force: bool,
+    only_failed: bool,
+) -> PlannedScores:
+    geometry = session.geometry
+    wanted: list[BlockKey] = []
+    for frame, lines in plan.selection.frames[session.name].items():
+        first, last = lines or (0, geometry.shape[0])
+        wanted.extend(
+            BlockKey(session.name, frame, start, stop)
+            for start, stop in geometry.ranges()
+            if start < last and stop > first
+        )
+    if held is None:
+        return PlannedScores(session.name, session, "new", digest, wanted)
+    if held.attrs.get("digest") != digest or force:
+        return PlannedScores(session.name, session, "redo", digest, wanted)
+    arrays = [held[spec.name] for spec in plan.specs]
+    known = {r.key: r for r in records if r.digest == digest}
+    failed = {k for k, r in known.items() if r.outcome == "failed"}
+    done = {
+        k
+        for k, r in known.items()
+        if r.outcome == "done" and tails(arrays, k, geometry.lines) == r.tail  # type: ignore[arg-type]
+    }
+    todo = [key for key in wanted if key not in done and (only_failed or key not in failed)]
+    before = len({key.frame for key in failed if key in set(wanted)})
+    complete = bool(held.attrs.get("complete"))
+    if not todo and complete:
+        return PlannedScores(session.name, session, "done", digest, [], before)
+    status: Status = "retry" if complete and only_failed else "resume"
+    return PlannedScores(session.name, session, status, digest, todo, 0)

@@ -1,0 +1,245 @@
+"""Checking that a store is complete and undamaged."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from distributed import Client
+
+from hsi_batch.archive.layout import BlockKey, Geometry
+from hsi_batch.archive.session import Session
+from hsi_batch.archive.store import ARCHIVE, SCORES, checksum, chunk_tail, open_root
+from hsi_batch.engine.events import Observer, Progress
+from hsi_batch.engine.window import batches, run_window
+from hsi_batch.errors import StoreError
+from hsi_batch.stages.run import TASK_BYTES, Run
+
+__all__ = ["Damage", "VerifyResult", "verify"]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something that is not as it should be.
+
+    Attributes
+    ----------
+    place : str
+        Session, or block.
+    problem : str
+    """
+
+    place: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """What a check found.
+
+    Attributes
+    ----------
+    store : str
+    deep : bool
+        Whether every chunk was decoded.
+    sessions, blocks : int
+        Looked at.
+    damages : tuple of Damage
+    seconds : float
+    """
+
+    store: str
+    deep: bool
+    sessions: int
+    blocks: int
+    damages: tuple[Damage, ...]
+    seconds: float
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.damages
+
+    def __str__(self) -> str:
+        how = "decoded and compared with their checksums" if self.deep else "are present"
+        head = f"{self.sessions} sessions, {self.blocks} blocks {how}; {self.seconds:.1f} s"
+        if self.sound:
+            return f"sound: {head}"
+        shown = [f"  {d.place}: {d.problem}" for d in self.damages[:50]]
+        more = len(self.damages) - len(shown)
+        if more > 0:
+            shown.append(f"  and {more} more")
+        return "\n".join(
+            [
+                f"damaged: {head}; {len(self.damages)} problems",
+                *shown,
+                "Convert or score these sessions again with --force.",
+            ]
+        )
+
+
+def verify(
+    store: str | os.PathLike[str],
+    *,
+    deep: bool = False,
+    client: Client | None = None,
+    workers: int | None = None,
+    observer: Observer | None = None,
+) -> VerifyResult:
+    """Check an archive or a store of scores.
+
+    Parameters
+    ----------
+    store : path
+    deep : bool
+        Decode every chunk: the CRC32C that each ends in must hold, and the values of cubes must
+        have the checksums that were taken as they were converted. Otherwise only presence is
+        checked.
+    client, workers, observer
+        As for :func:`~hsi_batch.stages.convert.convert`; used by deep checks.
+
+    Raises
+    ------
+    hsi_batch.errors.StoreError
+        It is neither an archive nor a store of scores.
+    """
+    begun = time.monotonic()
+    path = str(Path(store).absolute())
+    root = _open(path)
+    damages: list[Damage] = []
+    keys: list[tuple[BlockKey, int]] = []
+    names = sorted(name for name, _ in root.groups())
+    for name in names:
+        group = root[name]
+        assert isinstance(group, zarr.Group)
+        if not group.attrs.get("complete"):
+            damages.append(Damage(name, "was not finished; run the stage again"))
+            continue
+        missing, found = _presence(name, group)
+        damages.extend(missing)
+        keys.extend(found)
+    blocks = len(keys)
+    if deep and keys:
+        with Run(client, workers=workers, observer=observer) as run:
+            damages.extend(_decode(run, path, keys))
+    ordered = tuple(sorted(damages, key=lambda d: (d.place, d.problem)))
+    return VerifyResult(path, deep, len(names), blocks, ordered, time.monotonic() - begun)
+
+
+def _open(path: str) -> zarr.Group:
+    try:
+        return open_root(path, ARCHIVE)
+    except StoreError:
+        try:
+            return open_root(path, SCORES)
+        except StoreError as error:
+            raise StoreError(
+                error.message.replace("a score store", "an archive or a score store"),
+                path=path,
+                hint="Check the path.",
+            ) from None
+
+
+def _maps(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
+    """Arrays that are kept in blocks."""
+    return {
+        name: array
+        for name, array in group.arrays()
+        if len(array.shape) >= 3 and array.metadata.dimension_names[:2] == ("frame", "y")  # type: ignore[union-attr,index]
+    }
+
+
+def _geometry(maps: dict[str, zarr.Array[Any]]) -> Geometry:
+    first = maps.get("cube") or next(iter(maps.values()))
+    frames, height, width = first.shape[:3]
+    channels = first.shape[3] if len(first.shape) > 3 else 1
+    return Geometry(frames, (height, width, channels), str(first.dtype), first.chunks[1])
+
+
+def _presence(name: str, group: zarr.Group) -> tuple[list[Damage], list[tuple[BlockKey, int]]]:
+    maps = _maps(group)
+    if not maps:
+        return [Damage(name, "holds no array of frames")], []
+    geometry = _geometry(maps)
+    failed: Any = group.attrs.get("failed_frames") or {}
+    damages, found = [], []
+    # Quality is stored only where pixels are flagged; scores only where they were asked for.
+    required = {k: a for k, a in maps.items() if k not in ("quality", "sample")}
+    is_archive = "cube" in maps
+    for key in geometry.keys(name):
+        if str(key.frame) in failed:
+            continue
+        absent = [k for k, a in required.items() if _tail(a, key, geometry) is None]
+        if len(absent) == len(required) and not is_archive:
+            continue
+        found.append((key, geometry.bytes_of(key)))
+        if absent:
+            damages.append(Damage(str(key), f"the chunk of {', '.join(absent)} is missing"))
+    if is_archive and group.get("checksum") is None:
+        damages.append(Damage(name, "the array of checksums is missing"))
+    return damages, found
+
+
+def _tail(array: zarr.Array[Any], key: BlockKey, geometry: Geometry) -> str | None:
+    index = (key.frame, key.start // geometry.lines, *(0 for _ in array.shape[2:]))
+    return chunk_tail(array, index)
+
+
+def _decode(run: Run, path: str, keys: list[tuple[BlockKey, int]]) -> Iterator[Damage]:
+    progress = Progress("verify", len(keys), sum(size for _, size in keys))
+    tasks = batches(
+        keys,
+        lambda item: item[1],
+        threads=run.threads,
+        target=TASK_BYTES,
+        prefix=f"verify-{time.monotonic_ns()}",
+    )
+    for outcome, _ in run_window(run.client, _check_items, tasks, path):
+        progress.done += len(outcome.task.items)
+        progress.done_bytes += sum(size for _, size in outcome.task.items)
+        run.observer(progress)
+        if outcome.error is not None:
+            yield from (Damage(str(key), outcome.error) for key, _ in outcome.task.items)
+        else:
+            yield from outcome.result
+
+
+def _check_items(items: Iterable[tuple[BlockKey, int]], _key: str, path: str) -> list[Damage]:
+    root = _open(path)
+    return [damage for key, _ in items for damage in _check(root, key)]
+
+
+def _check(root: zarr.Group, key: BlockKey) -> Iterator[Damage]:
+    group = root[key.session]
+    assert isinstance(group, zarr.Group)
+    maps = _maps(group)
+    geometry = _geometry(maps)
+    index = geometry.index(key)
+    for name, array in maps.items():
+        if name == "sample":
+            continue
+        try:
+            values = np.asarray(array[key.frame, key.start : key.stop])
+        except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
+            yield Damage(str(key), f"{name} cannot be decoded: {error}")
+            continue
+        if name == "cube":
+            expected = group.get("checksum")
+            if isinstance(expected, zarr.Array) and int(expected[index]) != checksum(values):  # type: ignore[arg-type]
+                yield Damage(str(key), "the values differ from those that were converted")
+    session = Session(key.session, group)
+    if "cube" in maps and geometry.row_frames is None:
+        for name in ("moments", "extrema", "moments_normal", "extrema_normal"):
+            rows = session.optional(name)
+            if rows is None:
+                continue
+            try:
+                rows[index]
+            except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
+                yield Damage(str(key), f"{name} cannot be decoded: {error}")

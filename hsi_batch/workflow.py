@@ -1,0 +1,308 @@
+"""A workflow YAML runs its stages in order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from hsi_batch.documents import Document, read_yaml, set_value, validate
+from hsi_batch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from hsi_batch.engine.events import Observer
+    from hsi_batch.stages.convert import ConvertResult
+    from hsi_batch.stages.fit import FitResult
+    from hsi_batch.stages.report import ReportResult
+    from hsi_batch.stages.score import ScoreResult
+
+__all__ = ["WorkflowConfig", "WorkflowResult", "read_workflow", "run_workflow", "shipped"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class SourcesConfig(_Model):
+    """Recordings to convert."""
+
+    paths: list[str] = Field(min_length=1)
+    root: str | None = None
+    mode: str | None = None
+    annotations: str = "sibling"
+    nodata: float | None = None
+    saturation: float | None = None
+    block_lines: int | Literal["frame"] | None = None
+    replace: bool = False
+
+
+class FitConfig(_Model):
+    """What the pipeline is fitted on, and where the fitted pipeline goes."""
+
+    out: str
+    frames: str | list[str] | None = None
+    pixels: Literal["valid", "labelled-normal"] = "valid"
+
+
+class ScoreConfig(_Model):
+    """What is scored, and where the scores go."""
+
+    out: str
+    frames: str | list[str] | None = None
+    outputs: list[str] | None = None
+
+
+class ReportConfig(_Model):
+    """Where the report goes."""
+
+    out: str
+
+
+class WorkflowConfig(_Model):
+    """A workflow: stages that are named are run, in this order.
+
+    Paths are relative to the file. ``${NAME}`` and ``${NAME:-default}`` are environment variables.
+    """
+
+    archive: str
+    sources: SourcesConfig | None = None
+    pipeline: str | dict[str, Any] | None = None
+    fit: FitConfig | None = None
+    score: ScoreConfig | None = None
+    report: ReportConfig | None = None
+    cluster: str | dict[str, Any] | None = None
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _paths(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"paths": [value]}
+        return {"paths": value} if isinstance(value, list) else value
+
+    @field_validator("report", mode="before")
+    @classmethod
+    def _page(cls, value: Any) -> Any:
+        return {"out": value} if isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class WorkflowResult:
+    """Results of the stages that were run; None for those that the workflow does not name."""
+
+    convert: ConvertResult | None = None
+    fit: FitResult | None = None
+    score: ScoreResult | None = None
+    report: ReportResult | None = None
+
+    @property
+    def failed(self) -> int:
+        """Frames and sources that failed in any stage."""
+        return sum(r.failed for r in (self.convert, self.fit, self.score) if r is not None)
+
+    def __str__(self) -> str:
+        named = {
+            "convert": self.convert,
+            "fit": self.fit,
+            "score": self.score,
+            "report": self.report,
+        }
+        return "\n".join(f"{name}: {result}" for name, result in named.items() if result)
+
+
+def shipped() -> Path:
+    """Folder of the workflows that come with the package."""
+    installed = Path(__file__).parent / "_workflows"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "workflows"
+
+
+def read_workflow(
+    path: str | os.PathLike[str], overrides: Sequence[str] = ()
+) -> tuple[WorkflowConfig, Document]:
+    """Read a workflow and everything it refers to; all mistakes at once, before any work.
+
+    Parameters
+    ----------
+    path : path
+    overrides : sequence of str
+        ``fit.pixels=labelled-normal`` and the like.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        With file and line of every mistake.
+    """
+    document = read_yaml(path, variables=True)
+    for assignment in overrides:
+        document = set_value(document, assignment)
+    config = validate(WorkflowConfig, document)
+    problems = []
+    if config.fit is not None and config.pipeline is None:
+        problems.append(document.problem("`fit` needs a `pipeline`.", ("fit",)))
+    if config.score is not None and config.fit is None and config.pipeline is None:
+        problems.append(document.problem("`score` needs a `pipeline`.", ("score",)))
+    if config.report is not None and config.score is None:
+        problems.append(document.problem("`report` needs `score`.", ("report",)))
+    if problems:
+        raise ConfigError.collect(problems, path=document.path)
+    if config.pipeline is not None:
+        from hsi_batch.stages.fit_file import pipeline_from
+
+        pipeline_from(_pipeline(config, document))
+    return config, document
+
+
+def _below(document: Document, path: str) -> str:
+    """A path of the workflow file, relative to the file."""
+    folder = Path(document.path).parent if document.path else Path()
+    return str(folder / Path(path).expanduser())
+
+
+def _pipeline(config: WorkflowConfig, document: Document) -> str | Document:
+    if isinstance(config.pipeline, str):
+        return _below(document, config.pipeline)
+    lines = {at[1:]: line for at, line in document.lines.items() if at[:1] == ("pipeline",)}
+    return Document(config.pipeline, lines, document.path)
+
+
+def run_workflow(
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    client: Client | None = None,
+    workers: int | None = None,
+    cluster: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    only_failed: bool = False,
+    dry_run: bool = False,
+    observer: Observer | None = None,
+) -> WorkflowResult:
+    """Convert, fit, score and report, as a workflow YAML says; what is up to date is left alone.
+
+    Parameters
+    ----------
+    path : path
+        The workflow.
+    overrides : sequence of str
+        ``a.b=c`` settings that win over the file.
+    client : distributed.Client, optional
+        Workers to use for all stages.
+    workers : int, optional
+        Number of local workers, if they are started here.
+    cluster : path, optional
+        Cluster YAML; wins over the one of the workflow.
+    force : bool
+        Do everything again.
+    only_failed : bool
+        Try again what failed before.
+    dry_run : bool
+        Plan only.
+    observer : callable, optional
+        Called with progress.
+
+    Returns
+    -------
+    WorkflowResult
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        The workflow, its pipeline or its cluster is wrong; nothing was started.
+
+    Examples
+    --------
+    >>> run_workflow("workflows/quickstart.yaml", workers=2)  # doctest: +SKIP
+    """
+    from hsi_batch.cluster import connect, current_client
+
+    config, document = read_workflow(path, overrides)
+    settings = _cluster(config, document, cluster)
+    common: dict[str, Any] = {"observer": observer, "dry_run": dry_run}
+    if client is not None or current_client() is not None:
+        return _stages(config, document, {**common, "client": client}, force, only_failed)
+    with connect(settings, workers=workers) as owned:
+        return _stages(config, document, {**common, "client": owned}, force, only_failed)
+
+
+def _cluster(
+    config: WorkflowConfig, document: Document, given: str | os.PathLike[str] | None
+) -> Any:
+    from hsi_batch.cluster import read_cluster
+
+    if given is not None:
+        return read_cluster(given)
+    if config.cluster is None:
+        return None
+    if isinstance(config.cluster, str):
+        return read_cluster(_below(document, config.cluster))
+    lines = {at[1:]: line for at, line in document.lines.items() if at[:1] == ("cluster",)}
+    return read_cluster(Document(config.cluster, lines, document.path))
+
+
+def _stages(
+    config: WorkflowConfig,
+    document: Document,
+    common: Mapping[str, Any],
+    force: bool,
+    only_failed: bool,
+) -> WorkflowResult:
+    from hsi_batch.stages.convert import convert
+    from hsi_batch.stages.fit_file import fit_file, pipeline_from
+    from hsi_batch.stages.report import report
+    from hsi_batch.stages.score import score
+
+    archive = _below(document, config.archive)
+    planning = bool(common["dry_run"])
+    converted = fitted = scored = page = None
+    if config.sources is not None:
+        options = config.sources.model_dump(exclude={"paths", "root", "annotations"})
+        labels = config.sources.annotations
+        converted = convert(
+            [_below(document, source) for source in config.sources.paths],
+            archive,
+            root=None if config.sources.root is None else _below(document, config.sources.root),
+            annotations=labels if labels in ("sibling", "none") else _below(document, labels),
+            force=force,
+            only_failed=only_failed,
+            **options,
+            **common,
+        )
+    if planning and not Path(archive).exists():
+        return WorkflowResult(convert=converted)
+    pipeline: Any = None
+    if config.fit is not None:
+        out = _below(document, config.fit.out)
+        fitted = fit_file(
+            _pipeline(config, document),
+            archive,
+            out,
+            frames=config.fit.frames,
+            pixels=config.fit.pixels,
+            force=force,
+            **common,
+        )
+        pipeline = out
+    elif config.score is not None:
+        pipeline = _pipeline(config, document)
+        if isinstance(pipeline, Document):
+            pipeline = pipeline_from(pipeline)
+    if config.score is not None and not (planning and not Path(str(pipeline)).exists()):
+        store = _below(document, config.score.out)
+        scored = score(
+            pipeline,
+            archive,
+            store,
+            frames=config.score.frames,
+            outputs=config.score.outputs,
+            force=force,
+            only_failed=only_failed,
+            **common,
+        )
+        if config.report is not None and not planning:
+            page = report(store, _below(document, config.report.out), archive=archive)
+    return WorkflowResult(converted, fitted, scored, page)
