@@ -24,24 +24,29 @@ M = TypeVar("M", bound=BaseModel)
 _MAX_BYTES = 16 * 2**20
 _MAX_DEPTH = 50
 _MAX_ENTRIES = 200_000
-_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
+_YAML = "tag:yaml.org,2002:"
+_SCALARS = {_YAML + kind for kind in ("str", "int", "float", "bool", "null")}
+_COLLECTIONS = {_YAML + kind for kind in ("map", "seq")}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe loading without the implicit dates and octals that surprise people."""
+    """Safe loading without the implicit dates, octals and base 60 that surprise people."""
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, regexp) for tag, regexp in resolvers if tag in (_YAML + "bool", _YAML + "null")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-# YAML 1.1 reads 1e-6 as text; everybody means a number.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
+# YAML 1.1 reads 1e-6 as text, 010 as 8 and 12:30 as 750; people mean a number, a name and a time.
+_INT = r"^[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$"
+_FLOAT = (
+    r"^(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"
+    r"|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
 )
+_Loader.add_implicit_resolver(_YAML + "int", re.compile(_INT), list("-+0123456789"))
+_Loader.add_implicit_resolver(_YAML + "float", re.compile(_FLOAT), list("-+.0123456789"))
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,8 @@ def read_yaml(
     text : str, optional
         Contents to parse instead.
     variables : bool
-        Replace ``${NAME}`` and ``${NAME:-default}`` by environment variables.
+        Replace ``${NAME}`` and ``${NAME:-default}`` in values by environment variables; a value
+        stays one, and is never read as a list or a mapping.
 
     Raises
     ------
@@ -110,6 +116,8 @@ def read_yaml(
             line=None if mark is None else mark.line + 1,
             hint="Check indentation, colons and quotes near this line.",
         ) from None
+    except RecursionError:
+        raise ConfigError(f"nested deeper than {_MAX_DEPTH} levels.", path=path) from None
     lines: dict[Location, int] = {}
     problems: list[Problem] = []
     try:
@@ -157,6 +165,11 @@ def _plain(
             f"nested deeper than {_MAX_DEPTH} levels, or more than {_MAX_ENTRIES} entries.",
             line=line,
         )
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node, problems, variables)
+    if node.tag not in _COLLECTIONS:
+        problems.append(_tag_problem(node))
+        return None
     if isinstance(node, yaml.MappingNode):
         mapping: dict[Hashable, Any] = {}
         for key_node, value_node in node.value:
@@ -168,37 +181,42 @@ def _plain(
                 problems.append(
                     Problem(f"key {key!r} stands twice.", line=key_node.start_mark.line + 1)
                 )
+                continue
             lines[*at, key] = key_node.start_mark.line + 1
             mapping[key] = _plain(value_node, (*at, key), lines, problems, variables)
         return mapping
-    if isinstance(node, yaml.SequenceNode):
-        return [
-            _plain(child, (*at, index), lines, problems, variables)
-            for index, child in enumerate(node.value)
-        ]
-    if isinstance(node, yaml.ScalarNode):
-        return _scalar(node, problems, variables)
-    return None
+    return [
+        _plain(child, (*at, index), lines, problems, variables)
+        for index, child in enumerate(node.value)
+    ]
+
+
+def _tag_problem(node: yaml.Node) -> Problem:
+    return Problem(f"the tag {node.tag!r} is not allowed here.", line=node.start_mark.line + 1)
 
 
 def _scalar(node: yaml.ScalarNode, problems: list[Problem], variables: bool) -> Any:
     line = node.start_mark.line + 1
-    if node.tag not in _TAGS:
-        problems.append(Problem(f"the tag {node.tag!r} is not allowed here.", line=line))
+    if node.tag not in _SCALARS:
+        problems.append(_tag_problem(node))
         return None
-    text = node.value
-    if variables and "${" in text:
-        text = _VARIABLE.sub(lambda match: _variable(match, problems, line), text)
-        # A replaced plain scalar is typed by what it became.
-        return _Loader(text).get_single_data() if node.style is None and text else text
-    constructor = _Loader("")
+    text, tag = node.value, node.tag
+    loader = _Loader("")
     try:
-        return constructor.construct_object(node, deep=True)
-    except (yaml.YAMLError, ValueError) as error:
-        problems.append(Problem(f"{text!r} cannot be read: {error}.", line=line))
+        if variables and "${" in text:
+            text = _VARIABLE.sub(lambda match: _variable(match, problems, line), text)
+            if node.style is not None or not text:
+                return text
+            # A replaced plain scalar is typed by what it became.
+            tag = str(loader.resolve(yaml.ScalarNode, text, (True, False)))  # type: ignore[no-untyped-call]
+        return loader.construct_object(yaml.ScalarNode(tag, text), deep=True)
+    except (ValueError, LookupError):
+        # LookupError: `!!int ""`, `!!bool maybe`
+        kind = tag.removeprefix(_YAML)
+        problems.append(Problem(f"{text!r} cannot be read as {kind}.", line=line))
         return None
     finally:
-        constructor.dispose()
+        loader.dispose()
 
 
 def _variable(match: re.Match[str], problems: list[Problem], line: int) -> str:
@@ -218,7 +236,10 @@ def _variable(match: re.Match[str], problems: list[Problem], line: int) -> str:
 
 
 def set_value(document: Document, assignment: str) -> Document:
-    """Apply one ``a.b=c`` of the command line; parts of the path that are numbers index lists.
+    """Apply one ``a.b=c`` of the command line.
+
+    In lists, a part of the path is a number from 0 or the ``name`` of an entry. Mappings are made
+    on the way where there are none.
 
     Examples
     --------
@@ -231,36 +252,38 @@ def set_value(document: Document, assignment: str) -> Document:
         raise ConfigError(f"--set {assignment!r} is not of the form a.b=value.")
     parts = path.split(".")
     value = read_yaml("--set", text=text).data
-    data = _copied(document.data)
+    data = {} if document.data is None else _copied(document.data)
     holder = data
-    for depth, part in enumerate(parts):
-        last = depth == len(parts) - 1
-        if isinstance(holder, list):
-            found = _list_index(holder, part)
-            if found is None:
-                raise ConfigError(
-                    f"--set {assignment!r}: {'.'.join(parts[:depth])} has no entry {part!r}.",
-                    hint="Use a number from 0, or the `name` of an entry.",
-                )
-            if last:
-                holder[found] = value
-            else:
-                holder = holder[found]
-        elif isinstance(holder, dict):
-            if last:
-                holder[part] = value
-            else:
-                if not isinstance(holder.get(part), (dict, list)):
-                    holder[part] = {}
-                holder = holder[part]
+    for depth, part in enumerate(parts, start=1):
+        key = _key_of(holder, part)
+        if key is None:
+            above = ".".join(parts[: depth - 1]) or "the document"
+            raise ConfigError(
+                f"--set {assignment!r}: {above} has no entry {part!r}.",
+                hint="Use a number from 0, or the `name` of an entry.",
+            )
+        if depth == len(parts):
+            holder[key] = value
+        elif not isinstance(_held(holder, key), (dict, list)):
+            holder[key] = {}
+        holder = holder[key]
     return Document(data, document.lines, document.path)
 
 
-def _list_index(holder: list[Any], part: str) -> int | None:
-    if part.isdigit():
+def _key_of(holder: Any, part: str) -> str | int | None:
+    """Key of a mapping or index of a list; None if there can be no such entry."""
+    if isinstance(holder, dict):
+        return part
+    if not isinstance(holder, list):
+        return None
+    if part.isdecimal():
         return int(part) if int(part) < len(holder) else None
     named = [i for i, x in enumerate(holder) if isinstance(x, dict) and x.get("name") == part]
     return named[0] if named else None
+
+
+def _held(holder: Any, key: str | int) -> Any:
+    return holder.get(key) if isinstance(holder, dict) else holder[key]
 
 
 def _copied(data: Any) -> Any:
@@ -303,10 +326,11 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document) -
     if detail["type"] == "missing":
         return document.problem(f"key {where!r} is missing.", location[:-1])
     message = detail["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
+    message = message[:1].lower() + message[1:]
     given = detail["input"]
     shown = f" (found {given!r})" if isinstance(given, (str, int, float, bool, type(None))) else ""
-    return document.problem(f"{where}: {message}{shown}.", location)
+    place = f"{where}: " if where else ""
+    return document.problem(f"{place}{message}{shown}.", location)
 
 
 def _fields_at(model: type[BaseModel], location: Location) -> list[str]:

@@ -157,6 +157,8 @@ class ConfigError(HsiBatchError):
                 only.message,
                 problems=problems,
                 path=only.path or path,
+                session=only.session,
+                frame=only.frame,
                 line=only.line,
                 hint=only.hint,
             )
