@@ -81,8 +81,13 @@ class Affine:
         source = np.argmax(self.matrix != 0, axis=1)
         return source, self.matrix[np.arange(self.outputs), source]
 
+    def _check(self, channels: int) -> None:
+        if channels != self.inputs:
+            raise ValueError(f"a map of {self.inputs} channels cannot take {channels}")
+
     def after(self, inner: Affine) -> Affine:
         """The map ``x -> self(inner(x))``."""
+        self._check(inner.outputs)
         if self.monomial is not None:
             source, factor = self.monomial
             return Affine(
@@ -99,6 +104,7 @@ class Affine:
 
     def __call__(self, pixels: NDArray[Any]) -> NDArray[np.float64]:
         """Map ``(n, C)`` pixels to ``(n, m)`` float64."""
+        self._check(pixels.shape[1])
         if self.monomial is not None:
             source, factor = self.monomial
             mapped: NDArray[np.float64] = pixels[:, source].astype(np.float64)
@@ -110,6 +116,7 @@ class Affine:
 
     def moments(self, moments: Moments) -> FloatMoments:
         """Moments of ``A x + b`` from those of ``x``."""
+        self._check(moments.channels)
         if moments.count == 0:
             return FloatMoments.zero(self.outputs)
         if self.monomial is not None:
@@ -135,6 +142,7 @@ class Affine:
         ValueError
             The map mixes channels, so the extrema do not follow.
         """
+        self._check(extrema.channels)
         if self.monomial is None:
             raise ValueError("extrema do not follow through a map that mixes channels")
         if extrema.count == 0:

@@ -15,6 +15,8 @@ __all__ = ["FloatHistogram", "float_keys", "key_floats"]
 #: Different values of a channel that are told apart before bins are widened.
 CAPACITY = 2**20
 _SIGN = np.uint32(0x80000000)
+#: Keys of minus and plus infinity; beyond them are those of NaN.
+_LOWEST, _HIGHEST = np.uint32(0x007FFFFF), np.uint32(0xFF800000)
 
 
 def float_keys(values: NDArray[Any]) -> NDArray[np.uint32]:
@@ -91,7 +93,10 @@ class FloatHistogram(Histogram):
 
     @property
     def relative_error(self) -> float:
-        """Half the relative width of a bin, 0 while every value has its own."""
+        """Half the relative width of a bin, 0 while every float32 value has its own.
+
+        Values below the smallest normal float32 (1.2e-38) err by at most this part of that number.
+        """
         return 0.0 if self.shift == 0 else 2.0 ** (self.shift - 24)
 
     def update(self, pixels: NDArray[Any]) -> FloatHistogram:
@@ -132,7 +137,7 @@ class FloatHistogram(Histogram):
         """Values (the middle of each bin) and counts."""
         keys = self.keys[channel] << np.uint32(self.shift)
         if self.shift:
-            keys = keys | np.uint32(1 << (self.shift - 1))
+            keys = np.clip(keys | np.uint32(1 << (self.shift - 1)), _LOWEST, _HIGHEST)
         return key_floats(keys).astype(np.float64), self.counts[channel]
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:

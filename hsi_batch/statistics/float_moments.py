@@ -56,7 +56,8 @@ class FloatMoments(Moments):
 
     @classmethod
     def _of_leaf(cls, pixels: NDArray[Any]) -> FloatMoments:
-        x = pixels.astype(np.float64)
+        # A copy in C order, so that the bits do not depend on the layout of the source.
+        x = np.array(pixels, dtype=np.float64, order="C")
         count = x.shape[0]
         mean = np.add.reduce(x, axis=0) / count
         x -= mean

@@ -71,6 +71,13 @@ class Histogram(ABC):
 
         Exact up to :attr:`relative_error` of each value.
 
+        Raises
+        ------
+        ValueError
+            A level outside 0 to 1.
+        hsi_batch.errors.DataError
+            A channel without values.
+
         Examples
         --------
         >>> h = Histogram.empty(1, "uint8").update(np.array([[1], [2], [4]], dtype=np.uint8))
@@ -78,24 +85,35 @@ class Histogram(ABC):
         array([[2.],
                [3.]])
         """
-        if self.count == 0:
-            raise DataError(
-                "a quantile of no valid pixels was asked for.",
-                hint="Select more frames, or check the quality flags (hsi-batch show).",
-            )
         levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
+        if not np.all((levels >= 0) & (levels <= 1)):
+            raise ValueError(f"quantiles lie between 0 and 1, got {levels.tolist()}")
         result = np.empty((levels.size, self.channels))
         for channel in range(self.channels):
-            values, counts = self.bins(channel)
-            last = np.cumsum(counts) - 1
-            position = levels * last[-1]
-            below = np.floor(position)
-            t = position - below
-            a = values[np.searchsorted(last, below)]
-            b = values[np.searchsorted(last, np.minimum(below + 1, last[-1]))]
-            # numpy's own interpolation, so that the bits agree with numpy.quantile
-            result[:, channel] = np.where(t >= 0.5, b - (b - a) * (1 - t), a + (b - a) * t)
+            result[:, channel] = _quantile(levels, *self.bins(channel))
         return result
+
+
+def _quantile(
+    levels: NDArray[np.float64], values: NDArray[np.float64], counts: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    if counts.size == 0:
+        raise DataError(
+            "a quantile of no valid pixels was asked for.",
+            hint="Select more frames, or check the quality flags (hsi-batch show).",
+        )
+    last = np.cumsum(counts) - 1
+    position = levels * last[-1]
+    below = np.floor(position)
+    t = position - below
+    a = values[np.searchsorted(last, below)]
+    b = values[np.searchsorted(last, np.minimum(below + 1, last[-1]))]
+    with np.errstate(invalid="ignore"):
+        # numpy's own interpolation, so that the bits agree with numpy.quantile
+        between = np.where(t >= 0.5, b - (b - a) * (1 - t), a + (b - a) * t)
+    # An infinite value is itself; what lies strictly between it and another is not known.
+    result: NDArray[np.float64] = np.where((t == 0) | (a == b), a, between)
+    return result
 
 
 class IntegerHistogram(Histogram):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_batch.statistics import kernels
-from hsi_batch.statistics.moments import Moments
+from hsi_batch.statistics.moments import Moments, is_exact
 from hsi_batch.statistics.packed import channels_of, pack, packed_size, triangle
 
 __all__ = ["IntegerMoments"]
@@ -22,8 +22,9 @@ class IntegerMoments(Moments):
     """``n``, ``sum x`` and ``sum x x^T`` about zero, exact for 8 and 16-bit integers.
 
     The sums of products are kept in two limbs, ``high * 2**32 + low`` with ``0 <= low < 2**32``, so
-    they cannot overflow below 2**63 pixels. All results are rounded once, at the end. Exact sums
-    also subtract: :meth:`subtract` takes away pixels that were absorbed before.
+    they cannot overflow below 2**63 pixels (``sum x`` not below 2**47). All results are rounded
+    once, at the end. Exact sums also subtract: :meth:`subtract` takes away pixels that were
+    absorbed before.
 
     Parameters
     ----------
@@ -73,7 +74,14 @@ class IntegerMoments(Moments):
         """Absorb ``(n, C)`` 8 or 16-bit integers.
 
         At most 2**31 rows at once, so that the product of one call fits int64.
+
+        Raises
+        ------
+        TypeError
+            Pixels of another dtype, whose sums would not be exact.
         """
+        if not is_exact(pixels.dtype):
+            raise TypeError(f"exact sums need 8 or 16-bit integers, got {pixels.dtype}")
         product = pack(kernels.gram(pixels))
         return IntegerMoments(
             self.count + pixels.shape[0],

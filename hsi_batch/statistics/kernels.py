@@ -16,8 +16,9 @@ __all__ = ["GramKernel", "check", "gram", "gram_float64", "kernel_name", "regist
 
 GramKernel = Callable[[NDArray[Any]], NDArray[np.int64]]
 
-#: Rows of one product: 2**12 rows of 16-bit values stay below 2**44, exact in float64.
-_ROWS = 4096
+#: Rows of one product: 2**10 rows of 16-bit values stay below 2**42, exact in float64; they fit
+#: the second-level cache.
+_ROWS = 1024
 #: Products that may be added in float64 before 2**53 is reached.
 _FLUSH = 2**53 // (_ROWS * 2**32)
 

@@ -77,7 +77,7 @@ def block_lines(shape: tuple[int, int, int], itemsize: int, most: int = BLOCK_BY
     height = leaf_lines(width)
     while height * 2 * line <= most:
         height *= 2
-    return height
+    return min(height, lines)
 
 
 def aligned_ranges(start: int, stop: int) -> Iterator[tuple[int, int]]:

@@ -68,9 +68,11 @@ def flag_pixels(
         out = flags[start : start + _GROUP]
         if is_float:
             out[~np.isfinite(pixels).all(axis=1)] |= np.uint8(Quality.NON_FINITE)
-        if nodata is not None:
-            same = np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
-            out[same.any(axis=1)] |= np.uint8(Quality.NODATA)
-        if saturation is not None:
-            out[(pixels >= saturation).any(axis=1)] |= np.uint8(Quality.SATURATED)
+        # Limits beyond the range of the dtype (a float64's lowest, say) become infinite.
+        with np.errstate(over="ignore"):
+            if nodata is not None:
+                same = np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
+                out[same.any(axis=1)] |= np.uint8(Quality.NODATA)
+            if saturation is not None:
+                out[(pixels >= saturation).any(axis=1)] |= np.uint8(Quality.SATURATED)
     return flags.reshape(cube.shape[:2]) if flags.any() else None

@@ -67,7 +67,11 @@ class Forest(Generic[S]):
         return cls({(path, level): value})
 
     def merge(self, other: Forest[S]) -> Forest[S]:
-        """Union of both; a part that both hold is an error of the caller and refused."""
+        """Union of both; a part that both hold is an error of the caller and refused.
+
+        It is refused here if the part still stands alone, and by :meth:`result` if it was merged
+        with others before.
+        """
         merged: Forest[S] = Forest()
         merged.parts = dict(self.parts)
         for (path, level), value in other.parts.items():
@@ -97,6 +101,11 @@ class Forest(Generic[S]):
         """Merge what is there, parts that never came counting as the identity; None if nothing is.
 
         The order is that of the full tree.
+
+        Raises
+        ------
+        ValueError
+            A part came twice, alone and within a larger one; or parts of different trees are here.
         """
         parts = dict(self.parts)
         while len(parts) > 1:
@@ -105,11 +114,9 @@ class Forest(Generic[S]):
             closing = sorted(k for k in parts if len(k[0]) == deepest and k[1] == level)
             for path, _ in closing:
                 value = parts.pop((path, level))
-                index, size = path[-1]
-                if (1 << level) >= size and len(path) > 1:
-                    above = (path[:-1], 0)
-                else:
-                    above = ((*path[:-1], (index >> 1, size)), level + 1)
+                above = _above(path, level)
+                if above in self.parts:
+                    raise ValueError(f"part {path} at level {level} is there twice")
                 held = parts.get(above)
                 parts[above] = value if held is None else held.merge(value)
         return next(iter(parts.values()), None)
@@ -122,6 +129,16 @@ class Forest(Generic[S]):
 
     def __setstate__(self, parts: dict[tuple[Path, int], S]) -> None:
         self.parts = parts
+
+
+def _above(path: Path, level: int) -> tuple[Path, int]:
+    """Node that a node is a half of."""
+    index, size = path[-1]
+    if (1 << level) < size:
+        return (*path[:-1], (index >> 1, size)), level + 1
+    if len(path) == 1:
+        raise ValueError(f"part {path} at level {level} is of another tree than the rest")
+    return path[:-1], 0
 
 
 class Bundle(Mapping[str, Any]):
