@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hsi_batch.errors import PipelineError
+
 __all__ = ["ChannelAxis"]
 
 
@@ -30,6 +32,13 @@ class ChannelAxis:
 
     size: int
     wavelength: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.wavelength is not None and self.wavelength.shape != (self.size,):
+            raise PipelineError(
+                f"{self.size} channels come with wavelengths of shape {self.wavelength.shape};"
+                " one per channel is needed."
+            )
 
     @classmethod
     def of(cls, wavelength: ArrayLike) -> ChannelAxis:

@@ -53,8 +53,8 @@ class CU3SDataNode(Node):
     AFFINE = ("cube", "cube")
     is_source = True
 
-    def __init__(self, name: str | None = None, **hparams: Any) -> None:
-        super().__init__(name, **hparams)
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name)
 
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
         """The axis of the archive."""
@@ -114,7 +114,8 @@ class AnomalyDataNode(CU3SDataNode):
     ) -> None:
         normal = [int(i) for i in normal_class_ids]
         anomaly = None if anomaly_class_ids is None else [int(i) for i in anomaly_class_ids]
-        super().__init__(name, normal_class_ids=normal, anomaly_class_ids=anomaly)
+        super().__init__(name)
+        self.hparams = {"normal_class_ids": normal, "anomaly_class_ids": anomaly}
         both = sorted(set(normal) & set(anomaly or ()))
         if both:
             raise PipelineError(

@@ -61,7 +61,7 @@ class QuantileBinaryDecider(Node):
     tensor([False, False, False,  True,  True])
     """
 
-    INPUT_SPECS = {"logits": PortSpec(torch.float32, (-1, -1, -1, -1), "scores or logits")}
+    INPUT_SPECS = {"logits": PortSpec(torch.float32, (-1, -1, -1, 1), "scores or logits")}
     OUTPUT_SPECS = _DECISIONS
 
     def __init__(self, quantile: float = 0.995, name: str | None = None) -> None:
@@ -76,7 +76,7 @@ class QuantileBinaryDecider(Node):
         return Scope.FRAME
 
     def forward(self, logits: Tensor) -> dict[str, Tensor]:
-        """Decide each image of ``logits`` (B, y, x, C)."""
+        """Decide each image of ``logits`` (B, y, x, 1)."""
         values = logits.detach().cpu().numpy()
         flagged = np.zeros(values.shape, dtype=bool)
         for image, out in zip(values, flagged, strict=True):

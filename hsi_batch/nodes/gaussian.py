@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -19,8 +20,10 @@ from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.statistics.moments import Moments
 
 __all__ = [
+    "WORST_CONDITION",
     "Background",
     "background",
+    "covariance_rank",
     "eigh",
     "least_squares",
     "qr_triangle",
@@ -28,17 +31,59 @@ __all__ = [
     "whitening",
 ]
 
+#: Real scenes reach 1e9; where float32 rounding is all that a direction holds, it is above 1e11.
+WORST_CONDITION = 1e10
+
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Run torch and BLAS on one thread, so that bits do not depend on the number of cores."""
+    """Run torch and BLAS on one thread, so that bits do not depend on the number of cores.
+
+    Threads of a process may be inside at the same time; the last to leave lifts the limit.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    _blas.enter()
     try:
-        with _thread_pools().limit(limits=1, user_api="blas"):
-            yield
+        yield
     finally:
+        _blas.leave()
         torch.set_num_threads(threads)
+
+
+class _BlasLimit:
+    # The number of BLAS threads is one for the process; torch counts its own per thread.
+    # Threadpoolctl lets a limit be lifted by the living thread that set it, or by any when that
+    # one is gone: so threads of their own set and lift it.
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limit: Any = None
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                _apart(self._set)
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                _apart(self._limit.restore_original_limits)
+
+    def _set(self) -> None:
+        self._limit = _thread_pools().limit(limits=1, user_api="blas")
+
+
+def _apart(call: Callable[[], None]) -> None:
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+
+
+_blas = _BlasLimit()
 
 
 @cache
@@ -58,6 +103,12 @@ def eigh(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.f
     largest = np.argmax(np.abs(ordered), axis=1)
     ordered *= np.sign(ordered[np.arange(len(ordered)), largest])[:, None]
     return values.numpy()[::-1].copy(), ordered
+
+
+def covariance_rank(eigenvalues: NDArray[np.float64]) -> int:
+    """How many eigenvalues (descending) are more than rounding: above ``C eps64`` the largest."""
+    least = max(eigenvalues[0], 0.0) * len(eigenvalues) * np.finfo(np.float64).eps
+    return int(np.count_nonzero(eigenvalues > least))
 
 
 def qr_triangle(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -159,7 +210,7 @@ def background(
             fatal=ridge == 0,
         )
     values, _ = eigh(covariance)
-    rank = int(np.count_nonzero(values > max(values[0], 0.0) * channels * np.finfo(float).eps))
+    rank = covariance_rank(values)
     covariance[np.diag_indices(channels)] += ridge
     factor = whitening(covariance)
     if factor is None or (ridge == 0 and rank < channels):
@@ -170,6 +221,14 @@ def background(
         )
     smallest = values[-1] + ridge
     condition = float((values[0] + ridge) / smallest) if smallest > 0 else float("inf")
+    if condition > WORST_CONDITION:
+        warnings.warn(
+            f"{name}: the covariance has condition {condition:.1e}: some directions vary so little"
+            " that the scores along them follow the rounding of the values (a node such as"
+            f" PerPixelUnitNorm takes one direction away). {advice}",
+            DataWarning,
+            stacklevel=3,
+        )
     return Background(moments.count, moments.mean, covariance, factor, rank, condition)
 
 

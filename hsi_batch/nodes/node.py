@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hsi_batch.errors import NotFittedError
+from hsi_batch.errors import NotFittedError, PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.ports import InputPort, OutputPort, Ports, PortSpec
 from hsi_batch.statistics.affine import Affine
 
-__all__ = ["ALWAYS", "Node", "Quadratic", "Request", "Scope", "Stage"]
+__all__ = ["ALWAYS", "Node", "Quadratic", "Request", "Scope", "Stage", "need_non_negative"]
 
 
 class Scope(StrEnum):
@@ -117,7 +117,7 @@ class Node(nn.Module):
         #: Channel axes of the inputs, set when the graph is resolved.
         self.axes: dict[str, ChannelAxis] = {}
         self.state: dict[str, NDArray[Any]] = {}
-        self._state_digest = ""
+        self._rounded: dict[str, str] = {}
         self._fitted = False
 
     # -- ports -------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ class Node(nn.Module):
     def restore_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take a float64 state that was saved together with the present buffers."""
         self.state = dict(state)
-        self._state_digest = self.buffer_digest()
+        self._rounded = self._digests()
 
     def _need_fit(self) -> None:
         if not self.fitted:
@@ -246,7 +246,7 @@ class Node(nn.Module):
         for name, value in buffers.items():
             setattr(self, name, torch.as_tensor(np.asarray(value)).to(torch.float32))
         self.state = {k: np.asarray(v) for k, v in state.items()}
-        self._state_digest = self.buffer_digest()
+        self._rounded = self._digests()
         self._fitted = True
 
     def buffer_digest(self) -> str:
@@ -254,16 +254,36 @@ class Node(nn.Module):
         digest = hashlib.sha256()
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
-            digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(_content(tensor))
         return digest.hexdigest()
+
+    def _digests(self) -> dict[str, str]:
+        return {
+            name: hashlib.sha256(_content(tensor)).hexdigest()
+            for name, tensor in self.state_dict().items()
+        }
+
+    def assigned(self) -> set[str]:
+        """Names of the buffers that were assigned since the state was set; all without a state."""
+        if not self.state:
+            return set(self.state_dict())
+        return {name for name, now in self._digests().items() if self._rounded.get(name) != now}
 
     def exact_state(self) -> Mapping[str, NDArray[Any]] | None:
         """The float64 state, or None if buffers were assigned since it was set."""
-        if self.state and self._state_digest == self.buffer_digest():
-            return self.state
-        return None
+        return self.state if self.state and not self.assigned() else None
 
     def extra_repr(self) -> str:
         """Constructor arguments."""
         return ", ".join(f"{k}={v!r}" for k, v in self.hparams.items())
+
+
+def need_non_negative(**values: float) -> None:
+    """Raise :class:`~hsi_batch.errors.PipelineError` for an argument that is negative or NaN."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise PipelineError(f"{name} {value} must not be negative.")
+
+
+def _content(tensor: Tensor) -> bytes:
+    return str(tuple(tensor.shape)).encode() + tensor.detach().cpu().contiguous().numpy().tobytes()

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hsi_batch.errors import DataWarning
-from hsi_batch.nodes.node import Node, Request, Scope
+from hsi_batch.errors import DataError, DataWarning
+from hsi_batch.nodes.node import Node, Request, Scope, need_non_negative
 from hsi_batch.nodes.ports import PortSpec
 from hsi_batch.statistics.affine import Affine
 from hsi_batch.statistics.extrema import Extrema
@@ -48,7 +48,8 @@ class MinMaxNormalizer(Node):
 
     With running statistics there is one minimum and one maximum over all frames, pixels and
     channels. Values outside the range leave [0, 1]; nothing is clipped. Without, each frame and
-    channel is scaled by its own range, and nothing is fitted.
+    channel is scaled by its own range over the pixels whose channels are all finite, and nothing is
+    fitted. A range of zero with ``eps`` zero is an error.
 
     Parameters
     ----------
@@ -76,6 +77,7 @@ class MinMaxNormalizer(Node):
         self, eps: float = 1e-6, use_running_stats: bool = True, name: str | None = None
     ) -> None:
         super().__init__(name, eps=eps, use_running_stats=use_running_stats)
+        need_non_negative(eps=eps)
         self.eps = float(eps)
         self.use_running_stats = bool(use_running_stats)
         self.register_buffer("running_min", torch.tensor(torch.nan))
@@ -94,6 +96,8 @@ class MinMaxNormalizer(Node):
         """Take the range over all channels."""
         low, high = float(statistic.minimum.min()), float(statistic.maximum.max())
         if low == high:
+            if self.eps == 0:
+                raise _no_range(self.name, f"all values are {low:g}")
             warnings.warn(
                 f"{self.name}: all values are {low:g}; they are divided by eps {self.eps:g}.",
                 DataWarning,
@@ -105,12 +109,11 @@ class MinMaxNormalizer(Node):
 
     def frame_fit(self, statistic: Extrema) -> Node:
         """Scaling by this frame's range per channel."""
-        return FrameScaling(
-            _range_scaling(
-                statistic.minimum.astype(np.float64), statistic.maximum.astype(np.float64), self.eps
-            ),
-            self.name,
-        )
+        low, high = (b.astype(np.float64) for b in (statistic.minimum, statistic.maximum))
+        constant = np.flatnonzero(low == high)
+        if self.eps == 0 and constant.size:
+            raise _no_range(self.name, f"channels {constant.tolist()} are constant in a frame")
+        return FrameScaling(_range_scaling(low, high, self.eps), self.name)
 
     def affine(self) -> Affine:
         """The same scaling for every channel."""
@@ -129,8 +132,11 @@ class MinMaxNormalizer(Node):
             self._need_fit()
             low, high = self.running_min, self.running_max
         else:
-            low = data.amin(dim=(1, 2), keepdim=True)
-            high = data.amax(dim=(1, 2), keepdim=True)
+            valid = torch.isfinite(data).all(dim=-1, keepdim=True)
+            low = torch.where(valid, data, torch.inf).amin(dim=(1, 2), keepdim=True)
+            high = torch.where(valid, data, -torch.inf).amax(dim=(1, 2), keepdim=True)
+            if self.eps == 0 and bool((low == high).any()):
+                raise _no_range(self.name, "a channel is constant in a frame")
         return {"normalized": (data - low) / torch.clamp(high - low, min=self.eps)}
 
 
@@ -162,6 +168,7 @@ class ZScoreNormalizerGlobal(Node):
         self, num_channels: int | None = None, eps: float = 1e-8, name: str | None = None
     ) -> None:
         super().__init__(name, num_channels=num_channels, eps=eps)
+        need_non_negative(eps=eps)
         self.num_channels = num_channels
         self.eps = float(eps)
         self.register_buffer("zscore_mean", torch.zeros(num_channels or 0))
@@ -226,6 +233,7 @@ class PerPixelUnitNorm(Node):
 
     def __init__(self, eps: float = 1e-8, name: str | None = None) -> None:
         super().__init__(name, eps=eps)
+        need_non_negative(eps=eps)
         self.eps = float(eps)
 
     def channel_axis(self, axes: Any) -> Any:
@@ -237,6 +245,13 @@ class PerPixelUnitNorm(Node):
         centred = data - data.mean(dim=-1, keepdim=True)
         length = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
         return {"normalized": centred / torch.clamp(length, min=self.eps)}
+
+
+def _no_range(name: str, found: str) -> DataError:
+    return DataError(
+        f"{name}: {found}, and eps is 0, so there is no range to divide by.",
+        hint="Set `eps` (for example 1e-6), or exclude the channels (BandpassByWavelength).",
+    )
 
 
 def _range_scaling(low: NDArray[Any], high: NDArray[Any], eps: float) -> Affine:

@@ -63,11 +63,17 @@ class _Port:
         """Node name and port name."""
         return PortRef(self.node.name, self.name)
 
-    def sizes(self) -> tuple[int, ...]:
-        """Shape with attribute names replaced by their values (-1 while they are not known)."""
+    def sizes(self, *, declared: bool = True) -> tuple[int, ...]:
+        """Shape with attribute names replaced by their values (-1 while they are not known).
+
+        Without ``declared``, the number of channels that the node was told counts as not known.
+        """
         resolved = []
         for size in self.spec.shape:
-            value = getattr(self.node, size, None) if isinstance(size, str) else size
+            if not declared and size == self.node.CHANNEL_ARGUMENT:
+                value = None
+            else:
+                value = getattr(self.node, size, None) if isinstance(size, str) else size
             resolved.append(-1 if value is None else int(value))
         return tuple(resolved)
 
@@ -137,11 +143,12 @@ def _name(dtype: Any) -> str:
     return str(getattr(dtype, "__name__", dtype))
 
 
-def mismatch(source: OutputPort, target: InputPort) -> str | None:
+def mismatch(source: OutputPort, target: InputPort, *, declared: bool = True) -> str | None:
     """Why two ports cannot be joined, in words, or None if they can.
 
     Dtypes must be equal or one of them ``torch.Tensor``; nothing is promoted. Shapes must have the
-    same number of axes, and each pair of sizes must be equal or one of them -1.
+    same number of axes, and each pair of sizes must be equal or one of them -1. Without
+    ``declared``, numbers of channels that nodes were told are left to :meth:`.Graph.resolve`.
     """
     have, need = source.spec.dtype, target.spec.dtype
     if _is_tensor(have) and _is_tensor(need):
@@ -156,7 +163,7 @@ def mismatch(source: OutputPort, target: InputPort) -> str | None:
         )
     if not fits:
         return f"{source.ref} gives {_name(have)}, {target.ref} takes {_name(need)}"
-    given, taken = source.sizes(), target.sizes()
+    given, taken = source.sizes(declared=declared), target.sizes(declared=declared)
     if len(given) != len(taken):
         return (
             f"{source.ref} has {len(given)} axes {given}, {target.ref} takes {len(taken)} {taken}"

@@ -94,7 +94,17 @@ class BandpassByWavelength(Node):
 
     def forward(self, data: Tensor, wavelengths: Any = None) -> dict[str, Tensor]:
         """Select channels of ``data`` (B, y, x, C)."""
-        if wavelengths is None:
-            wavelengths = self.axes["data"].wavelength
-        kept = self._kept(np.asarray(wavelengths))
+        axis = self.axes.get("data")
+        known = None if axis is None else axis.wavelength
+        given = known if wavelengths is None else np.asarray(wavelengths)
+        if given is None or given.shape != (data.shape[-1],):
+            raise PipelineError(
+                f"{self.name}: {data.shape[-1]} channels came with"
+                f" {'no' if given is None else given.size} wavelengths; one per channel is needed.",
+                hint="Give `wavelengths` in the batch.",
+            )
+        # The port carries whole nanometres; where they are those of the axis, the axis is exact.
+        if known is not None and np.array_equal(np.rint(known), given):
+            given = known
+        kept = self._kept(given)
         return {"filtered": data[..., torch.from_numpy(kept)]}

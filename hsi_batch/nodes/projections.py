@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hsi_batch.errors import NotFittedError, PipelineError
+from hsi_batch.errors import DataError, DataWarning, PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
-from hsi_batch.nodes.gaussian import eigh
-from hsi_batch.nodes.node import Node, Request
+from hsi_batch.nodes.gaussian import covariance_rank, eigh
+from hsi_batch.nodes.node import Node, Request, need_non_negative
 from hsi_batch.nodes.ports import PortSpec
 from hsi_batch.statistics.affine import Affine
 from hsi_batch.statistics.moments import Moments
@@ -25,7 +26,7 @@ class TrainablePCA(Node):
     Eigenvectors of the sample covariance in float64, by descending eigenvalue; the entry of
     largest magnitude of each is positive. With ``whiten`` each output is divided by
     ``sqrt(eigenvalue + eps)``. ``explained_variance_ratio`` is relative to the variance of all
-    channels, as in scikit-learn.
+    channels, as in scikit-learn; it is NaN where files do not tell that variance.
 
     Parameters
     ----------
@@ -61,7 +62,6 @@ class TrainablePCA(Node):
     _mean: Tensor
     _components: Tensor
     _explained_variance: Tensor
-    _explained_variance_ratio: Tensor
 
     def __init__(
         self,
@@ -80,6 +80,7 @@ class TrainablePCA(Node):
             init_method=init_method,
             eps=eps,
         )
+        need_non_negative(eps=eps)
         if n_components < 1:
             raise PipelineError(f"n_components {n_components} must be at least 1.")
         self.num_channels = num_channels
@@ -90,14 +91,16 @@ class TrainablePCA(Node):
         self.register_buffer("_mean", torch.zeros(size))
         self.register_buffer("_explained_variance", torch.zeros(n_components))
         self.register_buffer("_components", torch.zeros(n_components, size))
-        self.register_buffer(
-            "_explained_variance_ratio", torch.zeros(n_components), persistent=False
-        )
 
     @property
     def explained_variance(self) -> Tensor:
         """Eigenvalues of the components, ``(n_components,)`` float32."""
         return self._explained_variance
+
+    @property
+    def _explained_variance_ratio(self) -> Tensor:
+        total = float(self.state.get("total_variance", np.nan))
+        return self._explained_variance / total if total != 0 else self._explained_variance
 
     @property
     def mixes_channels(self) -> bool:
@@ -120,22 +123,34 @@ class TrainablePCA(Node):
     def fit(self, statistic: Moments) -> None:
         """Diagonalise the covariance."""
         values, vectors = eigh(statistic.covariance())
-        kept = values[: self.n_components]
-        components = vectors[: self.n_components]
-        total = float(values.sum())
+        rank = covariance_rank(values)
+        values = np.clip(values, 0.0, None)
+        kept, components = values[: self.n_components], vectors[: self.n_components]
+        if rank < self.n_components:
+            self._judge_rank(rank, statistic)
         self.set_state(
             {
                 "count": np.array(statistic.count),
                 "mean": statistic.mean,
                 "components": components,
                 "explained_variance": kept,
-                "total_variance": np.array(total),
+                "total_variance": np.array(values.sum()),
             },
             _mean=statistic.mean,
             _components=components,
             _explained_variance=kept,
-            _explained_variance_ratio=kept / total if total > 0 else np.zeros_like(kept),
         )
+
+    def _judge_rank(self, rank: int, statistic: Moments) -> None:
+        text = (
+            f"{self.name}: {self.n_components} components are asked for, but the"
+            f" {statistic.channels} channels vary in {rank} directions only (over"
+            f" {statistic.count} pixels); the other components are arbitrary"
+        )
+        advice = f"Set n_components to {max(rank, 1)} or less, or select more pixels."
+        if self.whiten and self.eps == 0:
+            raise DataError(f"{text}, and whitening divides by their spread.", hint=advice)
+        warnings.warn(f"{text}. {advice}", DataWarning, stacklevel=3)
 
     def affine(self) -> Affine:
         """The projection."""
@@ -153,8 +168,7 @@ class TrainablePCA(Node):
 
     def forward(self, data: Tensor) -> dict[str, Tensor]:
         """Project ``data`` (B, y, x, C)."""
-        if not self.fitted:
-            raise NotFittedError(f"TrainablePCA {self.name!r} is not fitted.")
+        self._need_fit()
         projected = (data - self._mean) @ self._components.T
         if self.whiten:
             projected = projected / torch.sqrt(self._explained_variance + self.eps)

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hsi_batch.errors import PipelineError
+from hsi_batch.errors import DataError, PipelineError
 from hsi_batch.nodes.gaussian import Background, background, single_thread, whitening
-from hsi_batch.nodes.node import Node, Quadratic, Request, Scope
+from hsi_batch.nodes.node import Node, Quadratic, Request, Scope, need_non_negative
 from hsi_batch.nodes.ports import PortSpec
 from hsi_batch.statistics.float_moments import FloatMoments
 from hsi_batch.statistics.moments import Moments
@@ -49,7 +49,10 @@ class RXGlobal(Node):
     Attributes
     ----------
     mu, cov, cov_inv : torch.Tensor of float32, shapes (C,), (C, C), (C, C)
-        What cuvis-ai stores; ``cov`` includes the ridge.
+        What cuvis-ai stores; ``cov`` includes the ridge. One that is assigned is used instead of
+        what was fitted; of ``cov`` and ``cov_inv`` the one that was.
+    sigma : torch.Tensor
+        Another name of ``cov``.
     """
 
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, "num_channels"), "cube")}
@@ -78,8 +81,7 @@ class RXGlobal(Node):
             loading=loading,
             inverse=inverse,
         )
-        if eps < 0 or loading < 0:
-            raise PipelineError(f"eps {eps} and loading {loading} must not be negative.")
+        need_non_negative(eps=eps, loading=loading)
         if inverse not in ("cholesky64", "pinv32"):
             raise PipelineError(f"inverse {inverse!r} is not one of 'cholesky64', 'pinv32'.")
         self.num_channels = num_channels
@@ -90,6 +92,15 @@ class RXGlobal(Node):
         self.register_buffer("mu", torch.zeros(size))
         self.register_buffer("cov", torch.zeros(size, size))
         self.register_buffer("cov_inv", torch.zeros(size, size))
+
+    @property
+    def sigma(self) -> Tensor:
+        """``cov``, under the name of the seed pages."""
+        return self.cov
+
+    @sigma.setter
+    def sigma(self, value: Tensor) -> None:
+        self.cov = value
 
     def request(self) -> Request:
         """Moments of the data."""
@@ -135,20 +146,28 @@ class RXGlobal(Node):
     def quadratic(self) -> Quadratic:
         """``|factor (x - mean)|^2``."""
         self._need_fit()
-        state = self.exact_state()
-        if state is not None:
-            mean, factor = state["mean"], state["factor"]
-        else:
-            mean = self.mu.detach().double().cpu().numpy()
-            factor = self._factor_of_buffers()
+        assigned = self.assigned()
+        mean = _double(self.mu) if "mu" in assigned else self.state["mean"]
+        fresh = assigned & {"cov", "cov_inv"}
+        factor = self._factor_of_buffers(fresh) if fresh else self.state["factor"]
         return Quadratic(factor, -factor @ mean)
 
-    def _factor_of_buffers(self) -> NDArray[np.float64]:
-        if self.inverse == "cholesky64":
-            factor = whitening(self.cov.detach().double().cpu().numpy())
+    def _factor_of_buffers(self, assigned: set[str]) -> NDArray[np.float64]:
+        # Without a state both count as assigned, as in files of cuvis-ai: each follows the other.
+        if "cov" in assigned and self.inverse == "cholesky64":
+            factor = whitening(_double(self.cov))
             if factor is not None:
                 return factor
-        return _square_root(self.cov_inv.detach().double().cpu().numpy())
+        if "cov_inv" in assigned and bool(self.cov_inv.any()):
+            return _square_root(_double(self.cov_inv))
+        if self.inverse == "pinv32":
+            with single_thread():
+                return _square_root(_double(torch.linalg.pinv(self.cov.detach())))
+        raise DataError(
+            f"{self.name}: the covariance that was assigned is not positive definite, and no"
+            " inverse was assigned.",
+            hint="Assign cov_inv too, or fit the node.",
+        )
 
     def forward(self, data: Tensor) -> dict[str, Tensor]:
         """Score ``data`` (B, y, x, C) in float64, rounded to float32 (B, y, x, 1)."""
@@ -182,6 +201,7 @@ class RXPerBatch(Node):
 
     def __init__(self, eps: float = 1e-6, loading: float = 0.0, name: str | None = None) -> None:
         super().__init__(name, eps=eps, loading=loading)
+        need_non_negative(eps=eps, loading=loading)
         self.eps = float(eps)
         self.loading = float(loading)
 
@@ -202,13 +222,18 @@ class RXPerBatch(Node):
         return node
 
     def forward(self, data: Tensor) -> dict[str, Tensor]:
-        """Score each image of ``data`` (B, y, x, C) against itself."""
+        """Score each image of ``data`` (B, y, x, C) against its own pixels that are finite."""
         images = []
         for image in data:
             pixels = image.reshape(-1, image.shape[-1]).cpu().numpy()
+            pixels = pixels[np.isfinite(pixels).all(axis=1)]
             moments = FloatMoments.zero(pixels.shape[1]).update(pixels)
             images.append(self.frame_fit(moments)(data=image[None])["scores"])
         return {"scores": torch.cat(images)}
+
+
+def _double(tensor: Tensor) -> NDArray[np.float64]:
+    return np.asarray(tensor.detach().double().cpu().numpy())
 
 
 def _square_root(inverse: NDArray[Any]) -> NDArray[np.float64]:

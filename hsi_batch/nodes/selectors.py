@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from hsi_batch.errors import PipelineError
-from hsi_batch.nodes.node import Node, Request
+from hsi_batch.nodes.axis import ChannelAxis
+from hsi_batch.nodes.node import Node, Request, need_non_negative
 from hsi_batch.nodes.ports import PortSpec
 from hsi_batch.statistics.affine import Affine
 from hsi_batch.statistics.moments import Moments
@@ -21,8 +23,8 @@ class SoftChannelSelector(Node):
     """Weight every channel: ``y_c = w_c x_c`` with ``w = n_select softmax(logits / temperature)``.
 
     It is a gate: the number of channels stays. With ``hard``, outside of training, the weights are
-    1 for the ``n_select`` largest logits and 0 elsewhere; nodes behind it are then fitted on what
-    they will score.
+    1 for the ``n_select`` largest logits (the first ones of equal logits) and 0 elsewhere; nodes
+    behind it are then fitted on what they will score.
 
     Parameters
     ----------
@@ -76,8 +78,13 @@ class SoftChannelSelector(Node):
         )
         if init_method not in ("uniform", "variance"):
             raise PipelineError(f"init_method {init_method!r} is not 'uniform' or 'variance'.")
-        if input_channels is not None and not 1 <= n_select <= input_channels:
-            raise PipelineError(f"n_select {n_select} must be 1..{input_channels}.")
+        need_non_negative(eps=eps)
+        if n_select < 1:
+            raise PipelineError(f"n_select {n_select} must be at least 1.")
+        if not temperature_init > 0:
+            raise PipelineError(f"temperature_init {temperature_init} must be above 0.")
+        if input_channels is not None:
+            self._check_count(n_select, input_channels)
         self.n_select = int(n_select)
         self.input_channels = input_channels
         self.init_method = init_method
@@ -90,13 +97,21 @@ class SoftChannelSelector(Node):
         """Moments of the data (its variances, or how many channels there are)."""
         return Request("data", "moments")
 
+    def _check_count(self, n_select: int, channels: int) -> None:
+        if n_select > channels:
+            raise PipelineError(
+                f"{self.name}: n_select {n_select} is more than the {channels} channels of its"
+                " input."
+            )
+
+    def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
+        """The axis of the input."""
+        self._check_count(self.n_select, axes["data"].size)
+        return {"selected": axes["data"]}
+
     def fit(self, statistic: Moments) -> None:
         """Set the logits."""
-        if self.n_select > statistic.channels:
-            raise PipelineError(
-                f"{self.name}: n_select {self.n_select} is more than the {statistic.channels}"
-                " channels of its input."
-            )
+        self._check_count(self.n_select, statistic.channels)
         if self.init_method == "uniform":
             logits = np.zeros(statistic.channels)
         else:
@@ -111,10 +126,14 @@ class SoftChannelSelector(Node):
     def get_selection_weights(self) -> Tensor:
         """Weight per channel, ``(C,)`` float32, as the next forward will use them."""
         if self.hard and not self.training:
-            chosen = torch.zeros_like(self.channel_logits)
-            chosen[torch.topk(self.channel_logits, self.n_select).indices] = 1.0
-            return chosen
+            return self._chosen()
         return self.n_select * torch.softmax(self.channel_logits / self.temperature, dim=0)
+
+    def _chosen(self) -> Tensor:
+        chosen = torch.zeros_like(self.channel_logits)
+        order = torch.sort(self.channel_logits, descending=True, stable=True).indices
+        chosen[order[: self.n_select]] = 1.0
+        return chosen
 
     @property
     def weights_now(self) -> Tensor:
@@ -131,8 +150,7 @@ class SoftChannelSelector(Node):
             else state["logits"]
         )
         if self.hard:
-            weights = np.zeros(logits.size)
-            weights[np.argsort(-logits, kind="stable")[: self.n_select]] = 1.0
+            weights = self._chosen().double().cpu().numpy()
         else:
             exponent = logits / self.temperature
             raised = np.exp(exponent - exponent.max())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from contextlib import suppress
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -13,10 +14,18 @@ from hsi_batch.documents import Document, validate
 from hsi_batch.errors import ConfigError, PipelineError, Problem, did_you_mean
 from hsi_batch.nodes import Node, node_class
 from hsi_batch.nodes.registry import is_foreign
-from hsi_batch.pipeline.config import PipelineConfig, is_short_form, written_out
+from hsi_batch.pipeline.config import (
+    ConnectionConfig,
+    NodeConfig,
+    PipelineConfig,
+    is_short_form,
+    written_out,
+)
 from hsi_batch.pipeline.graph import Graph
 
 __all__ = ["build"]
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def build(document: Document, graph: Graph) -> PipelineConfig:
@@ -33,37 +42,88 @@ def build(document: Document, graph: Graph) -> PipelineConfig:
     """
     short = is_short_form(document.data)
     document = written_out(document)
-    config = validate(PipelineConfig, document)
-    graph.lenient = short or any(is_foreign(node.class_name) for node in config.nodes)
+    problems: list[Problem] = []
+    try:
+        config = validate(PipelineConfig, document)
+    except ConfigError as error:
+        if not error.problems:
+            raise
+        problems.extend(error.problems)
+        config = PipelineConfig.model_construct(nodes=[])
+    nodes = _entries(NodeConfig, document, "nodes")
+    graph.lenient = short or any(is_foreign(node.class_name) for node in nodes.values())
     if config.metadata is not None:
         graph.name = config.metadata.name
-    problems: list[Problem] = []
-    for index in range(len(config.nodes)):
+    for index, node in nodes.items():
         try:
-            graph.add_node(_node(document, index, config, graph))
+            graph.add_node(_node(document, index, node, graph))
         except ConfigError as error:
             problems.extend(error.problems or [document.problem(str(error), ("nodes", index))])
-    missing = {node.name for node in config.nodes} - set(graph.nodes)
-    for index, connection in enumerate(config.connections):
-        at = ("connections", index)
+    missing = {str(raw.get("name")) for raw in _raw(document, "nodes")} - set(graph.nodes)
+    broken = _connect(document, graph, missing, problems, lenient=short)
+    places = {node.name: index for index, node in nodes.items()}
+    for name, problem in graph.unfed():
+        # An input whose connection is wrong is reported there.
+        if name not in broken:
+            problems.append(document.problem(problem.message, ("nodes", places[name])))
+    if not missing:
         try:
-            ends = (
-                _end(graph, connection.source, "outputs", missing, lenient=short),
-                _end(graph, connection.target, "inputs", missing, lenient=short),
-            )
-            if None not in ends:
-                graph.connect(ends)
+            graph.source  # noqa: B018
         except PipelineError as error:
-            problems.append(document.problem(str(error), at))
-    if not problems:
-        problems = [document.problem(p.message, ("nodes",)) for p in graph.problems()]
+            problems.append(document.problem(str(error), ("nodes",)))
     if problems:
-        raise PipelineError.collect(problems, path=document.path)
+        raise PipelineError.collect(
+            sorted(problems, key=lambda problem: problem.line or 0), path=document.path
+        )
     return config
 
 
-def _node(document: Document, index: int, config: PipelineConfig, graph: Graph) -> Node:
-    entry = config.nodes[index]
+def _raw(document: Document, key: str) -> list[dict[str, Any]]:
+    """The entries under a key; what is no mapping counts as an empty one."""
+    found = document.data.get(key) if document.data else None
+    entries = found if isinstance(found, list) else []
+    return [entry if isinstance(entry, dict) else {} for entry in entries]
+
+
+def _entries(model: type[M], document: Document, key: str) -> dict[int, M]:
+    """The entries under a key that can be understood, by index, without unknown keys."""
+    found = {}
+    for index, raw in enumerate(_raw(document, key)):
+        with suppress(ValidationError):
+            found[index] = model.model_validate(
+                {name: value for name, value in raw.items() if name in model.model_fields}
+            )
+    return found
+
+
+def _connect(
+    document: Document, graph: Graph, missing: set[str], problems: list[Problem], *, lenient: bool
+) -> set[str]:
+    """Join what can be joined; the names of nodes that a connection should have reached."""
+    broken: set[str] = set()
+    connections = _entries(ConnectionConfig, document, "connections")
+    for index, raw in enumerate(_raw(document, "connections")):
+        broken_here = str(raw.get("target")).split(".", 1)[0]
+        connection = connections.get(index)
+        if connection is None:
+            broken.add(broken_here)
+            continue
+        try:
+            ends = (
+                _end(graph, connection.source, "outputs", missing, lenient=lenient),
+                _end(graph, connection.target, "inputs", missing, lenient=lenient),
+            )
+            if None in ends:
+                broken.add(broken_here)
+            else:
+                graph.connect(ends)
+        except PipelineError as error:
+            broken.add(broken_here)
+            problems.append(document.problem(str(error), ("connections", index)))
+    return broken
+
+
+def _node(document: Document, index: int, entry: NodeConfig, graph: Graph) -> Node:
     at = ("nodes", index)
     if "." in entry.name:
         raise PipelineError.collect(
@@ -81,7 +141,9 @@ def _node(document: Document, index: int, config: PipelineConfig, graph: Graph) 
     try:
         return cls(name=entry.name, **hparams)
     except PipelineError as error:
-        raise PipelineError.collect([document.problem(str(error), (*at, "hparams"))]) from None
+        # The messages begin with the name of the argument.
+        where = (*at, "hparams", str(error).split(" ", 1)[0])
+        raise PipelineError.collect([document.problem(str(error), where)]) from None
 
 
 def _parameters(cls: type[Node]) -> type[BaseModel]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ __all__ = ["Packed", "evaluator", "pack", "unpack"]
 _KEPT = 4
 _loaded: OrderedDict[str, Pipeline] = OrderedDict()
 _programs: dict[tuple[str, tuple[PortRef, ...]], Program] = {}
+#: The threaded scheduler of Dask runs several tasks in one process.
+_lock = threading.RLock()
 
 
 class Packed(NamedTuple):
@@ -45,16 +48,17 @@ def pack(pipeline: Pipeline) -> Packed:
 
 def unpack(packed: Packed) -> Pipeline:
     """The pipeline, built once per process and digest."""
-    if packed.digest in _loaded:
-        _loaded.move_to_end(packed.digest)
-        return _loaded[packed.digest]
-    pipeline = Pipeline.from_bytes(packed.text, packed.weights)
-    _loaded[packed.digest] = pipeline
-    while len(_loaded) > _KEPT:
-        dropped, _ = _loaded.popitem(last=False)
-        for key in [key for key in _programs if key[0] == dropped]:
-            del _programs[key]
-    return pipeline
+    with _lock:
+        if packed.digest in _loaded:
+            _loaded.move_to_end(packed.digest)
+            return _loaded[packed.digest]
+        pipeline = Pipeline.from_bytes(packed.text, packed.weights)
+        _loaded[packed.digest] = pipeline
+        while len(_loaded) > _KEPT:
+            dropped, _ = _loaded.popitem(last=False)
+            for key in [key for key in _programs if key[0] == dropped]:
+                del _programs[key]
+        return pipeline
 
 
 def evaluator(packed: Packed, wanted: tuple[PortRef, ...], source: FrameSource) -> Evaluator:
@@ -63,6 +67,8 @@ def evaluator(packed: Packed, wanted: tuple[PortRef, ...], source: FrameSource) 
     if frame_nodes(pipeline, wanted):
         return frame_evaluator(pipeline, wanted, source, pipeline.precision)
     key = (packed.digest, wanted)
-    if key not in _programs:
-        _programs[key] = compile_program(pipeline, wanted, precision=pipeline.precision)
-    return Evaluator(_programs[key], source.lines, *source.shape[:2])
+    with _lock:
+        if key not in _programs:
+            _programs[key] = compile_program(pipeline, wanted, precision=pipeline.precision)
+        program = _programs[key]
+    return Evaluator(program, source.lines, *source.shape[:2])

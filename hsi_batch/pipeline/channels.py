@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from hsi_batch.errors import PlanError
 from hsi_batch.nodes import ChannelAxis
-from hsi_batch.pipeline.graph import Graph
+from hsi_batch.pipeline.axes import buffer_problems
+
+if TYPE_CHECKING:
+    from hsi_batch.pipeline.graph import Graph
 
 __all__ = ["TOLERANCE_NM", "check_channels", "differ"]
 
@@ -14,33 +19,46 @@ __all__ = ["TOLERANCE_NM", "check_channels", "differ"]
 TOLERANCE_NM = 0.01
 
 
-def differ(a: ChannelAxis, b: ChannelAxis) -> str | None:
+def differ(a: ChannelAxis, b: ChannelAxis, tolerance: float = TOLERANCE_NM) -> str | None:
     """How two channel axes differ, in words; None if they agree."""
     if a.size != b.size:
         return f"{a.size} channels against {b.size}"
     if a.wavelength is None or b.wavelength is None:
         return None
     apart = float(np.max(np.abs(a.wavelength - b.wavelength)))
-    if apart > TOLERANCE_NM:
+    if apart > tolerance:
         return f"wavelengths differ by up to {apart:.3g} nm"
     return None
 
 
-def check_channels(graph: Graph, axis: ChannelAxis, what: str) -> None:
-    """Resolve a graph for an axis, or refuse data of other channels than those of the fit.
+def check_channels(
+    graph: Graph, axis: ChannelAxis, what: str, tolerance: float = TOLERANCE_NM
+) -> None:
+    """Resolve a graph for an axis; refuse data of other channels than those of its fit.
+
+    A graph without a fitted node has no such channels and is resolved anew.
 
     Raises
     ------
     hsi_batch.errors.PlanError
         The pipeline was fitted on another axis.
     """
-    if graph.axis is None:
-        graph.resolve(axis)
+    held = graph.axis
+    why = None if held is None else differ(held, axis, tolerance)
+    if held is not None and why is None:
+        # The axis of the fit is kept: that of the data may lack or round its wavelengths.
+        better = held if held.wavelength is not None or axis.wavelength is None else axis
+        if not graph.settled or better is not held:
+            graph.resolve(better)
         return
-    why = differ(graph.axis, axis)
-    if why is not None:
+    if held is not None and any(n.requires_initial_fit and n.fitted for n in graph.nodes.values()):
         raise PlanError(
             f"{what} does not have the channels that the pipeline {graph.name!r} was fitted on"
             f" (fit against data: {why}).",
             hint="Fit the pipeline on recordings of this sensor, or select others.",
         )
+    graph.resolve(axis)
+    problems = buffer_problems(graph)
+    if problems:
+        graph.axis = held
+        raise PlanError.collect(problems)

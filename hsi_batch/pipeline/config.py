@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -74,11 +75,18 @@ def written_out(document: Document) -> Document:
     """
     if not is_short_form(document.data):
         return document
-    data: dict[str, Any] = dict(document.data)
+    data: dict[str, Any] = {k: v for k, v in document.data.items() if k != "trainer"}
+    if "trainer" in document.data:
+        warnings.warn(
+            f"{document.path or 'pipeline'}:{document.line(('trainer',))}: `trainer` is ignored;"
+            " it belongs to the run, not to the pipeline.",
+            UserWarning,
+            stacklevel=4,
+        )
     lines: dict[Location, int] = {
         at: line
         for at, line in document.lines.items()
-        if at[:1] not in (("nodes",), ("connections",))
+        if len(at) < 2 or at[0] not in ("nodes", "connections")
     }
     data["nodes"] = []
     for index, (name, body) in enumerate(document.data["nodes"].items()):
@@ -94,6 +102,8 @@ def written_out(document: Document) -> Document:
                 rest = (renamed.get(str(at[2]), at[2]), *at[3:]) if len(at) > 2 else ()
                 lines[*new, *rest] = line
     connections = document.data.get("connections") or []
+    if not isinstance(connections, list):
+        return Document(data, lines, document.path)
     data["connections"] = []
     for index, pair in enumerate(connections):
         whole = isinstance(pair, list) and len(pair) == 2

@@ -15,7 +15,7 @@ from hsi_batch.statistics.leaves import leaf_lines
 
 __all__ = ["Evaluator", "Lines"]
 
-#: ``(start, stop) -> (stop - start, x, C)`` stored pixels of a frame.
+#: ``(start, stop) -> (stop - start, x, C)`` stored pixels of a frame; good until the next call.
 Lines = Callable[[int, int], NDArray[Any]]
 
 
@@ -83,7 +83,9 @@ class Evaluator:
             return held[ref]
         first, last = self.leaf_range(leaf)
         if ref == CUBE:
-            held[ref] = self._lines(first, last)
+            lines = self._lines(first, last)
+            # A source may write over what it gave; neighbours look at it again later.
+            held[ref] = lines.copy() if self.program.halo else lines
         elif ref in self._given:
             held[ref] = self._given[ref][first:last]
         else:

@@ -83,7 +83,6 @@ def plan_fit(pipeline: Pipeline, stored: Iterable[str] = ()) -> FitPlan:
     Parameters
     ----------
     pipeline : Pipeline
-        Verified.
     stored : iterable of str
         Kinds of statistics of the cube that the archive holds for the pixels in question.
 
@@ -91,7 +90,10 @@ def plan_fit(pipeline: Pipeline, stored: Iterable[str] = ()) -> FitPlan:
     ------
     hsi_batch.errors.PlanError
         The graph holds a node of sequence scope, which needs its frames in order.
+    hsi_batch.errors.PipelineError
+        The graph has no data node, or an input that nothing feeds.
     """
+    pipeline.verify()
     for name, scope in pipeline.scopes():
         if scope is Scope.SEQUENCE:
             raise PlanError(
@@ -167,10 +169,9 @@ class Fitting:
         assert request is not None
         statistic = self._found[planned.need]
         port = need_of(self.pipeline, planned.name, request)
-        if planned.via:
-            way = fold(self.pipeline, port)
-            if way.root == planned.need.root and way.map is not None:
-                statistic = getattr(way.map, request.kind)(statistic)
+        way = fold(self.pipeline, port, stop=planned.need.root)
+        if way.map is not None:
+            statistic = getattr(way.map, request.kind)(statistic)
         node.fit(statistic)
         if node.QUADRATIC is not None:
             self._choose_precision(planned.name)

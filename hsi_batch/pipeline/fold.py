@@ -47,18 +47,26 @@ def _steps(graph: Graph, node: Node, port: PortRef) -> PortRef | None:
     return graph.writer(PortRef(port.node, node.AFFINE[0]))
 
 
-def fold(graph: Graph, port: PortRef, substitutes: Mapping[str, Node] | None = None) -> Folded:
-    """Express a port as an affine map of the last port that is not affine; nodes must be fitted."""
+def fold(
+    graph: Graph,
+    port: PortRef,
+    substitutes: Mapping[str, Node] | None = None,
+    stop: PortRef = CUBE,
+) -> Folded:
+    """Express a port as an affine map of the last port that is not affine; nodes must be fitted.
+
+    It goes back no further than ``stop``.
+    """
     stand_ins = substitutes or {}
-    if port == CUBE:
-        return Folded(CUBE, None)
+    if port in (CUBE, stop):
+        return Folded(port, None)
     node = node_at(graph, port.node, stand_ins)
     before = _steps(graph, node, port)
     if before is None:
         return Folded(port, None)
     if node.is_source:
         return Folded(CUBE, None, (port.node,))
-    inner = fold(graph, before, stand_ins)
+    inner = fold(graph, before, stand_ins, stop)
     outer = node.affine()
     composed = outer if inner.map is None else outer.after(inner.map)
     return Folded(inner.root, composed, (*inner.via, port.node))

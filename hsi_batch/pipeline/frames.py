@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hsi_batch.nodes import Node, PortRef
@@ -16,7 +15,13 @@ from hsi_batch.pipeline.fold import CUBE, fold, need_of, root_of
 from hsi_batch.pipeline.gather import Need, finished, gather_block, gather_cube
 from hsi_batch.pipeline.graph import Graph
 from hsi_batch.pipeline.precision import Precision
-from hsi_batch.pipeline.program import Program, compile_program, frame_nodes
+from hsi_batch.pipeline.program import (
+    NodeStep,
+    Program,
+    compile_program,
+    frame_nodes,
+    inputs_of,
+)
 from hsi_batch.statistics import Bundle
 from hsi_batch.statistics.leaves import leaf_count
 
@@ -163,10 +168,10 @@ def _assembled(
     substitutes: Mapping[str, Node],
     given: Mapping[PortRef, NDArray[Any]],
     precision: Mapping[str, Precision] | None,
-) -> Iterator[tuple[PortRef, NDArray[Any]]]:
+) -> dict[PortRef, NDArray[Any]]:
     node = graph.nodes[name]
-    fed = graph.sources_of(name)
-    refs = tuple(dict.fromkeys(ref for found in fed.values() for ref in found))
+    ports, constants = inputs_of(graph, name)
+    refs = tuple(dict.fromkeys(ref for found in ports.values() for ref in found))
     program = compile_program(
         graph, refs, precision=precision, substitutes=substitutes, given=tuple(given)
     )
@@ -180,15 +185,12 @@ def _assembled(
             whole[ref][start:stop] = value
             if valid is not None and value.dtype.kind == "f":
                 whole[ref][start:stop][~valid] = np.nan
-    tensors = {
-        port: torch.from_numpy(whole[found[0]])[None] for port, found in fed.items() if found
-    }
     node.eval()
-    with torch.no_grad():
-        result = node(**tensors)
-    for port, value in result.items():
-        if port in node.OUTPUT_SPECS and len(node.OUTPUT_SPECS[port].shape) == 4:
-            yield PortRef(name, port), value[0].numpy()
+    outputs = tuple(
+        PortRef(name, port) for port, spec in node.OUTPUT_SPECS.items() if len(spec.shape) == 4
+    )
+    step = NodeStep(inputs=refs, outputs=outputs, node=node, ports=ports, constants=constants)
+    return step.run(whole)
 
 
 def needs_frames(graph: Graph, wanted: tuple[PortRef, ...]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Iterator, Mapping
 from graphlib import TopologicalSorter
 from typing import Any, NamedTuple
@@ -15,8 +14,13 @@ from hsi_batch.errors import PipelineError, Problem, did_you_mean
 from hsi_batch.nodes import ChannelAxis, InputPort, Node, OutputPort, PortRef, Scope, Stage
 from hsi_batch.nodes.metrics import Context
 from hsi_batch.nodes.ports import mismatch
+from hsi_batch.pipeline.axes import resolve_axes
+from hsi_batch.pipeline.channels import check_channels
 
 __all__ = ["Edge", "Graph"]
+
+#: Batches state wavelengths in whole nanometres.
+_WHOLE_NM = 0.5
 
 
 class Edge(NamedTuple):
@@ -47,6 +51,8 @@ class Graph:
         self.name = name
         self.lenient = lenient
         self.axis: ChannelAxis | None = None
+        #: Whether every node knows its channels; joining nodes makes it False.
+        self.settled = False
         self._nodes: dict[str, Node] = {}
         self._edges: list[Edge] = []
 
@@ -66,6 +72,10 @@ class Graph:
         """Add a node that is not connected yet; a name that is taken gets a counter."""
         if self._nodes.get(node.name) is node:
             return node
+        if "." in node.name:
+            raise PipelineError(
+                f"the name {node.name!r} holds a dot, which stands between nodes and ports."
+            )
         base, count = node.name, 0
         while node.name in self._nodes:
             count += 1
@@ -82,6 +92,8 @@ class Graph:
     def connect(self, *pairs: Any) -> None:
         """Join outputs to inputs: ``connect(out, in)`` or ``connect((out, in), (out, in), ...)``.
 
+        All pairs are joined, or none.
+
         Raises
         ------
         hsi_batch.errors.PipelineError
@@ -95,7 +107,13 @@ class Graph:
                     f"connect takes pairs (output, input); found {pair!r}.",
                     hint="Write pipeline.connect((a.outputs.x, b.inputs.y), ...).",
                 )
-            self._join(*pair)
+        nodes, edges = dict(self._nodes), list(self._edges)
+        try:
+            for pair in pairs:
+                self._join(*pair)
+        except PipelineError:
+            self._nodes, self._edges = nodes, edges
+            raise
 
     def _join(self, source: Any, target: Any) -> None:
         if not isinstance(source, OutputPort) or not isinstance(target, InputPort):
@@ -103,7 +121,7 @@ class Graph:
                 f"a connection runs from an output to an input; found {source!r} -> {target!r}.",
                 hint="Write node.outputs.x and node.inputs.y where the names are ambiguous.",
             )
-        why = mismatch(source, target)
+        why = mismatch(source, target, declared=not self.lenient)
         if why:
             raise PipelineError(f"these ports do not fit: {why}.")
         self.add_node(source.node)
@@ -125,16 +143,22 @@ class Graph:
                 hint="Data flow one way; remove one connection of the cycle.",
             )
         self._edges.append(edge)
+        self.settled = False
 
     def _way(self, start: str, end: str) -> list[str]:
-        if start == end:
-            return [start]
-        for edge in self._edges:
-            if edge.source.node == start:
-                rest = self._way(edge.target.node, end)
-                if rest:
-                    return [start, *rest]
-        return []
+        """Names on a way from one node to another, both included; empty if there is none."""
+        before = {start: ""}
+        queue = [start]
+        while queue and end not in before:
+            name = queue.pop()
+            for edge in self._edges:
+                if edge.source.node == name and edge.target.node not in before:
+                    before[edge.target.node] = name
+                    queue.append(edge.target.node)
+        way = [end] if end in before else []
+        while way and before[way[0]]:
+            way.insert(0, before[way[0]])
+        return way
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -221,19 +245,17 @@ class Graph:
             self.source  # noqa: B018
         except PipelineError as error:
             found.append(Problem(str(error)))
-        for name, node in self._nodes.items():
-            if node.is_source:
-                continue
-            fed = self.sources_of(name)
-            found.extend(
-                Problem(
-                    f"nothing is connected to the input {name}.{port}"
-                    f" ({type(node).__name__} needs it)."
-                )
-                for port, spec in node.INPUT_SPECS.items()
-                if not spec.optional and port not in fed
-            )
+        found.extend(problem for _, problem in self.unfed())
         return found
+
+    def unfed(self) -> Iterator[tuple[str, Problem]]:
+        """The nodes with inputs that need a connection and have none, and what is wrong."""
+        for name, node in self._nodes.items():
+            fed = self.sources_of(name)
+            for port, spec in node.INPUT_SPECS.items():
+                if not (node.is_source or spec.optional or port in fed):
+                    text = f"nothing is connected to the input {name}.{port}"
+                    yield name, Problem(f"{text} ({type(node).__name__} needs it).")
 
     def verify(self) -> None:
         """Raise one :class:`~hsi_batch.errors.ConfigError` with all :meth:`problems`."""
@@ -249,54 +271,13 @@ class Graph:
         Raises
         ------
         hsi_batch.errors.ConfigError
-            With one problem per node whose declared number of channels, or whose need of
-            wavelengths, does not agree with what reaches it.
+            What :meth:`verify` finds; else one problem per node whose declared number of channels,
+            or whose need of wavelengths, does not agree with what reaches it.
         """
-        found: list[Problem] = []
-        axes: dict[PortRef, ChannelAxis] = {}
-        for name in self.order():
-            node = self._nodes[name]
-            if node.is_source:
-                node.axes = {"cube": axis}
-            else:
-                fed = {e.target.port: e.source for e in self._edges if e.target.node == name}
-                node.axes = {port: axes[ref] for port, ref in fed.items() if ref in axes}
-            try:
-                self._settle_channels(node)
-                outputs = node.channel_axis(node.axes)
-            except PipelineError as error:
-                found.append(Problem(str(error)))
-                continue
-            except KeyError as error:
-                found.append(Problem(f"the channels of {name}.{error.args[0]} are not known."))
-                continue
-            for port, spec in node.OUTPUT_SPECS.items():
-                if port in outputs:
-                    axes[PortRef(name, port)] = outputs[port]
-                elif len(spec.shape) == 4 and isinstance(spec.shape[3], int) and spec.shape[3] > 0:
-                    axes[PortRef(name, port)] = ChannelAxis(spec.shape[3])
-        if found:
-            raise PipelineError.collect(found)
+        self.verify()
+        resolve_axes(self, axis)
         self.axis = axis
-
-    def _settle_channels(self, node: Node) -> None:
-        argument = node.CHANNEL_ARGUMENT
-        if argument is None:
-            return
-        actual = next(iter(node.axes.values())).size
-        declared = node.hparams.get(argument)
-        if declared is not None and declared != actual:
-            text = (
-                f"{node.name} declares {argument} {declared}, but {actual} channels reach it"
-                f" ({', '.join(str(r[0]) for r in self.sources_of(node.name).values())})"
-            )
-            if not self.lenient:
-                raise PipelineError(
-                    f"{text}.", hint=f"Set {argument} to {actual}, or leave it out."
-                )
-            warnings.warn(f"{text}; {actual} is used.", UserWarning, stacklevel=4)
-            node.hparams[argument] = actual
-        setattr(node, argument, actual)
+        self.settled = True
 
     # -- running in memory -------------------------------------------------------------------
 
@@ -363,12 +344,10 @@ class Graph:
             raise PipelineError(f"the batch has no 'cube'; it has {', '.join(batch) or 'nothing'}.")
         size = int(batch["cube"].shape[-1])
         wavelength = batch.get("wavelengths")
-        if self.axis is not None and self.axis.size == size and wavelength is None:
-            return
         if wavelength is not None:
             wavelength = np.asarray(wavelength, dtype=np.float64)
             wavelength = wavelength[0] if wavelength.ndim == 2 else wavelength
-        self.resolve(ChannelAxis(size, wavelength))
+        check_channels(self, ChannelAxis(size, wavelength), "the batch", _WHOLE_NM)
 
     def scopes(self) -> Iterator[tuple[str, Scope]]:
         """Name and scope of every node, in order."""

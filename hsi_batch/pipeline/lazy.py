@@ -90,16 +90,21 @@ def apply(
         )
     check_channels(pipeline, axis_of(cube), "the cube")
     specs = [map_spec(pipeline, name) for name in names]
-    whole = cube if "frame" in cube.dims else cube.expand_dims("frame")
-    maps = _mapped(pipeline, whole, valid, specs)
+    if valid is not None and (valid.dims != cube.dims[:-1] or valid.shape != cube.shape[:-1]):
+        raise PlanError(
+            f"`valid` has dimensions {dict(valid.sizes)}; expected those of the cube without"
+            f" channel, {dict(zip(cube.dims[:-1], cube.shape, strict=False))}.",
+            hint="Rename and transpose it.",
+        )
+    maps = _mapped(pipeline, cube, valid, specs)
     arrays = {}
     for spec, data in zip(specs, maps, strict=True):
         kept = dims[:3] if spec.channels == 1 else (*dims[:3], f"{spec.name}_channel")
         array = xr.DataArray(data, dims=kept, name=spec.name)
-        array = array.assign_coords(
-            {k: v for k, v in whole.coords.items() if set(v.dims) <= set(dims[:3])}
+        array = array if "frame" in cube.dims else array.isel(frame=0)
+        arrays[spec.name] = array.assign_coords(
+            {k: v for k, v in cube.coords.items() if set(v.dims) <= set(dims[:3])}
         )
-        arrays[spec.name] = array if "frame" in cube.dims else array.isel(frame=0)
     return next(iter(arrays.values())) if isinstance(outputs, str) else xr.Dataset(arrays)
 
 
@@ -109,7 +114,7 @@ def _mapped(
     import dask.array as da
     from dask.delayed import delayed
 
-    frames, height, width, channels = cube.shape
+    height, width, channels = cube.shape[-3:]
     refs = tuple(spec.ref for spec in specs)
     by_frame = bool(frame_nodes(pipeline, refs))
     frame_bytes = height * width * channels * cube.dtype.itemsize
@@ -121,14 +126,15 @@ def _mapped(
             hint="Score the archive instead (hb.score), which works by blocks.",
         )
     lines = height if by_frame else block_lines((height, width, channels), cube.dtype.itemsize)
-    halo = 0 if by_frame else compile_program(pipeline, refs, precision=pipeline.precision).halo
-    reach = -(-halo // leaf_lines(width)) * leaf_lines(width)
+    reach = 0
+    if not by_frame:
+        program = compile_program(pipeline, refs, precision=pipeline.precision)
+        reach = program.reach(leaf_lines(width))
     rows = _rows(height, max(lines, reach), reach)
-    data = da.asarray(cube.data).rechunk((1, rows, width, channels))
+    data = _chunked(cube, rows)
     arguments = [data]
     if valid is not None:
-        flags = da.asarray(valid.data).reshape((frames, height, width, 1))
-        arguments.append(flags.rechunk((1, rows, width, 1)))
+        arguments.append(_chunked(valid.astype(bool).expand_dims(channel=1, axis=-1), rows))
     if reach:
         arguments = [
             da.overlap.overlap(a, {1: reach}, boundary="none", allow_rechunk=False)
@@ -159,6 +165,13 @@ def _mapped(
         )
         for index, spec in enumerate(specs)
     ]
+
+
+def _chunked(array: xr.DataArray, rows: tuple[int, ...]) -> Any:
+    """``(frame, y, x, channel)`` in chunks of whole lines; what is not loaded yet stays so."""
+    chunks: dict[str, Any] = {"frame": 1, "y": rows, "x": -1, "channel": -1}
+    data = array.chunk({dim: chunks[str(dim)] for dim in array.dims}).data
+    return data if "frame" in array.dims else data[None]
 
 
 def _rows(height: int, lines: int, reach: int) -> tuple[int, ...]:

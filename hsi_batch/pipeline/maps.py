@@ -63,7 +63,13 @@ def map_spec(graph: Graph, name: str) -> MapSpec:
     short = ref.port if ref.port in ("scores", "decisions") and len(same) == 1 else str(ref)
     size = node.outputs[ref.port].sizes()[3]
     if size < 0:
-        size = node.channel_axis(node.axes)[ref.port].size
+        axis = node.channel_axis(node.axes).get(ref.port)
+        if axis is None:
+            raise PipelineError(
+                f"the channels of {ref} are not known: {type(node).__name__} does not say them"
+                " (channel_axis)."
+            )
+        size = axis.size
     integers = (torch.int32, torch.int64, torch.int16)
     dtype = (
         "uint8" if spec.dtype is torch.bool else "int32" if spec.dtype in integers else "float32"

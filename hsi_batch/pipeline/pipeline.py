@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import yaml
 
 from hsi_batch._version import __version__
@@ -114,7 +115,7 @@ class Pipeline(Graph):
                 {
                     "name": name,
                     "class_name": type(node).__name__,
-                    "hparams": {k: v for k, v in node.hparams.items() if v is not None},
+                    "hparams": {k: _plain(v) for k, v in node.hparams.items() if v is not None},
                 }
                 for name, node in self.nodes.items()
             ],
@@ -156,9 +157,10 @@ class Pipeline(Graph):
                 if node.CHANNEL_ARGUMENT is not None:
                     node.hparams[node.CHANNEL_ARGUMENT] = getattr(node, node.CHANNEL_ARGUMENT)
         content = self.serialize()
-        write_atomically(target.with_suffix(".pt"), dump_weights(self, content["metadata"]))
         header = f"# Written by hsi_batch {__version__}; the weights are in {target.stem}.pt.\n"
-        write_atomically(target, header + yaml.safe_dump(content, sort_keys=False, width=100))
+        text = header + yaml.safe_dump(content, sort_keys=False, width=100)
+        write_atomically(target.with_suffix(".pt"), dump_weights(self, content["metadata"]))
+        write_atomically(target, text)
         return target
 
     def to_bytes(self) -> tuple[str, bytes]:
@@ -193,6 +195,13 @@ class Pipeline(Graph):
         from hsi_batch.pipeline.lazy import apply
 
         return apply(self, cube, outputs, valid=valid)
+
+
+def _plain(value: Any) -> Any:
+    """An argument of a node as YAML knows it."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 #: The name that the seed pages use.

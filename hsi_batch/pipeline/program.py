@@ -19,9 +19,11 @@ from hsi_batch.pipeline.graph import Graph
 from hsi_batch.pipeline.precision import Precision
 from hsi_batch.pipeline.quadratic import QuadraticMap
 from hsi_batch.statistics import Affine
-from hsi_batch.statistics.leaves import LEAF_PIXELS
 
-__all__ = ["Program", "Step", "compile_program", "frame_nodes"]
+__all__ = ["NodeStep", "Program", "Step", "compile_program", "frame_nodes", "inputs_of"]
+
+#: Pixels of a leaf that are mapped at once.
+_GROUP = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +40,10 @@ class Step(ABC):
 
 
 def _groups(lines: NDArray[Any], out: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Pixels of a leaf, at most 4096 at once, so that scratch memory does not grow with width."""
+    """Pixels of a leaf, 1024 at once: scratch memory stays small, and within the cache."""
     flat, flat_out = lines.reshape(-1, lines.shape[-1]), out.reshape(-1, out.shape[-1])
-    for start in range(0, len(flat), LEAF_PIXELS):
-        yield flat[start : start + LEAF_PIXELS], flat_out[start : start + LEAF_PIXELS]
+    for start in range(0, len(flat), _GROUP):
+        yield flat[start : start + _GROUP], flat_out[start : start + _GROUP]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,7 @@ class NodeStep(Step):
             given[port] = tensors if self.node.INPUT_SPECS[port].variadic else tensors[0]
         with torch.no_grad():
             result = self.node(**given)
-        return {ref: result[ref.port][0].numpy() for ref in self.outputs}
+        return {ref: result[ref.port][0].numpy() for ref in self.outputs if ref.port in result}
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,18 @@ class Program:
     @property
     def halo(self) -> int:
         """Lines around a block that its outputs depend on."""
+        return self.reach(1)
+
+    def reach(self, lines_per_leaf: int) -> int:
+        """Lines around a block of whole leaves that are read, also whole leaves.
+
+        Every step with a halo looks at whole leaves of its input, so steps in a row reach further
+        than :attr:`halo` rounded up.
+        """
         reach: dict[PortRef, int] = {}
         for step in self.steps:
-            need = step.halo + max((reach.get(ref, 0) for ref in step.inputs), default=0)
+            own = -(-step.halo // lines_per_leaf) * lines_per_leaf
+            need = own + max((reach.get(ref, 0) for ref in step.inputs), default=0)
             reach.update(dict.fromkeys(step.outputs, need))
         return max((reach.get(ref, 0) for ref in self.wanted), default=0)
 
@@ -207,7 +218,9 @@ class _Compiler:
             assert writer is not None
             inner = fold(self.graph, writer, self.substitutes)
             self.need(inner.root)
-            chosen = self.precision.get(ref.node, Precision()).dtype
+            # Buffers that were assigned after the fit are not those that were measured.
+            measured = self.precision.get(ref.node, Precision())
+            chosen = measured.dtype if node.exact_state() is not None else "float64"
             score = QuadraticMap.fold(node.quadratic(), inner.map, chosen)
             self._add(QuadraticStep(inputs=(inner.root,), outputs=(ref,), map=score))
         else:
@@ -224,27 +237,26 @@ class _Compiler:
                 f"{ref} has no pixels ({len(spec.shape)} axes), so it cannot be stored per pixel.",
                 hint="Ask for another output.",
             )
+        if node.is_source:
+            raise PipelineError(
+                f"{ref} comes with the batch; it cannot be had while scoring block by block."
+            )
         if node.scope in (Scope.FRAME, Scope.SEQUENCE):
             raise PipelineError(
                 f"{ref.node} ({type(node).__name__}) has scope {node.scope}; it cannot run block"
                 " by block."
             )
         node._need_fit()  # noqa: SLF001
-        ports = {
-            port: tuple(refs)
-            for port, refs in self.graph.sources_of(ref.node).items()
-            if len(node.INPUT_SPECS[port].shape) == 4
-        }
-        constants = {
-            port: _constant(self.graph, refs[0])
-            for port, refs in self.graph.sources_of(ref.node).items()
-            if port not in ports
-        }
+        ports, constants = inputs_of(self.graph, ref.node)
         inputs = tuple(r for refs in ports.values() for r in refs)
         for source in inputs:
             self.need(source)
+        # Ports that are folded stay so, whatever else is asked of the node.
+        folded = {ends[1] for ends in (node.AFFINE, node.QUADRATIC) if ends is not None}
         outputs = tuple(
-            PortRef(ref.node, port) for port, s in node.OUTPUT_SPECS.items() if len(s.shape) == 4
+            PortRef(ref.node, port)
+            for port, s in node.OUTPUT_SPECS.items()
+            if port == ref.port or (len(s.shape) == 4 and not s.optional and port not in folded)
         )
         node.eval()
         self._add(
@@ -257,6 +269,15 @@ class _Compiler:
                 halo=node.halo,
             )
         )
+
+
+def inputs_of(graph: Graph, name: str) -> tuple[dict[str, tuple[PortRef, ...]], dict[str, Any]]:
+    """What feeds the inputs of a node: ports with pixels, and the values of those without."""
+    specs = graph.nodes[name].INPUT_SPECS
+    fed = graph.sources_of(name)
+    ports = {port: tuple(refs) for port, refs in fed.items() if len(specs[port].shape) == 4}
+    constants = {port: _constant(graph, fed[port][0]) for port in fed if port not in ports}
+    return ports, constants
 
 
 def _constant(graph: Graph, ref: PortRef) -> Any:

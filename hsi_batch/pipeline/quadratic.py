@@ -96,7 +96,8 @@ class QuadraticMap:
     def scores(self, pixels: NDArray[Any]) -> NDArray[np.float64]:
         """Scores of ``(n, C)`` pixels in any real dtype, ``(n,)`` float64.
 
-        Square maps use a triangular product, whose bits do not depend on the number of pixels.
+        Square maps use a triangular product, half the work of a full one. In either, the last bits
+        of a pixel may depend on how many pixels come with it, so programs pass fixed groups.
         """
         if len(pixels) == 0:
             return np.zeros(0)

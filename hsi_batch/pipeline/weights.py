@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hsi_batch.errors import ConfigError
 from hsi_batch.nodes import ChannelAxis, Node
+from hsi_batch.pipeline.axes import buffer_problems
 from hsi_batch.pipeline.precision import Precision
 
 if TYPE_CHECKING:
@@ -66,26 +68,32 @@ def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> 
     Raises
     ------
     hsi_batch.errors.ConfigError
-        Not a weights file, or one of another pipeline.
+        Not a weights file, a damaged one, or one of another pipeline or number of channels.
     """
     path = None if isinstance(source, bytes) else os.fspath(source)
     try:
         raw = source if isinstance(source, bytes) else Path(source).read_bytes()
         content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        # Torch does not look at the checksums that it writes.
+        with zipfile.ZipFile(io.BytesIO(raw)) as entries:
+            damaged = entries.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} is wrong")  # noqa: TRY301
     except FileNotFoundError:
         raise ConfigError(
             "there is no such weights file.", path=path, hint="Name it, or fit the pipeline."
         ) from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # noqa: BLE001 - a damaged pickle fails in any way it likes
+        why = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            f"this is not a weights file that can be read safely: {str(error).splitlines()[0]}",
+            f"this is not a weights file that can be read safely: {why}",
             path=path,
             hint="A file of weights is written beside the YAML by hsi-batch fit.",
         ) from None
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+    stored = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(stored, dict) or not all(isinstance(v, dict) for v in stored.values()):
         raise ConfigError("the file holds no `state_dict` per node.", path=path)
-    ours = content.get(KEY) or {}
-    stored = content["state_dict"]
+    ours = _ours(content.get(KEY), path)
     unknown = sorted(set(stored) - set(pipeline.nodes))
     if unknown:
         raise ConfigError(
@@ -96,21 +104,63 @@ def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> 
     for name, node in pipeline.nodes.items():
         if name in stored:
             _set_buffers(node, stored[name], path)
-        state = {k: v.numpy() for k, v in (ours.get("state", {}).get(name) or {}).items()}
-        if state and ours.get("digest", {}).get(name) == node.buffer_digest():
-            node.restore_state(state)
-        fitted = name in ours["fitted"] if ours else name in stored and _looks_fitted(node)
-        node.mark_fitted(fitted)
-    pipeline.precision = {n: Precision(**p) for n, p in ours.get("precision", {}).items()}
-    pipeline.provenance = dict(ours.get("provenance") or {})
-    axis = ours.get("axis")
-    if axis is not None:
-        wavelength = axis["wavelength"]
-        pipeline.resolve(
-            ChannelAxis(
-                int(axis["size"]), None if wavelength is None else np.asarray(wavelength.numpy())
-            )
+        if ours is None:
+            node.mark_fitted(name in stored and _looks_fitted(node))
+            continue
+        node.mark_fitted(name in stored and name in ours.fitted)
+        if name in ours.state and ours.digest.get(name) == node.buffer_digest():
+            node.restore_state(ours.state[name])
+    if ours is None:
+        return
+    pipeline.precision = ours.precision
+    pipeline.provenance = ours.provenance
+    if ours.axis is not None:
+        pipeline.resolve(ours.axis)
+        problems = buffer_problems(pipeline)
+        if problems:
+            raise ConfigError.collect(problems, path=path)
+
+
+class _Ours(NamedTuple):
+    """Our own part of a file, read."""
+
+    fitted: list[str]
+    state: dict[str, dict[str, NDArray[Any]]]
+    digest: dict[str, str]
+    precision: dict[str, Precision]
+    provenance: dict[str, Any]
+    axis: ChannelAxis | None
+
+
+def _ours(raw: Any, path: str | None) -> _Ours | None:
+    if raw is None:
+        return None
+    found = raw.get("format") if isinstance(raw, dict) else None
+    if found != _FORMAT:
+        raise ConfigError(
+            f"the weights are in format {found!r}; this version reads {_FORMAT}.",
+            path=path,
+            hint="Use the version of hsi_batch that wrote them, or fit again.",
         )
+    try:
+        axis = raw.get("axis")
+        wavelength = None if axis is None else axis["wavelength"]
+        return _Ours(
+            list(raw["fitted"]),
+            {n: {k: v.numpy() for k, v in s.items()} for n, s in raw["state"].items()},
+            dict(raw["digest"]),
+            {n: Precision(**p) for n, p in raw["precision"].items()},
+            dict(raw["provenance"]),
+            None
+            if axis is None
+            else ChannelAxis(
+                int(axis["size"]), None if wavelength is None else np.asarray(wavelength.numpy())
+            ),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the part {KEY!r} of the weights is damaged ({error!r}).", path=path, hint="Fit again."
+        ) from None
 
 
 def _set_buffers(node: Node, stored: Mapping[str, Any], path: str | None) -> None:
@@ -127,12 +177,12 @@ def _set_buffers(node: Node, stored: Mapping[str, Any], path: str | None) -> Non
         *parents, leaf = name.split(".")
         for parent in parents:
             owner = owner.get_submodule(parent)
-        if tensor.ndim != own[name].ndim:
+        if not isinstance(tensor, torch.Tensor) or tensor.ndim != own[name].ndim:
+            found = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor)
             raise ConfigError(
-                f"{node.name}.{name} has shape {tuple(tensor.shape)}; expected"
-                f" {own[name].ndim} axes.",
-                path=path,
+                f"{node.name}.{name} has shape {found}; expected {own[name].ndim} axes.", path=path
             )
+        tensor = tensor.to(own[name].dtype)  # noqa: PLW2901
         if leaf in owner._parameters:  # noqa: SLF001
             tensor = torch.nn.Parameter(tensor)  # noqa: PLW2901
         # Sizes are those of the data of the fit, which a new node does not know.
