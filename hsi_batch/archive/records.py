@@ -68,10 +68,22 @@ class RecordWriter:
         Folder of the run.
     name : str
         Name of the task; no other task writes this file.
+
+    Attributes
+    ----------
+    earlier : dict
+        What an earlier attempt of this task, whose worker was lost, did before it died.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        # A task that was cut into parts is named task.part; the whole wrote under its own name.
+        whole = name.partition(".")[0]
+        self.earlier = {
+            record.key: record
+            for file in dict.fromkeys((folder / f"{whole}.jsonl", folder / f"{name}.jsonl"))
+            for record in _read(file)
+        }
         self._file = (folder / f"{name}.jsonl").open("ab", buffering=0)
 
     def write(self, *records: BlockRecord) -> None:
@@ -89,6 +101,18 @@ class RecordWriter:
     ) -> None:
         os.fsync(self._file.fileno())
         self._file.close()
+
+
+def _read(file: Path) -> Iterator[BlockRecord]:
+    if not file.exists():
+        return
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                yield BlockRecord.from_json(line)
+            except (ValueError, KeyError, TypeError):
+                # Torn by a crash.
+                continue
 
 
 class Records:
@@ -117,25 +141,12 @@ class Records:
             return []
         return sorted(path for path in self.folder.iterdir() if path.name.isdigit())
 
-    def _lines(self) -> Iterator[str]:
-        packed = self.folder / "packed.jsonl"
-        files = [packed] if packed.exists() else []
-        for run in self._runs():
-            files.extend(sorted(run.glob("*.jsonl")))
-        for file in files:
-            with file.open(encoding="utf-8", errors="replace") as lines:
-                yield from lines
-
     def load(self) -> dict[BlockKey, BlockRecord]:
         """The latest record of each block. A line that was torn by a crash counts for nothing."""
-        found: dict[BlockKey, BlockRecord] = {}
-        for line in self._lines():
-            try:
-                record = BlockRecord.from_json(line)
-            except (ValueError, KeyError, TypeError):
-                continue
-            found[record.key] = record
-        return found
+        files = [self.folder / "packed.jsonl"]
+        for run in self._runs():
+            files.extend(sorted(run.glob("*.jsonl")))
+        return {record.key: record for file in files for record in _read(file)}
 
     def pack(self, records: Iterable[BlockRecord]) -> None:
         """Replace everything by these records, in one file."""

@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from hsi_batch.archive.chunks import read_lines
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.store import ARCHIVE, open_root
 from hsi_batch.errors import SourceError, StoreError
@@ -117,15 +118,17 @@ class Session:
 
     # -- pixels ------------------------------------------------------------------------------
 
-    def read(self, frame: int, start: int, stop: int) -> NDArray[Any]:
+    def read(self, frame: int, start: int, stop: int, *, reuse: bool = False) -> NDArray[Any]:
         """Stored lines ``(stop - start, x, channel)``.
+
+        With ``reuse`` they lie in memory that the next such call of this thread writes over.
 
         Raises
         ------
         hsi_batch.errors.SourceError
             The chunk is missing or damaged.
         """
-        return np.asarray(_fetch(self, self.cube, frame, start, stop))
+        return np.asarray(_fetch(self, self.cube, frame, start, stop, reuse=reuse))
 
     def valid(
         self, frame: int, start: int, stop: int, pixels: PixelChoice = "valid"
@@ -153,9 +156,17 @@ class Session:
         return BlockKey(self.name, frame, start, stop)
 
 
-def _fetch(session: Session, array: zarr.Array[Any], frame: int, start: int, stop: int) -> Any:
+def _fetch(
+    session: Session,
+    array: zarr.Array[Any],
+    frame: int,
+    start: int,
+    stop: int,
+    *,
+    reuse: bool = False,
+) -> Any:
     try:
-        return array[frame, start:stop]
+        return read_lines(array, frame, start, stop, reuse=reuse)
     except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
         raise SourceError(
             f"lines {start}:{stop} of {array.path} cannot be read: {error}.",

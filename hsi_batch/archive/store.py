@@ -20,7 +20,6 @@ __all__ = [
     "SCORES",
     "archive_stamp",
     "checksum",
-    "chunk_tail",
     "consolidate",
     "create_array",
     "create_root",
@@ -112,15 +111,8 @@ def create_array(
     dims: tuple[str, ...],
     fill: Any = 0,
     attrs: Mapping[str, Any] | None = None,
-    write_empty: bool = True,
 ) -> zarr.Array[Any]:
-    """Make an array whose chunks are compressed and end in their CRC32C.
-
-    Parameters
-    ----------
-    write_empty : bool
-        Store chunks that hold nothing but ``fill`` too, so that a missing chunk is a missing block.
-    """
+    """Make an array whose chunks are compressed and end in their CRC32C."""
     return group.create_array(
         name,
         shape=shape,
@@ -130,7 +122,6 @@ def create_array(
         compressors=(_compressor(np.dtype(dtype)), Crc32cCodec()),
         dimension_names=dims,
         attributes=dict(attrs or {}),
-        config={"write_empty_chunks": write_empty},
         overwrite=True,
     )
 
@@ -145,22 +136,6 @@ def checksum(values: NDArray[Any]) -> int:
     """CRC32C of the values in little-endian order, independent of the codec."""
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
     return int(google_crc32c.value(little.reshape(-1).view(np.uint8)))
-
-
-def chunk_path(array: zarr.Array[Any], index: tuple[int, ...]) -> Path:
-    """File of a chunk of a local store."""
-    key = array.metadata.encode_chunk_key(index)
-    return Path(str(array.store_path.store.root)) / array.store_path.path / key  # type: ignore[attr-defined]
-
-
-def chunk_tail(array: zarr.Array[Any], index: tuple[int, ...]) -> str | None:
-    """The CRC32C that ends a stored chunk, in hexadecimal; None if there is no such chunk."""
-    try:
-        with chunk_path(array, index).open("rb") as file:
-            file.seek(-4, 2)
-            return file.read(4).hex()
-    except OSError:
-        return None
 
 
 def consolidate(root: zarr.Group) -> None:

@@ -21,10 +21,12 @@ __all__ = [
     "stored_frame_statistic",
     "stored_sample",
     "stored_statistic",
+    "thinned",
 ]
 
 #: Frames that a sample is taken from.
 _SAMPLED_FRAMES = 64
+_SAMPLED_SPECTRA = 16384
 
 
 def _array(session: Session, kind: str, pixels: PixelChoice) -> zarr.Array[Any] | None:
@@ -137,5 +139,11 @@ def stored_sample(sessions: Mapping[str, Session], selection: Selection) -> NDAr
             used=session.good_band,
         )
         parts.append(spectra if good is None else spectra[good[0] == 0])
-    sample = np.concatenate(parts)
-    return sample if len(sample) else None
+    return thinned(np.concatenate(parts))
+
+
+def thinned(sample: NDArray[Any]) -> NDArray[Any] | None:
+    """At most 16384 spectra of a sample, evenly spread; None if it is empty."""
+    if not len(sample):
+        return None
+    return sample[:: -(-len(sample) // _SAMPLED_SPECTRA)]

@@ -10,6 +10,7 @@ from typing import Any
 import zarr
 from numpy.typing import NDArray
 
+from hsi_batch.archive import chunks
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import create_array
@@ -77,7 +78,6 @@ def create_session(
             "flag_masks": [int(flag) for flag in flags],
             "flag_meanings": " ".join(str(flag.name).lower() for flag in flags),
         },
-        write_empty=False,
     )
     if classes is not None:
         create_array(
@@ -206,10 +206,12 @@ def disk_errors(path: str) -> Iterator[None]:
         ) from None
 
 
-def write_lines(array: zarr.Array[Any], key: BlockKey, values: NDArray[Any]) -> None:
+def write_lines(
+    array: zarr.Array[Any], key: BlockKey, values: NDArray[Any], *, keep_empty: bool = True
+) -> None:
     """Write the whole chunk of a block; atomic on local file systems."""
     with disk_errors(str(array.store_path.store)):
-        array[key.frame, key.start : key.stop] = values
+        chunks.write_lines(array, key.frame, key.start, key.stop, values, keep_empty=keep_empty)
 
 
 def write_row(array: zarr.Array[Any], index: int, values: NDArray[Any]) -> None:

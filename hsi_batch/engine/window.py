@@ -149,6 +149,10 @@ def run_window(
         refill()
         while running:
             future = next(finished)
+            if future.status in ("lost", "pending"):
+                # Its worker died with the result; the scheduler runs it again.
+                finished.add(future)
+                continue
             task = running.pop(future)
             if future.status == "finished":
                 if keep:

@@ -15,7 +15,7 @@ from distributed import Client, Worker, WorkerPlugin
 
 __all__ = ["WorkerSetup", "memory_now", "memory_peak", "prepare", "reset_peak"]
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _GIB = 2**30
 
 
@@ -28,34 +28,43 @@ class WorkerSetup(WorkerPlugin):
 
     Parameters
     ----------
-    modules : tuple of str
-        Imported now, so that they count as the worker's base and not as a block.
+    warm : str
+        ``module:function`` to call now, so that what it brings counts as the worker's base and not
+        as a block.
     """
 
-    idempotent = False
+    idempotent = True
 
-    def __init__(self, modules: tuple[str, ...]) -> None:
-        self.modules = modules
-        self.name = f"hsi-batch-setup-{'-'.join(modules)}"
+    def __init__(self, warm: str) -> None:
+        self.warm = warm
+        self.name = f"hsi-batch-setup-{warm}"
 
-    def setup(self, worker: Worker) -> None:  # noqa: ARG002
-        """Run on the worker as it joins."""
+    def setup(self, worker: Worker) -> None:
+        """Run on the worker as it joins, in the thread that will run its tasks.
+
+        BLAS libraries keep buffers per thread.
+        """
+        worker.executors["default"].submit(self._prepare).result()
+
+    def _prepare(self) -> None:
         _keep_memory()
         logging.getLogger("distributed.worker").setLevel(logging.ERROR)
         import zarr
+        from numcodecs import blosc
         from threadpoolctl import threadpool_limits
 
         from hsi_batch.statistics import kernels
 
-        for module in self.modules:
-            import_module(module)
+        module, _, function = self.warm.partition(":")
+        start = getattr(import_module(module), function)
+        threadpool_limits(1)
+        blosc.use_threads = False
+        zarr.config.set({"async.concurrency": 4, "threading.max_workers": 2})
+        kernels.check(kernels.gram)
+        start()
         threadpool_limits(1)
         if "torch" in sys.modules:
             _limit_torch()
-        zarr.config.set({"async.concurrency": 4, "threading.max_workers": 2})
-        kernels.check(kernels.gram)
-        # Base memory is what is there before the first block.
-        reset_peak()
 
 
 def _limit_torch() -> None:
@@ -74,6 +83,8 @@ def _keep_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
         libc.mallopt(_M_TRIM_THRESHOLD, _GIB)
+        # Each thread would keep freed blocks in an arena of its own.
+        libc.mallopt(_M_ARENA_MAX, 1)
     except (OSError, AttributeError):
         # Not glibc; its allocator has no such thresholds.
         return
@@ -105,19 +116,20 @@ def reset_peak() -> None:
         return
 
 
-def prepare(client: Client, modules: tuple[str, ...]) -> None:
-    """Set up all workers of a client, now and whenever one joins."""
-    client.register_plugin(WorkerSetup(modules))
+def prepare(client: Client, warm: str) -> None:
+    """Set up all workers of a client, now and whenever one joins; see :class:`WorkerSetup`."""
+    client.register_plugin(WorkerSetup(warm))
 
 
 def base_memory(client: Client) -> dict[str, int]:
-    """Resident memory of every worker in bytes."""
+    """Resident memory of every worker in bytes; peaks are counted from here on."""
+    client.run(reset_peak)
     found: dict[str, Any] = client.run(memory_now)
     return {str(worker): int(size) for worker, size in found.items()}
 
 
 def peak_memory(client: Client) -> dict[str, int]:
-    """Peak resident memory of every worker in bytes since its set-up."""
+    """Peak resident memory of every worker in bytes since :func:`base_memory`."""
     found: dict[str, Any] = client.run(memory_peak)
     return {str(worker): int(size) for worker, size in found.items()}
 

@@ -15,17 +15,24 @@ import numpy as np
 from distributed import get_worker
 from numpy.typing import NDArray
 
+from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.partials import partials_of, save_partial
 from hsi_batch.archive.records import BlockRecord, RecordWriter
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import checksum, chunk_tail
+from hsi_batch.archive.store import checksum
 from hsi_batch.archive.writer import write_lines, write_row
 from hsi_batch.errors import HsiBatchError, SourceError, StoreError
 from hsi_batch.readers.annotations import Annotation, open_annotation
 from hsi_batch.readers.protocol import Frame, Source
 from hsi_batch.readers.registry import open_source
-from hsi_batch.stages.convert_work import ConvertItem, ConvertReport, HashItem, SessionJob
+from hsi_batch.stages.convert_work import (
+    ConvertItem,
+    ConvertReport,
+    HashItem,
+    SessionJob,
+    item_keys,
+)
 from hsi_batch.stages.run import Failure
 from hsi_batch.statistics import Bundle, Extrema, Forest, Moments
 from hsi_batch.statistics.grid import lines_forest
@@ -37,13 +44,15 @@ __all__ = ["convert_items"]
 
 #: Open sources, archives and annotations of this process; a vendor's context takes seconds.
 _MOST_OPEN = 4
-_sources: OrderedDict[tuple[str, str | None], Source] = OrderedDict()
+_sources: OrderedDict[tuple[object, ...], Source] = OrderedDict()
 _sessions: OrderedDict[tuple[str, str, str], Session] = OrderedDict()
 _annotations: OrderedDict[tuple[str, str], Annotation] = OrderedDict()
 
 
 def _source(job: SessionJob) -> Source:
-    key = (job.path, job.mode)
+    # A file that was written again is another source, whatever its name says.
+    stat = Path(job.path).stat() if Path(job.path).exists() else None
+    key = (job.path, job.mode, stat and (stat.st_ino, stat.st_size, stat.st_ctime_ns))
     if key not in _sources:
         while len(_sources) >= _MOST_OPEN:
             _sources.popitem(last=False)[1].close()
@@ -132,6 +141,9 @@ class _Task:
         """Convert the blocks of one frame."""
         job = item.job
         self.archive = job.archive
+        item = self._left(item, writer)
+        if not item.ranges:
+            return
         try:
             frame = _source(job).frame(item.frame)
         except HsiBatchError as error:
@@ -175,6 +187,26 @@ class _Task:
                 self.waiting.setdefault(job.name, []).append(record)
             self.report.done += 1
             self.report.done_bytes += job.geometry.bytes_of(key)
+
+    def _left(self, item: ConvertItem, writer: RecordWriter) -> ConvertItem:
+        """The item without what an earlier attempt of this task did before its worker died."""
+        job = item.job
+        left = []
+        for span, key in zip(item.ranges, item_keys(item), strict=True):
+            record = writer.earlier.get(key)
+            index = (key.frame, key.start // job.geometry.lines, 0, 0)
+            if (
+                record is None
+                or record.outcome != "done"
+                or record.digest != job.digest
+                or "partial" in record.info
+                or chunk_tail(_session(job).cube, index) != record.tail
+            ):
+                left.append(span)
+            else:
+                self.report.done += 1
+                self.report.done_bytes += job.geometry.bytes_of(key)
+        return ConvertItem(job, item.frame, tuple(left))
 
     def commit_rows(self, writer: RecordWriter) -> None:
         """Write the statistics of small blocks, then their records."""
@@ -267,7 +299,7 @@ def _convert_block(
     write_lines(session.cube, key, lines)
     if flags is not None or job.retry:
         marks = np.zeros(expected[:2], dtype=np.uint8) if flags is None else flags
-        write_lines(_array(session, "quality"), key, marks)
+        write_lines(_array(session, "quality"), key, marks, keep_empty=False)
     if annotation is not None:
         filled = np.full(expected[:2], -1, dtype=np.int16) if labels is None else labels
         write_lines(_array(session, "label"), key, filled)

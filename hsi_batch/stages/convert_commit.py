@@ -13,6 +13,7 @@ import zarr
 
 from hsi_batch._version import __version__
 from hsi_batch.archive.catalog import save_catalog
+from hsi_batch.archive.chunks import remove_partial
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.partials import load_partial, partials_of
 from hsi_batch.archive.records import BlockRecord, Records
@@ -121,6 +122,8 @@ def finish_session(
             hint="Run the same command again.",
         )
     failed = _failed_frames(known)
+    if planned.status in ("resume", "retry"):
+        remove_partial(session.group)
     if signature(planned.signature) != planned.signature:
         return _discard(root, plan, planned, "the source changed while it was read")
     if len(failed) == geometry.frames:

@@ -8,12 +8,13 @@ from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
+from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.names import session_names
 from hsi_batch.archive.partials import partials_of
 from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import ARCHIVE, chunk_tail, open_root, state_folder
+from hsi_batch.archive.store import ARCHIVE, open_root, state_folder
 from hsi_batch.engine.window import batches, run_window
 from hsi_batch.errors import ConfigError, HsiBatchError, StoreError
 from hsi_batch.files import digest_json

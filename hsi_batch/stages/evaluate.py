@@ -15,6 +15,7 @@ import zarr
 from numpy.typing import NDArray
 
 from hsi_batch.archive.archive import Archive
+from hsi_batch.archive.chunks import read_lines, scratch
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import SCORES, archive_stamp, open_root, state_folder
 from hsi_batch.engine.events import Progress
@@ -158,6 +159,7 @@ def evaluate(run: Run, pipeline: Pipeline, archive: Archive, store: str) -> Eval
 
 def _evaluate_items(items: Iterable[tuple[str, int]], _key: str, job: _Job) -> Evaluation:
     whole = Evaluation()
+    scratch.release()
     root = open_root(job.store, SCORES)
     for name, frame in items:
         group = root[name]
@@ -184,7 +186,7 @@ def _evaluate_frame(
         known, true = _targets(labels, job)
         valid = np.ones((stop - start, width), dtype=bool)
         if isinstance(scores, zarr.Array):
-            values = np.asarray(scores[frame, start:stop])
+            values = read_lines(scores, frame, start, stop)
             valid = ~np.isnan(values)
             cube = values[..., None]
             forest = forest.merge(
@@ -197,7 +199,7 @@ def _evaluate_frame(
                     pixels = values[chosen & valid][:, None]
                     setattr(found, name, getattr(found, name).update(pixels))
         if isinstance(decisions, zarr.Array):
-            said = np.asarray(decisions[frame, start:stop])
+            said = read_lines(decisions, frame, start, stop)
             valid &= said != INVALID_DECISION
             flagged += int(np.count_nonzero(said == 1))
             if known is not None and true is not None:

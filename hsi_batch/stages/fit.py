@@ -24,6 +24,7 @@ from hsi_batch.archive.stored import (
     sampled_frames,
     stored_sample,
     stored_statistic,
+    thinned,
 )
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.reduce import TreeReduction
@@ -33,6 +34,7 @@ from hsi_batch.errors import ConfigError, DataError, DataWarning
 from hsi_batch.files import digest_json
 from hsi_batch.pipeline.cache import pack
 from hsi_batch.pipeline.fitting import FitPlan, Fitting, plan_fit
+from hsi_batch.pipeline.fold import CUBE
 from hsi_batch.pipeline.gather import Need, finished
 from hsi_batch.pipeline.passes import whole_frames
 from hsi_batch.pipeline.pipeline import Pipeline
@@ -309,7 +311,10 @@ class _Fit:
 
     def _items(self, needs: tuple[Need, ...]) -> tuple[list[FitItem], dict[int, int]]:
         by_frame = whole_frames(self.pipeline, needs)
-        sampled = set(sampled_frames(self.selection)) if not self.sample else set()
+        # Spectra are kept on the way where conversion kept none.
+        wanted = not self.sample and any(need.root == CUBE for need in needs)
+        keeps = all("sample" in session.group for session in self.sessions.values())
+        sampled = set(sampled_frames(self.selection)) if wanted and not keeps else set()
         items: list[FitItem] = []
         sizes: dict[int, int] = {}
         for item in self._frame_items(sampled):
@@ -345,8 +350,7 @@ class _Fit:
         stored = stored_sample(self.sessions, self.selection)
         if stored is not None or not self.sample:
             return stored
-        joined = np.concatenate([self.sample[key] for key in sorted(self.sample)])
-        return joined if len(joined) else None
+        return thinned(np.concatenate([self.sample[key] for key in sorted(self.sample)]))
 
     def _result(self, plan: FitPlan, pixels: int, said: tuple[str, ...]) -> FitResult:
         states = {name: self.pipeline.nodes[name].state for name in self.pipeline.nodes}

@@ -56,10 +56,10 @@ class _Reader:
         # Chunks are read whole anyway.
         top = start // height * height
         bottom = min(top + height, self.session.geometry.shape[0])
-        # Let go of the block before the next one is decoded.
+        # The block that was held is written over.
         del block
         self._held = _NOTHING
-        self._held = (top, bottom, self.session.read(self.frame, top, bottom))
+        self._held = (top, bottom, self.session.read(self.frame, top, bottom, reuse=True))
         return self.lines(start, stop)
 
     def valid(self, start: int, stop: int) -> NDArray[np.bool_] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distributed import Client
 
-from hsi_batch.engine.worker import base_memory
+from hsi_batch.engine.worker import memory_now
 from hsi_batch.errors import PlanError
 
 __all__ = ["check_memory"]
@@ -31,7 +31,7 @@ def check_memory(client: Client, needed: int, stage: str) -> int:
     hsi_batch.errors.PlanError
         A worker's limit is lower than its base and the need.
     """
-    base = max(base_memory(client).values(), default=0)
+    base = max(client.run(memory_now).values(), default=0)
     limits = [
         worker["memory_limit"]
         for worker in client.scheduler_info(n_workers=-1)["workers"].values()

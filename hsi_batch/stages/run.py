@@ -21,9 +21,9 @@ __all__ = ["BlockWork", "Failure", "Memory", "Run", "TaskReport", "judge", "run_
 
 #: Bytes of stored pixels that a task should cover.
 TASK_BYTES = 128 * 2**20
-#: What workers import before their base memory is measured.
-_CONVERTING = ("hsi_batch.stages.convert_blocks", "PIL.Image", "pycocotools.mask")
-_SCORING = ("hsi_batch.stages.fit_blocks", "hsi_batch.stages.score_blocks", "scipy.linalg.blas")
+#: What workers do before their base memory is measured.
+_CONVERTING = "hsi_batch.stages.warm:converting"
+_SCORING = "hsi_batch.stages.warm:scoring"
 #: So many failures, all for one reason and before anything succeeded, end the run.
 _HOPELESS = 20
 

@@ -13,9 +13,10 @@ import google_crc32c
 import zarr
 from distributed import get_worker
 
+from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.records import BlockRecord, RecordWriter
-from hsi_batch.archive.store import SCORES, checksum, chunk_tail, open_root
+from hsi_batch.archive.store import SCORES, checksum, open_root
 from hsi_batch.archive.writer import write_lines
 from hsi_batch.errors import SourceError
 from hsi_batch.pipeline.cache import Packed, evaluator
@@ -103,6 +104,9 @@ def score_items(items: Iterable[ScoreItem], key: str, job: ScoreJob) -> TaskRepo
         for item in items:
             scorer = None
             for block in score_keys(item):
+                if _was_done(item, block, job, writer):
+                    report.done += 1
+                    continue
                 try:
                     scorer = scorer or _Scorer(item, job)
                     record = scorer.score(block, worker)
@@ -116,6 +120,16 @@ def score_items(items: Iterable[ScoreItem], key: str, job: ScoreJob) -> TaskRepo
                 report.done += 1
                 report.done_bytes += scorer.session.geometry.bytes_of(block)
     return report
+
+
+def _was_done(item: ScoreItem, key: BlockKey, job: ScoreJob, writer: RecordWriter) -> bool:
+    """Whether an earlier attempt of this task scored a block before its worker died."""
+    record = writer.earlier.get(key)
+    if record is None or record.outcome != "done" or record.digest != item.digest:
+        return False
+    outputs = _outputs(job, item.session)
+    lines = next(iter(outputs.values())).chunks[1]
+    return tails(outputs.values(), key, lines) == record.tail
 
 
 def _worker_name() -> str:

@@ -13,9 +13,10 @@ import numpy as np
 import zarr
 from distributed import Client
 
+from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import ARCHIVE, SCORES, checksum, chunk_tail, open_root
+from hsi_batch.archive.store import ARCHIVE, SCORES, checksum, open_root
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.window import batches, run_window
 from hsi_batch.errors import StoreError

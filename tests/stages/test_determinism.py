@@ -1,0 +1,241 @@
+"""Fits and scores have the same bits, however the work was cut and whoever did it."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from graphs import pca, rx_per_frame, rx_quantile, rx_statistical
+from recordings import scene, write_npz
+
+from hsi_batch.archive import open_archive
+from hsi_batch.cluster import connect
+from hsi_batch.stages.convert import convert
+from hsi_batch.stages.fit import fit
+from hsi_batch.stages.score import score
+
+GRAPHS = {
+    "rx": (rx_statistical, ("rx.scores", "decider.decisions")),
+    "pca": (pca, ("pca.projected",)),
+    "quantile": (rx_quantile, ("rx.scores", "decider.decisions")),
+    "frame": (rx_per_frame, ("rx.scores", "decider.decisions")),
+}
+
+
+def recordings(folder, dtype):
+    for i in range(3):
+        cube, mask = scene(i, lines=100, samples=90, bands=12, dtype=dtype)
+        write_npz(folder / f"s{i}.npz", cube, mask=mask)
+    # Lines wider than a leaf, and frames of another size, in the same session order.
+    write_npz(folder / "w.npz", scene(7, lines=9, samples=5000, bands=12, dtype=dtype)[0])
+
+
+def state_of(pipeline):
+    found = {}
+    for name, node in pipeline.nodes.items():
+        found |= {f"{name}.{k}": np.asarray(v).tobytes() for k, v in node.state.items()}
+        found |= {f"{name}:{k}": v.numpy().tobytes() for k, v in node.state_dict().items()}
+    return found | {f"precision {n}": p.dtype for n, p in pipeline.precision.items()}
+
+
+def maps_of(store):
+    root = zarr.open_group(store, mode="r")
+    return {
+        f"{session}/{name}": array[:].tobytes()
+        for session, group in root.groups()
+        for name, array in group.arrays()
+    }
+
+
+def run(folder, archive, client, tag, **options):
+    """State and maps of every graph, fitted and scored on one archive."""
+    found = {}
+    for name, (graph, outputs) in GRAPHS.items():
+        pipeline = graph()
+        fit(pipeline, archive, client=client, **options)
+        store = folder / f"{tag}-{name}.zarr"
+        score(pipeline, archive, store, outputs=outputs, client=client, **options)
+        found |= {f"{name} {k}": v for k, v in state_of(pipeline).items()}
+        found |= {f"{name} {k}": v for k, v in maps_of(store).items()}
+    return found
+
+
+def assert_same(first, second):
+    different = [key for key in first if first[key] != second.get(key)]
+    assert not different
+    assert first.keys() == second.keys()
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_block_height_and_task_size(tmp_path, client, dtype):
+    recordings(tmp_path / "in", dtype)
+    reference = None
+    for lines in (16, 64, "frame"):
+        archive = tmp_path / f"{lines}.zarr"
+        convert(tmp_path / "in", archive, block_lines=lines, client=client)
+        for task_bytes in (1, 100_000, 10**9):
+            found = run(tmp_path, archive, client, f"{lines}-{task_bytes}", task_bytes=task_bytes)
+            reference = reference or found
+            assert_same(reference, found)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_stored_statistics_and_passes(tmp_path, client, dtype):
+    """Zero passes from what conversion stored, and passes over the pixels, give the same bits."""
+    recordings(tmp_path / "in", dtype)
+    archive = tmp_path / "a.zarr"
+    convert(tmp_path / "in", archive, block_lines=16, client=client)
+    stored = run(tmp_path, archive, client, "stored")
+    root = zarr.open_group(archive, mode="r+")
+    for _, group in root.groups():
+        for name in ("moments", "extrema", "moments_normal", "extrema_normal", "sample"):
+            if name in group:
+                del group[name]
+    passed = run(tmp_path, archive, client, "passed")
+    assert_same(stored, passed)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_number_of_workers(tmp_path, client, workers):
+    for dtype in ("uint16", "float32"):
+        recordings(tmp_path / dtype, dtype)
+        archive = tmp_path / f"{dtype}.zarr"
+        convert(tmp_path / dtype, archive, block_lines=16, client=client)
+        two = run(tmp_path, archive, client, f"two-{dtype}")
+        with connect(workers=workers) as other:
+            again = tmp_path / f"{dtype}-again.zarr"
+            convert(tmp_path / dtype, again, block_lines=16, client=other)
+            assert_same(two, run(tmp_path, again, other, f"other-{dtype}"))
+
+
+def test_after_a_worker_was_killed(tmp_path, client):
+    for dtype in ("uint16", "float32"):
+        recordings(tmp_path / dtype, dtype)
+        archive = tmp_path / f"{dtype}.zarr"
+        convert(tmp_path / dtype, archive, block_lines=16, client=client)
+        root = zarr.open_group(archive, mode="r+")
+        for _, group in root.groups():
+            for name in ("moments", "extrema"):
+                del group[name]
+        reference = run(tmp_path, archive, client, f"calm-{dtype}")
+        with connect(workers=2) as other:
+            killed = []
+
+            def kill(progress, other=other, killed=killed):
+                stage = progress.stage
+                if (
+                    stage.startswith(("fit", "score"))
+                    and progress.done >= 3
+                    and stage not in killed
+                ):
+                    killed.append(stage)
+                    os.kill(next(iter(other.run(os.getpid).values())), signal.SIGKILL)
+
+            found = {}
+            # The two kinds of scoring task: by block, and by frame.
+            for name in ("rx", "frame"):
+                graph, outputs = GRAPHS[name]
+                killed.clear()
+                pipeline = graph()
+                fit(pipeline, archive, client=other, task_bytes=1, observer=kill)
+                store = tmp_path / f"killed-{dtype}-{name}.zarr"
+                score(
+                    pipeline,
+                    archive,
+                    store,
+                    outputs=outputs,
+                    client=other,
+                    task_bytes=1,
+                    observer=kill,
+                )
+                assert len(killed) >= 1
+                found |= {f"{name} {k}": v for k, v in state_of(pipeline).items()}
+                found |= {f"{name} {k}": v for k, v in maps_of(store).items()}
+            assert_same({k: reference[k] for k in found}, found)
+
+
+def test_blas_core_type_changes_no_bit_of_an_integer_fit(tmp_path, client):
+    """The statistics are exact and factorised by a library that does not read this variable."""
+    recordings(tmp_path / "in", "uint16")
+    archive = tmp_path / "a.zarr"
+    convert(tmp_path / "in", archive, client=client)
+    root = zarr.open_group(archive, mode="r+")
+    for _, group in root.groups():
+        for name in ("moments", "extrema"):
+            del group[name]
+    script = tmp_path / "fit.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import hashlib, sys
+            sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+            import scipy.linalg
+            from graphs import pca, rx_raw, selector
+            from threadpoolctl import threadpool_info
+            from hsi_batch.cluster import connect
+            from hsi_batch.stages.convert import convert
+            from hsi_batch.stages.fit import fit
+
+            converted = sys.argv[1] + ".zarr"
+            with connect(workers=1) as client:
+                convert({str(tmp_path / "in")!r}, converted, client=client)
+                for graph in (rx_raw, selector, pca):
+                    for source in (converted, {str(archive)!r}):
+                        pipeline = graph()
+                        fit(pipeline, source, client=client)
+                        for name, node in pipeline.nodes.items():
+                            arrays = node.state | {{
+                                k: v.numpy() for k, v in node.state_dict().items()
+                            }}
+                            for key, value in sorted(arrays.items()):
+                                print(name, key, hashlib.sha256(value.tobytes()).hexdigest())
+            cores = {{i["architecture"] for i in threadpool_info() if "architecture" in i}}
+            print("core", *sorted(cores), file=sys.stderr)
+            """
+        )
+    )
+    outputs, cores = [], []
+    for core in ("Haswell", None, "Sandybridge"):
+        environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
+        if core:
+            environment["OPENBLAS_CORETYPE"] = core
+        done = subprocess.run(
+            [sys.executable, str(script), str(tmp_path / f"core-{core}")],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+        cores.append(done.stderr.strip().splitlines()[-1])
+    assert len(set(cores)) > 1, cores
+    assert outputs[0].count("\n") > 20
+    assert outputs[0] == outputs[1] == outputs[2]
+
+
+def test_an_output_does_not_depend_on_what_else_is_asked(tmp_path, client):
+    recordings(tmp_path / "in", "uint16")
+    archive = open_archive_of(tmp_path, client)
+    pipeline = rx_statistical()
+    fit(pipeline, archive, client=client)
+    score(pipeline, archive, tmp_path / "one.zarr", outputs="rx.scores", client=client)
+    score(
+        pipeline,
+        archive,
+        tmp_path / "many.zarr",
+        outputs=("norm.normalized", "logit.logits", "rx.scores", "data.cube"),
+        client=client,
+    )
+    one, many = maps_of(tmp_path / "one.zarr"), maps_of(tmp_path / "many.zarr")
+    assert all(many[key] == value for key, value in one.items())
+
+
+def open_archive_of(folder, client):
+    convert(folder / "in", folder / "a.zarr", client=client)
+    return open_archive(folder / "a.zarr")

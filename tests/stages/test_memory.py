@@ -1,0 +1,177 @@
+"""Workers stay within base + 3 blocks (+ 4 frames where the SDK delivers frames)."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graphs import rx_statistical
+from recordings import write_cu3s
+from simulated_cuvis import Hole
+
+from hsi_batch.archive import open_archive
+from hsi_batch.archive.layout import Geometry
+from hsi_batch.cluster import connect
+from hsi_batch.errors import PlanError
+from hsi_batch.stages.convert import convert
+from hsi_batch.stages.fit import fit
+from hsi_batch.stages.score import score
+
+#: Noise of measuring resident memory: libraries' pages, Python objects of the engine.
+SLACK = 6e6
+
+
+def sparse_envi(path: Path, lines, samples, bands, interleave, *, busy=12) -> Path:
+    """A recording that is mostly holes, with noise in a few places all over the frame."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = path.with_suffix(".raw")
+    with data.open("wb") as file:
+        file.truncate(lines * samples * bands * 2)
+    shape, axes = {
+        "bil": ((lines, bands, samples), (0, 2, 1)),
+        "bip": ((lines, samples, bands), (0, 1, 2)),
+        "bsq": ((bands, lines, samples), (1, 2, 0)),
+    }[interleave]
+    cube = np.memmap(data, dtype="<u2", mode="r+", shape=shape).transpose(axes)
+    rng = np.random.default_rng(1)
+    base = rng.integers(500, 3000, bands)
+    for start in np.linspace(0, lines - 16, busy).astype(int):
+        cube[start : start + 16] = base + rng.integers(0, 200, (16, samples, bands))
+    del cube
+    path.write_text(
+        f"ENVI\nsamples = {samples}\nlines = {lines}\nbands = {bands}\nheader offset = 0\n"
+        f"data type = 12\ninterleave = {interleave}\nbyte order = 0\n"
+    )
+    return path
+
+
+def above_base(result):
+    return result.memory.peak - result.memory.base
+
+
+def run(source, folder, *, frames=0, workers=2):
+    """Convert, fit and score, each on fresh workers; checks the bound of each."""
+    archive = folder / "a.zarr"
+    with connect(workers=workers) as client:
+        result = convert(source, archive, client=client)
+    assert result.failed == 0
+    session = open_archive(archive).session(next(iter(open_archive(archive))))
+    block = session.geometry.block_bytes
+    bound = 3 * block if not frames else frames * session.geometry.frame_bytes
+    assert above_base(result) <= bound + SLACK, (str(result), block)
+    pipeline = rx_statistical()
+    with connect(workers=workers) as client:
+        fitted = fit(pipeline, archive, client=client)
+        assert fitted.passes == 1
+        assert above_base(fitted) <= 3 * block + SLACK, (str(fitted), block)
+        assert 200e6 < fitted.memory.base < 450e6
+    with connect(workers=workers) as client:
+        scored = score(pipeline, archive, folder / "s.zarr", client=client)
+    assert scored.failed == 0
+    assert above_base(scored) <= 3 * block + SLACK, (str(scored), block)
+    return session
+
+
+def test_a_few_hundred_megabytes(tmp_path):
+    """The always-on variant of the tests below."""
+    session = run(sparse_envi(tmp_path / "s.hdr", 2400, 1000, 61, "bil"), tmp_path)
+    assert session.geometry.blocks > 15
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", ["bip", "npz", "cu3s"])
+def test_two_gigabytes(tmp_path, simulated_cuvis, kind):
+    shape = (1000, 1000, 61)
+    if kind == "cu3s":
+        rng = np.random.default_rng(0)
+        noisy = (rng.integers(500, 3000, 61) + rng.integers(0, 200, shape)).astype(np.uint16)
+        frames = [noisy, *(Hole(shape) for _ in range(16))]
+        source = write_cu3s(tmp_path / "s.cu3s", frames)
+        assert source.stat().st_size > 2e9
+        run(source, tmp_path, frames=4)
+    elif kind == "npz":
+        header = np.lib.format.header_data_from_array_1_0(np.zeros((1,), "<u2"))
+        header["shape"] = (17, *shape)
+        import zipfile
+
+        source = tmp_path / "s.npz"
+        rng = np.random.default_rng(0)
+        frame = (rng.integers(500, 3000, 61) + rng.integers(0, 200, shape)).astype("<u2")
+        with (
+            zipfile.ZipFile(source, "w", allowZip64=True) as archive,
+            archive.open("cube.npy", "w", force_zip64=True) as member,
+        ):
+            np.lib.format.write_array_header_1_0(member, header)
+            for _ in range(17):
+                member.write(frame.tobytes())
+        run(source, tmp_path)
+    else:
+        run(sparse_envi(tmp_path / "s.hdr", 17000, 1000, 61, "bip", busy=900), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("interleave", ["bil", "bsq"])
+def test_one_frame_of_twenty_gigabytes(tmp_path, interleave):
+    lines, samples, bands = 50_000, 1000, 200
+    source = sparse_envi(tmp_path / "s.hdr", lines, samples, bands, interleave, busy=40)
+    assert source.with_suffix(".raw").stat().st_size == 20_000_000_000
+    archive = tmp_path / "a.zarr"
+    busy: dict[str, set] = {}
+    with connect(workers=2) as client:
+        killed = []
+
+        def watch(progress):
+            working = {w for w, tasks in client.processing().items() if tasks}
+            busy.setdefault(progress.stage, set()).update(working)
+            if progress.stage == "convert" and progress.done > progress.total / 2 and not killed:
+                killed.append(next(iter(client.run(os.getpid).values())))
+                os.kill(killed[0], signal.SIGKILL)
+
+        result = convert(source, archive, client=client, observer=watch)
+        assert killed
+        assert result.failed == 0
+        assert len(busy["convert"]) >= 2
+        # Work that was done twice shows as blocks beyond those there are.
+        session = open_archive(archive).session("s")
+        assert result.blocks == session.geometry.blocks
+        assert above_base(result) <= 3 * session.geometry.block_bytes + SLACK, str(result)
+    pipeline = rx_statistical()
+    with connect(workers=2) as client:
+        fitted = fit(pipeline, archive, client=client, observer=watch_workers(client, busy, "fit"))
+        assert above_base(fitted) <= 3 * session.geometry.block_bytes + SLACK, str(fitted)
+    with connect(workers=2) as client:
+        observer = watch_workers(client, busy, "score")
+        scored = score(pipeline, archive, tmp_path / "s.zarr", client=client, observer=observer)
+        assert scored.failed == 0
+        assert above_base(scored) <= 3 * session.geometry.block_bytes + SLACK, str(scored)
+    assert len(busy["fit"]) == 2
+    assert len(busy["score"]) == 2
+    shutil.rmtree(archive)
+
+
+def watch_workers(client, busy, name):
+    def observe(_progress):
+        working = {w for w, tasks in client.processing().items() if tasks}
+        busy.setdefault(name, set()).update(working)
+
+    return observe
+
+
+def test_what_cannot_fit_is_refused_before_any_work(tmp_path, simulated_cuvis):
+    from hsi_batch.cluster import LocalConfig
+
+    source = write_cu3s(tmp_path / "s.cu3s", [Hole((2000, 2000, 61)) for _ in range(2)])
+    config = LocalConfig(workers=1, memory=600_000_000)
+    with connect(config) as client, pytest.raises(PlanError, match="a worker may take 600 MB"):
+        convert(source, tmp_path / "a.zarr", client=client)
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_block_height_is_chosen_for_8_to_16_megabytes():
+    for shape in ((5000, 1000, 61), (100, 20_000, 30), (90_000, 320, 224), (512, 640, 480)):
+        geometry = Geometry.choose(1, shape, "uint16")
+        assert 8e6 / 1.01 <= geometry.block_bytes <= 16 * 2**20
