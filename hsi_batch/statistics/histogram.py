@@ -131,7 +131,7 @@ class IntegerHistogram(Histogram):
 
     def __init__(self, counts: NDArray[np.int64], dtype: DTypeLike) -> None:
         self.counts = counts
-        self.dtype = np.dtype(dtype)
+        self.dtype = np.dtype(dtype).newbyteorder("=")
 
     @classmethod
     def zero(cls, channels: int, dtype: DTypeLike) -> IntegerHistogram:
@@ -156,11 +156,12 @@ class IntegerHistogram(Histogram):
 
     def update(self, pixels: NDArray[Any]) -> IntegerHistogram:
         """Absorb ``(n, C)`` pixels of the dtype of this histogram."""
-        shifted = pixels.astype(np.int64) - np.iinfo(self.dtype).min
-        size = self.counts.shape[1]
+        from hsi_batch.statistics.counting import count_values
+
+        if pixels.dtype.newbyteorder("=") != self.dtype:
+            raise ValueError(f"pixels of dtype {pixels.dtype} in a histogram of {self.dtype}")
         counts = self.counts.copy()
-        for channel in range(self.channels):
-            counts[channel] += np.bincount(shifted[:, channel], minlength=size)
+        count_values(pixels, int(np.iinfo(self.dtype).min), counts)
         return IntegerHistogram(counts, self.dtype)
 
     def merge(self, other: IntegerHistogram) -> IntegerHistogram:
