@@ -27,6 +27,8 @@ from hsi_batch.errors import ClusterError, ConfigError, did_you_mean
 __all__ = ["ExistingConfig", "LocalConfig", "connect", "current_client", "read_cluster"]
 
 _ORPHAN = "hsi_batch.engine.orphan"
+#: Dask's sampling profiler keeps every second of a run: 10 to 20 MB an hour in each worker.
+_CONFIG = {"distributed.worker.profile.enabled": False}
 #: Memory that a worker should have at least.
 _WORKER_BYTES = 1.5 * 2**30
 
@@ -296,6 +298,7 @@ def _local(config: LocalConfig) -> Client:
                 "memory_limit": memory,
                 "local_directory": folder,
                 "preload_nanny": [_ORPHAN],
+                "config": _CONFIG,
                 "silence_logs": logging.WARNING,
                 # Dashboards of single workers would open ports on all interfaces.
                 "dashboard": False,
