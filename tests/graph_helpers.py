@@ -14,7 +14,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 import xarray as xr
 
-from hsi_batch.nodes import ChannelAxis, CU3SDataNode, Node, PortRef, PortSpec, Scope, registry
+from hsi_batch.nodes import (
+    ChannelAxis,
+    CU3SDataNode,
+    Node,
+    PortRef,
+    PortSpec,
+    Request,
+    Scope,
+    registry,
+)
 from hsi_batch.pipeline import Pipeline
 from hsi_batch.pipeline.cache import pack
 from hsi_batch.pipeline.fitting import FitPlan, Fitting, plan_fit
@@ -77,6 +86,8 @@ class Square(Node):
 
     INPUT_SPECS: ClassVar = {"data": CUBE}
     OUTPUT_SPECS: ClassVar = {"squared": CUBE}
+
+    scope = Scope.PIXEL
 
     def channel_axis(self, axes):
         return {"squared": axes["data"]}
@@ -173,7 +184,30 @@ class WeightedSum(Node):
         return {"summed": (centred * weights).sum(dim=-1, keepdim=True)}
 
 
-EXTRA = (Scale, Mix, Square, Box, Ends, Drift, Untold, WeightedSum)
+class Shift(Node):
+    """Fitted from all frames, and looks at a whole frame: it says nothing of its scope."""
+
+    INPUT_SPECS: ClassVar = {"data": CUBE}
+    OUTPUT_SPECS: ClassVar = {"shifted": CUBE}
+
+    def __init__(self, name=None):
+        super().__init__(name)
+        self.register_buffer("mean", torch.zeros(0))
+
+    def request(self):
+        return Request("data", "moments")
+
+    def fit(self, statistic):
+        self.set_state({"mean": statistic.mean}, mean=statistic.mean)
+
+    def channel_axis(self, axes):
+        return {"shifted": axes["data"]}
+
+    def forward(self, data):
+        return {"shifted": data - data.amax(dim=(1, 2), keepdim=True) + self.mean}
+
+
+EXTRA = (Scale, Mix, Square, Box, Ends, Drift, Untold, WeightedSum, Shift)
 
 
 @pytest.fixture

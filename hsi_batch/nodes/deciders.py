@@ -38,6 +38,11 @@ class BinaryDecider(Node):
             raise PipelineError(f"threshold {threshold} is not a probability; give 0..1.")
         self.threshold = float(threshold)
 
+    @property
+    def scope(self) -> Scope:
+        """A pixel at a time."""
+        return Scope.PIXEL
+
     def forward(self, logits: Tensor) -> dict[str, Tensor]:
         """Decide ``logits`` (B, y, x, 1)."""
         return {"decisions": torch.sigmoid(logits) >= self.threshold}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hsi_batch.nodes.node import Node, Stage
+from hsi_batch.nodes.node import Node, Scope, Stage
 from hsi_batch.nodes.ports import PortSpec
 from hsi_batch.statistics.float_histogram import FloatHistogram
 from hsi_batch.statistics.ranking import Confusion, roc_curve
@@ -59,6 +59,11 @@ class AnomalyDetectionMetrics(Node):
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name)
         self.reset()
+
+    @property
+    def scope(self) -> Scope:
+        """A pixel at a time."""
+        return Scope.PIXEL
 
     def reset(self) -> None:
         """Forget all counts."""

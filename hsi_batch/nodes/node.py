@@ -157,8 +157,12 @@ class Node(nn.Module):
 
     @property
     def scope(self) -> Scope:
-        """What the node must see at once."""
-        return Scope.PIXEL
+        """What the node must see at once: a pixel if it is declared affine or quadratic, else a frame.
+
+        A node that says nothing may look at anything, so it is given whole frames.
+        """
+        by_pixel = self.is_source or self.AFFINE is not None or self.QUADRATIC is not None
+        return Scope.PIXEL if by_pixel else Scope.FRAME
 
     @property
     def halo(self) -> int:
@@ -205,7 +209,12 @@ class Node(nn.Module):
     @property
     def requires_initial_fit(self) -> bool:
         """Whether a statistical fit of the archive sets this node."""
-        return self.request() is not None and self.scope is not Scope.FRAME
+        return self.request() is not None and not self.fits_each_frame
+
+    @property
+    def fits_each_frame(self) -> bool:
+        """Whether the statistic asked for is that of each frame; see :meth:`frame_fit`."""
+        return self.scope is Scope.FRAME and type(self).frame_fit is not Node.frame_fit
 
     @property
     def fitted(self) -> bool:

@@ -236,6 +236,11 @@ class PerPixelUnitNorm(Node):
         need_non_negative(eps=eps)
         self.eps = float(eps)
 
+    @property
+    def scope(self) -> Scope:
+        """A pixel at a time."""
+        return Scope.PIXEL
+
     def channel_axis(self, axes: Any) -> Any:
         """The axis of the input."""
         return {"normalized": axes["data"]}

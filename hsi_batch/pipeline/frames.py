@@ -74,7 +74,7 @@ def frame_evaluator(
     given: dict[PortRef, NDArray[Any]] = {}
     for name in frame_nodes(graph, wanted):
         node = graph.nodes[name]
-        if node.request() is not None:
+        if node.fits_each_frame:
             substitutes[name] = _fitted(graph, name, source, substitutes, given, precision)
         else:
             given.update(_assembled(graph, name, source, substitutes, given, precision))
@@ -185,6 +185,7 @@ def _assembled(
             whole[ref][start:stop] = value
             if valid is not None and value.dtype.kind == "f":
                 whole[ref][start:stop][~valid] = np.nan
+    node._need_fit()  # noqa: SLF001
     node.eval()
     outputs = tuple(
         PortRef(name, port) for port, spec in node.OUTPUT_SPECS.items() if len(spec.shape) == 4

@@ -107,6 +107,7 @@ def test_the_base_class_refuses_what_it_does_not_know():
         node.frame_fit(1.0)
     assert node.request() is None
     assert node.fitted
+    assert node.scope is Scope.FRAME
     assert node.stages == frozenset(Stage)
     assert Node.INPUT_SPECS == {}
 
