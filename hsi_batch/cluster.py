@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import uuid
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +28,8 @@ from hsi_batch.errors import ClusterError, ConfigError, did_you_mean
 __all__ = ["ExistingConfig", "LocalConfig", "connect", "current_client", "read_cluster"]
 
 _ORPHAN = "hsi_batch.engine.orphan"
+#: Tells it which process to watch.
+_PARENT = "HSI_BATCH_PARENT"
 #: Dask's sampling profiler keeps every second of a run: 10 to 20 MB an hour in each worker.
 _CONFIG = {"distributed.worker.profile.enabled": False}
 #: Memory that a worker should have at least.
@@ -35,9 +38,12 @@ _WORKER_BYTES = 1.5 * 2**30
 
 def _bytes(value: Any) -> int:
     try:
-        return int(parse_bytes(value))
-    except (ValueError, AttributeError, TypeError):
-        raise ValueError("write a size such as 4 GiB") from None
+        size = 0 if isinstance(value, bool) else int(parse_bytes(value))
+    except (ValueError, AttributeError, TypeError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise ValueError("write a size such as 4 GiB")
+    return size
 
 
 class _Config(BaseModel):
@@ -156,17 +162,31 @@ def connect(
         config = read_cluster(config)
     if isinstance(config, ExistingConfig):
         return _existing(config)
-    return _local(config.model_copy(update={"workers": workers}) if workers else config)
+    if workers is None:
+        return _local(config)
+    if workers < 1:
+        raise ConfigError(f"{workers} workers cannot do anything.", hint="Ask for 1 or more.")
+    return _local(config.model_copy(update={"workers": workers}))
+
+
+def _address(file: Path, seconds: float) -> str:
+    """Address in a scheduler file; Dask itself would wait for the file for ever."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return str(json.loads(file.read_text())["address"] or "")
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no address in the file: {error!r}") from None
+            time.sleep(0.05)
 
 
 def _existing(config: ExistingConfig) -> Client:
     target = config.address or config.scheduler_file
     try:
-        client = (
-            Client(config.address, timeout=config.timeout)
-            if config.address
-            else Client(scheduler_file=config.scheduler_file, timeout=config.timeout)
-        )
+        address = config.address or _address(Path(str(config.scheduler_file)), config.timeout)
+        # Without an address, Dask would start a cluster of its own.
+        client = Client(address or "nowhere", timeout=config.timeout)
     except (OSError, TimeoutError, ValueError) as error:
         raise ClusterError(
             f"no scheduler answers at {target} within {config.timeout:g} s ({error}).",
@@ -231,6 +251,7 @@ async def _spawn(
             *command,
             "--spec",
             json.dumps({"cls": cls, "opts": options}),
+            env={**os.environ, _PARENT: str(os.getpid())},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=file,
             stderr=file,
@@ -273,7 +294,13 @@ def _local(config: LocalConfig) -> Client:
     if count is None:
         count = max(1, min(cores(), int(total * 0.8 / _WORKER_BYTES)))
     memory = config.memory or int(total * 0.9 / count)
-    folder = tempfile.mkdtemp(prefix="hsi-batch-", dir=config.scratch)
+    try:
+        folder = tempfile.mkdtemp(prefix="hsi-batch-", dir=config.scratch)
+    except OSError as error:
+        raise ConfigError(
+            f"scratch: no folder can be made for logs and spilled data ({error}).",
+            hint="Name a folder that exists and may be written to.",
+        ) from None
     scheduler = {
         "cls": _Scheduler,
         "options": {
@@ -305,18 +332,22 @@ def _local(config: LocalConfig) -> Client:
             },
         },
     }
+    started: SpecCluster | Client | None = None
     try:
-        cluster = SpecCluster(
+        started = cluster = SpecCluster(
             workers=dict.fromkeys(range(count), worker),
             scheduler=scheduler,
             worker=worker,
             name="hsi-batch",
             silence_logs=logging.WARNING,
         )
-        client = EmbeddedClient(cluster, folder)
+        started = client = EmbeddedClient(cluster, folder)
         client.wait_for_workers(count, timeout=60)
     except (TimeoutError, OSError, RuntimeError) as error:
         logs = " ".join(_tail(str(path)) for path in sorted(Path(folder).glob("*.log")))
+        if started is not None:
+            with contextlib.suppress(Exception):
+                started.close()
         shutil.rmtree(folder, ignore_errors=True)
         raise ClusterError(
             f"the workers on this machine did not start ({error}): {logs[-800:]}",

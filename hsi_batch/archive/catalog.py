@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import zarr
 
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import archive_stamp, state_folder
+from hsi_batch.archive.store import archive_stamp, groups_of, state_folder
 from hsi_batch.errors import StoreError
 from hsi_batch.files import write_atomically
 
@@ -55,7 +55,7 @@ def catalog_row(session: Session) -> dict[str, Any]:
 
 def _rows(root: zarr.Group) -> list[dict[str, Any]]:
     rows = []
-    for name, group in sorted(root.groups()):
+    for name, group in sorted(groups_of(root).items()):
         try:
             rows.append(catalog_row(Session(name, group)))
         except StoreError:

@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.storage import LocalStore
 
-__all__ = ["chunk_path", "chunk_tail", "read_lines", "remove_partial", "scratch", "write_lines"]
+__all__ = [
+    "chunk_path",
+    "chunk_tail",
+    "lost_chunk",
+    "read_lines",
+    "remove_partial",
+    "scratch",
+    "write_lines",
+]
 
 _SHUFFLE = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 _CRC_BYTES, _BLOSC_HEADER = 4, 16
@@ -54,6 +62,22 @@ def chunk_tail(array: zarr.Array[Any], index: tuple[int, ...]) -> str | None:
             return file.read(_CRC_BYTES).hex()
     except OSError:
         return None
+
+
+def lost_chunk(array: zarr.Array[Any], frame: int, start: int, stop: int) -> Path | None:
+    """First file that is missing of the chunks that hold these lines; None if all are there.
+
+    To be asked of arrays whose empty chunks are stored; others read as the fill value.
+    """
+    local = isinstance(array.store_path.store, LocalStore)
+    if not local or array.shards is not None or array.chunks[2:] != array.shape[2:]:
+        return None
+    inner = (0,) * (array.ndim - 2)
+    for part in range(start // array.chunks[1], -(-stop // array.chunks[1])):
+        path = chunk_path(array, (frame // array.chunks[0], part, *inner))
+        if not path.exists():
+            return path
+    return None
 
 
 def _index(array: zarr.Array[Any], frame: int, start: int, stop: int) -> tuple[int, ...] | None:
@@ -113,7 +137,7 @@ def read_lines(
     Raises
     ------
     OSError, ValueError, RuntimeError
-        The chunk is missing or damaged.
+        The chunk is damaged. One that is missing reads as the fill value.
     """
     codec, index = _blosc_of(array), _index(array, frame, start, stop)
     if codec is None or index is None:

@@ -94,7 +94,7 @@ class Geometry:
         else:
             chosen = min(int(lines), height)
             leaf = leaf_lines(width)
-            if chosen < height and (chosen % leaf or chosen & (chosen - 1)):
+            if chosen < 1 or (chosen < height and (chosen % leaf or chosen & (chosen - 1))):
                 fitting = [leaf << i for i in range(20) if leaf << i < height]
                 raise ConfigError(
                     f"blocks of {lines} lines do not fit frames of {height} x {width} pixels;"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import psutil
 
@@ -56,19 +58,28 @@ class StoreLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with contextlib.suppress(OSError):
-            self.path.unlink()
+        owner = self._read()
+        # Someone who thought this run dead may have given the store to another one.
+        if owner is not None and _mine(owner):
+            with contextlib.suppress(OSError):
+                self.path.unlink()
 
     def _take_over(self) -> None:
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return
+        with file, _one_at_a_time(file), contextlib.suppress(FileNotFoundError):
+            # Another run that found the owner dead too may have been here in between.
+            if self.path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                self._remove_if_dead()
+
+    def _remove_if_dead(self) -> None:
         owner = self._read()
         if owner is None:
             return
         if owner.get("host") == socket.gethostname() and not _alive(owner):
-            # Renaming decides between two runs that both found the owner dead.
-            stale = self.path.with_name(f"lock.stale.{os.getpid()}")
-            with contextlib.suppress(FileNotFoundError):
-                self.path.rename(stale)
-                stale.unlink()
+            self.path.unlink(missing_ok=True)
             return
         raise StoreInUseError(
             f"another run uses this store: {owner.get('purpose')} by process {owner.get('pid')} on"
@@ -104,10 +115,29 @@ def _owner(purpose: str) -> dict[str, Any]:
     }
 
 
+def _mine(owner: dict[str, Any]) -> bool:
+    return owner.get("pid") == os.getpid() and owner.get("host") == socket.gethostname()
+
+
+@contextlib.contextmanager
+def _one_at_a_time(file: IO[bytes]) -> Iterator[None]:
+    """Hold the file among the processes of this host, where the file system can."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
 def _alive(owner: dict[str, Any]) -> bool:
     try:
         process = psutil.Process(int(owner["pid"]))
+        if process.status() == psutil.STATUS_ZOMBIE:
+            # Killed, and nobody asked how it ended; common in containers.
+            return False
         # The number may have been given to another process since.
         return abs(process.create_time() - float(owner.get("started", 0))) < 2.0
-    except (psutil.Error, ValueError, KeyError):
+    except (psutil.Error, ValueError, KeyError, TypeError, OverflowError):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
@@ -12,6 +13,10 @@ from hsi_batch.readers.paths import natural_key
 __all__ = ["session_names"]
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+#: Names of files in the root of a store.
+_RESERVED = ("zarr.json",)
+#: Longest name; file systems take 255 bytes, and things are named after sessions.
+_LONGEST = 180
 
 
 def session_names(
@@ -20,7 +25,8 @@ def session_names(
     """Name each source by its path below the common root, without suffix.
 
     Characters other than letters, digits, ``.``, ``_`` and ``-`` become ``_``, folders are joined
-    by ``-``. Names never collide: a second source of the same name gets a counter.
+    by ``-``, and a name longer than 180 is cut and ends in a digest. Names never collide: a second
+    source of the same name gets a counter.
 
     Parameters
     ----------
@@ -46,9 +52,9 @@ def session_names(
     >>> session_names(["/d/a/rec 1.hdr", "/d/b/rec 1.hdr"])
     {'/d/a/rec 1.hdr': 'a-rec_1', '/d/b/rec 1.hdr': 'b-rec_1'}
     """
-    ordered = sorted(paths, key=natural_key)
+    ordered = sorted(set(paths), key=natural_key)
     known = {path: name for name, path in (taken or {}).items()}
-    used = {name.casefold() for name in (taken or {})}
+    used = {name.casefold() for name in (*(taken or {}), *_RESERVED)}
     base = PurePath(root) if root is not None else _common(ordered)
     names: dict[str, str] = {}
     for path in ordered:
@@ -56,13 +62,13 @@ def session_names(
             names[path] = known[path]
             continue
         try:
-            below = PurePath(path).relative_to(base)
+            below = PurePath(path).relative_to(base).with_suffix("")
         except ValueError:
             raise ConfigError(
                 f"{path} is not below the root {base}.", hint="Choose another --root."
             ) from None
         # Case is folded because some file systems do.
-        plain = "-".join(_clean(part) for part in below.with_suffix("").parts) or "session"
+        plain = _short("-".join(_clean(part) for part in below.parts))
         name, count = plain, 1
         while name.casefold() in used:
             count += 1
@@ -73,9 +79,15 @@ def session_names(
 
 
 def _clean(part: str) -> str:
-    cleaned = _UNSAFE.sub("_", part).lstrip(".")
-    # Names that begin with two underscores are reserved by Zarr.
-    return re.sub(r"^_+", "", cleaned) or "x"
+    # Hidden names, "..", and names that begin with two underscores (reserved by Zarr).
+    return _UNSAFE.sub("_", part).lstrip("._") or "x"
+
+
+def _short(name: str) -> str:
+    """The name, its end replaced by a digest if it is longer than file systems take."""
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[: _LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _common(paths: list[str]) -> PurePath:

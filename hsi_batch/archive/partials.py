@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,21 @@ from hsi_batch.files import write_atomically
 from hsi_batch.statistics import Bundle, Extrema, FloatMoments, Forest, IntegerMoments
 
 __all__ = ["load_partial", "partials_of", "save_partial"]
+
+#: What reading a damaged file raises; RuntimeError of entries that seem encrypted or too new.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 _TYPES: dict[str, Any] = {
     "IntegerMoments": IntegerMoments,
@@ -48,7 +65,7 @@ def load_partial(path: Path) -> Bundle | None:
     """Read what :func:`save_partial` wrote; None if it is missing or damaged."""
     forests: dict[str, Forest[Any]] = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             for number, entry in enumerate(json.loads(str(file["index"]))):
                 prefix = f"{number}."
                 arrays = {
@@ -60,6 +77,6 @@ def load_partial(path: Path) -> Bundle | None:
                 place = tuple((int(i), int(n)) for i, n in entry["path"])
                 forest = forests.setdefault(entry["name"], Forest())
                 forests[entry["name"]] = forest.merge(Forest.of(place, part, int(entry["level"])))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+    except _DAMAGED:
         return None
     return Bundle(forests)

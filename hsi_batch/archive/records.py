@@ -84,11 +84,21 @@ class RecordWriter:
             for file in dict.fromkeys((folder / f"{whole}.jsonl", folder / f"{name}.jsonl"))
             for record in _read(file)
         }
-        self._file = (folder / f"{name}.jsonl").open("ab", buffering=0)
+        self._file = (folder / f"{name}.jsonl").open("a+b", buffering=0)
+        if self._file.tell():
+            self._file.seek(-1, os.SEEK_END)
+            if self._file.read(1) != b"\n":
+                # A crash tore the last line; what follows must not hang on to it.
+                self._append(b"\n")
 
     def write(self, *records: BlockRecord) -> None:
         """Append records."""
-        self._file.write("".join(record.to_json() + "\n" for record in records).encode())
+        self._append("".join(record.to_json() + "\n" for record in records).encode())
+
+    def _append(self, raw: bytes) -> None:
+        # Unbuffered writing may take only a part, as when the disk is nearly full.
+        while raw:
+            raw = raw[self._file.write(raw) :]
 
     def __enter__(self) -> Self:
         return self

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from hsi_batch.archive.catalog import save_catalog
 from hsi_batch.archive.lock import StoreLock
+from hsi_batch.archive.partials import partials_of
 from hsi_batch.archive.records import Records
-from hsi_batch.archive.store import ARCHIVE, consolidate, open_root, state_folder
+from hsi_batch.archive.store import ARCHIVE, consolidate, groups_of, open_root, state_folder
 from hsi_batch.errors import ConfigError, did_you_mean
 
 __all__ = ["remove_session", "split_path"]
@@ -46,7 +48,7 @@ def remove_session(archive: str | os.PathLike[str], name: str) -> None:
     open_root(path, ARCHIVE)
     with StoreLock(state_folder(path), f"rm {name}"):
         root = open_root(path, ARCHIVE, "r+")
-        present = dict(root.groups())
+        present = groups_of(root)
         if name not in present:
             raise ConfigError(
                 f"there is no session {name!r}.{did_you_mean(name, present)}",
@@ -56,6 +58,7 @@ def remove_session(archive: str | os.PathLike[str], name: str) -> None:
         records = Records(state_folder(path) / "records" / "convert")
         kept = [r for key, r in records.load().items() if key.session != name]
         del root[name]
+        shutil.rmtree(partials_of(path, name), ignore_errors=True)
         records.pack(kept)
         consolidate(root)
         save_catalog(path, root)

@@ -25,7 +25,8 @@ _TERM = re.compile(
         (?:\[y=(?P<y>[^\]]*)\])?$""",
     re.VERBOSE,
 )
-_SLICE = re.compile(r"^\s*(-?\d*)\s*(?::\s*(-?\d*)\s*(?::\s*(-?\d+)\s*)?)?$")
+_NUMBER = r"\s*(-?[0-9]{1,18})?\s*"
+_SLICE = re.compile(rf"^{_NUMBER}(?::{_NUMBER}(?::{_NUMBER})?)?$")
 _MAX_FILE_BYTES = 64 * 2**20
 
 
@@ -118,8 +119,8 @@ def select(
     >>> chosen.sessions, len(chosen)
     (('a1',), 2)
     """
-    parts = [text] if isinstance(text, str) else list(text or ())
-    terms = [term for part in parts for term in _split(part)]
+    texts = [text] if isinstance(text, str) else list(text or ())
+    terms = [term for part in texts for term in _split(part)]
     bad = {name: set(frames) for name, frames in (failed or {}).items()}
     everything = {
         name: {f: None for f in range(frames) if f not in bad.get(name, ())}
@@ -130,14 +131,30 @@ def select(
     if not terms or terms[0].startswith("!"):
         chosen = {name: dict(frames) for name, frames in everything.items()}
     for term in terms:
-        taken = resolver.resolve(term.removeprefix("!"))
+        taken = resolver.resolve(term.removeprefix("!").strip())
         for name, frames in taken.items():
             held = chosen.setdefault(name, {})
             for frame, lines in frames.items():
-                if term.startswith("!"):
-                    held.pop(frame, None)
-                elif frame in everything[name]:
-                    held[frame] = lines
+                if frame not in everything[name]:
+                    continue
+                height = sessions[name][1]
+                span = lines or (0, height)
+                if not term.startswith("!"):
+                    parts = [held[frame] or (0, height), span] if frame in held else [span]
+                    left = _joined(parts)
+                elif frame in held:
+                    left = _without(held.pop(frame) or (0, height), span)
+                else:
+                    continue
+                if len(left) > 1:
+                    runs = " and ".join(f"{start}:{stop}" for start, stop in left)
+                    raise SelectionError(
+                        f"with {term!r}, several runs of lines of frame {frame} of {name!r} would"
+                        f" be selected ({runs}); a frame gives one run.",
+                        hint="Select the runs one after the other, or whole frames.",
+                    )
+                if left:
+                    held[frame] = None if left[0] == (0, height) else left[0]
     ordered = {
         name: dict(sorted(chosen[name].items()))
         for name in sorted(chosen, key=natural_key)
@@ -154,6 +171,23 @@ def select(
         if frames.keys() == everything[name].keys() and all(v is None for v in frames.values())
     )
     return Selection(ordered, whole, ",".join(terms))
+
+
+def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Union of runs of lines, as few runs as can be."""
+    runs: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if runs and start <= runs[-1][1]:
+            runs[-1] = (runs[-1][0], max(stop, runs[-1][1]))
+        else:
+            runs.append((start, stop))
+    return runs
+
+
+def _without(span: tuple[int, int], away: tuple[int, int]) -> list[tuple[int, int]]:
+    """What is left of a run of lines when another is taken away."""
+    left = [(span[0], min(span[1], away[0])), (max(span[0], away[1]), span[1])]
+    return [(start, stop) for start, stop in left if start < stop]
 
 
 def _split(text: str) -> list[str]:
@@ -179,8 +213,10 @@ def _split(text: str) -> list[str]:
         raise SelectionError(f"the quote {quote} in {text!r} is not closed.")
     found: list[str] = []
     for term in (t.strip() for t in terms):
-        if term.startswith("@"):
-            found.extend(_from_file(term[1:]))
+        minus = "!" if term.startswith("!") else ""
+        plain = term.removeprefix("!").lstrip()
+        if plain.startswith("@"):
+            found.extend(minus + line for line in _from_file(plain[1:]))
         elif term:
             found.append(term)
     return found
@@ -190,7 +226,7 @@ def _from_file(path: str) -> list[str]:
     try:
         if Path(path).stat().st_size > _MAX_FILE_BYTES:
             raise SelectionError("the file is larger than 64 MiB.", path=path)
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SelectionError(f"cannot be read: {error}.", path=path) from None
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
@@ -241,6 +277,8 @@ class _Resolver:
         lines: Lines = None
         if y is not None:
             span = _span(y, height, term)
+            if span.step != 1:
+                raise SelectionError(f"{y!r} in {term!r} has a step; lines are a run a:b.")
             lines = (span.start, span.stop)
             if lines == (0, height):
                 lines = None
@@ -254,10 +292,11 @@ def _span(text: str, size: int, term: str) -> range:
         raise SelectionError(f"{text!r} in {term!r} is not a number or a range a:b.")
     first, last, step = match.groups()
     if ":" not in text:
-        index = int(first or "x") if first.lstrip("-").isdigit() else None
-        if index is None or not -size <= index < size:
+        if first is None or not -size <= int(first) < size:
             raise SelectionError(f"{text!r} in {term!r} is outside 0..{size - 1}.")
-        return range(size)[index : index + 1 if index != -1 else None]
+        return range(size)[int(first) :][:1]
+    if step is not None and int(step) == 0:
+        raise SelectionError(f"{text!r} in {term!r} has a step of 0.")
     chosen = range(size)[slice(*(int(part) if part else None for part in (first, last, step)))]
     if not len(chosen) or chosen.step < 0:
         raise SelectionError(f"{text!r} in {term!r} selects nothing of 0..{size - 1}.")

@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from hsi_batch.archive.chunks import read_lines
+from hsi_batch.archive.chunks import lost_chunk, read_lines
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.store import ARCHIVE, open_root
 from hsi_batch.errors import SourceError, StoreError
@@ -41,8 +41,9 @@ class Session:
         """Open one session without looking at the others."""
         root = open_root(archive, ARCHIVE, mode)
         try:
-            group = root[name]
-        except KeyError:
+            # The root is no session, nor is anything below one.
+            group = root[name] if name and "/" not in name else None
+        except (KeyError, ValueError):
             group = None
         if not isinstance(group, zarr.Group):
             raise StoreError("there is no such session.", path=str(archive), session=name)
@@ -128,6 +129,10 @@ class Session:
         hsi_batch.errors.SourceError
             The chunk is missing or damaged.
         """
+        lost = lost_chunk(self.cube, frame, start, stop)
+        if lost is not None:
+            # Zarr would read it as zeros; but every block of a cube is stored.
+            raise _unreadable(self, self.cube, frame, start, stop, f"{lost} is missing")
         return np.asarray(_fetch(self, self.cube, frame, start, stop, reuse=reuse))
 
     def valid(
@@ -168,10 +173,16 @@ def _fetch(
     try:
         return read_lines(array, frame, start, stop, reuse=reuse)
     except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
-        raise SourceError(
-            f"lines {start}:{stop} of {array.path} cannot be read: {error}.",
-            path=str(array.store_path.store),
-            session=session.name,
-            frame=frame,
-            hint="Check the store with hsi-batch verify --deep, and convert the session again.",
-        ) from None
+        raise _unreadable(session, array, frame, start, stop, error) from None
+
+
+def _unreadable(
+    session: Session, array: zarr.Array[Any], frame: int, start: int, stop: int, why: object
+) -> SourceError:
+    return SourceError(
+        f"lines {start}:{stop} of {array.path} cannot be read: {why}.",
+        path=str(array.store_path.store),
+        session=session.name,
+        frame=frame,
+        hint="Check the store with hsi-batch verify --deep, and convert the session again.",
+    )

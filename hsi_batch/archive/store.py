@@ -23,6 +23,7 @@ __all__ = [
     "consolidate",
     "create_array",
     "create_root",
+    "groups_of",
     "open_root",
     "state_folder",
 ]
@@ -53,7 +54,9 @@ def create_root(path: str | Path, kind: str, attrs: Mapping[str, Any] | None = N
     hsi_batch.errors.StoreError
         Something else is in this place.
     """
-    if Path(path).exists():
+    place = Path(path)
+    # A run that was killed at its first step leaves an empty folder.
+    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         return open_root(path, kind, mode="r+")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     head = {"format": kind, "format_version": VERSION}
@@ -99,6 +102,13 @@ def open_root(path: str | Path, kind: str, mode: str = "r") -> zarr.Group:
             hint="Use the version of hsi_batch that wrote it, or a newer one.",
         )
     return root
+
+
+def groups_of(root: zarr.Group) -> dict[str, zarr.Group]:
+    """Groups in the root, by name; files that do not belong there are passed over."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+        return dict(root.groups())
 
 
 def create_array(

@@ -10,12 +10,16 @@ from typing import Any
 
 __all__ = ["dask_setup"]
 
+#: Environment variable: the process to live no longer than.
+_PARENT = "HSI_BATCH_PARENT"
+
 _POLL_SECONDS = 0.5
 
 
 def dask_setup(_service: Any) -> None:
     """Watch the parent process from a thread (called by Dask at start-up)."""
-    parent = os.getppid()
+    # The parent may have died before this line, and another process have taken its place.
+    parent = int(os.environ.get(_PARENT) or os.getppid())
 
     def watch() -> None:
         while os.getppid() == parent:

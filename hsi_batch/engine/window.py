@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -107,8 +108,9 @@ def run_window(
 
     At most ``per_thread`` tasks per thread are submitted at a time, and a task is released when
     its outcome was yielded, so nothing that is finished is done again when a worker dies. A task
-    that kills its worker again and again is cut into its items; an item that does so alone is an
-    outcome with an error.
+    that kills its worker again and again is cut into its items. Dask suspects whatever waited on a
+    worker that died, so an item is tried once more at the end, with nothing else in flight; one
+    that kills its workers then too is an outcome with an error.
 
     Parameters
     ----------
@@ -130,12 +132,17 @@ def run_window(
         ``function`` raised it; anything it raises ends the run.
     """
     queue = iter(tasks)
+    suspects: list[Task] = []
+    alone: Task | None = None
+    # Another run on the same cluster may use the same names for its tasks.
+    run = uuid.uuid4().hex[:12]
     running: dict[Future[Any], Task] = {}
     finished = as_completed(raise_errors=False)
 
     def submit(task: Task) -> None:
+        name = f"{task.key}-{run}" if task is not alone else f"{task.key}-alone-{run}"
         future = client.submit(
-            function, task.items, task.key, *arguments, key=task.key, pure=False, retries=0
+            function, task.items, task.key, *arguments, key=name, pure=False, retries=0
         )
         running[future] = task
         finished.add(future)
@@ -144,6 +151,10 @@ def run_window(
         room = max(per_thread * sum(client.nthreads().values()), per_thread)
         for task in itertools.islice(queue, max(room - len(running), 0)):
             submit(task)
+        if not running and suspects:
+            nonlocal alone
+            alone = suspects.pop(0)
+            submit(alone)
 
     try:
         refill()
@@ -155,19 +166,18 @@ def run_window(
                 continue
             task = running.pop(future)
             if future.status == "finished":
-                if keep:
-                    yield Outcome(task), future
-                else:
-                    yield Outcome(task, future.result()), None
+                yield (Outcome(task), future) if keep else (Outcome(task, future.result()), None)
             elif future.status == "error":
                 error = future.exception()
                 if not isinstance(error, KilledWorker):
                     raise _shown(error)
-                if len(task.items) == 1:
+                if task is alone:
                     yield Outcome(task, error=_killed(error)), None
+                elif len(task.items) == 1:
+                    suspects.append(task)
                 else:
-                    for index, item in enumerate(task.items):
-                        submit(Task(f"{task.key}.{index}", (item,)))
+                    parts = [Task(f"{task.key}.{i}", (x,)) for i, x in enumerate(task.items)]
+                    queue = itertools.chain(parts, queue)
             else:
                 raise ClusterError(
                     f"a task was {future.status}; the connection to the cluster was lost.",

@@ -63,6 +63,11 @@ class WorkerSetup(WorkerPlugin):
         kernels.check(kernels.gram)
         start()
         threadpool_limits(1)
+        if "numba" in sys.modules:
+            # Counted per thread; this is the one that runs tasks.
+            sys.modules["numba"].set_num_threads(1)
+        else:
+            os.environ["NUMBA_NUM_THREADS"] = "1"
         if "torch" in sys.modules:
             _limit_torch()
 

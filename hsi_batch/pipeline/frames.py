@@ -25,7 +25,7 @@ from hsi_batch.pipeline.program import (
 from hsi_batch.statistics import Bundle
 from hsi_batch.statistics.leaves import leaf_count
 
-__all__ = ["FrameSource", "frame_evaluator"]
+__all__ = ["FrameSource", "assembled_channels", "frame_evaluator"]
 
 #: ``(start, stop) -> bool (stop - start, x)``; None if every pixel of the frame is valid.
 Validity = Callable[[int, int], "NDArray[np.bool_] | None"]
@@ -197,6 +197,17 @@ def _assembled(
 def needs_frames(graph: Graph, wanted: tuple[PortRef, ...]) -> bool:
     """Whether outputs depend on frame-scope nodes, so that a task must hold whole frames."""
     return bool(frame_nodes(graph, wanted))
+
+
+def assembled_channels(graph: Graph, wanted: tuple[PortRef, ...]) -> int:
+    """Channels per pixel that assembling frames for frame-scope nodes holds in memory at most."""
+    total = 0
+    for name in frame_nodes(graph, wanted):
+        node = graph.nodes[name]
+        if not node.fits_each_frame:
+            known = (*node.axes.values(), *node.channel_axis(node.axes).values())
+            total += sum(axis.size for axis in known)
+    return total
 
 
 def root_need(graph: Graph, name: str) -> Need:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from distributed import Client
 
+from hsi_batch.archive.layout import Geometry
 from hsi_batch.engine.worker import memory_now
 from hsi_batch.errors import PlanError
 
-__all__ = ["check_memory"]
+__all__ = ["assembled_bytes", "check_memory"]
+
+
+def assembled_bytes(geometries: Iterable[Geometry], channels: int) -> int:
+    """Bytes of what is assembled of the largest frame for nodes that must see it whole.
+
+    Parameters
+    ----------
+    geometries : iterable of Geometry
+    channels : int
+        Values held per pixel, float32; ``forward`` may hold as much again.
+    """
+    per_pixel = max(16, 8 * channels)
+    return max((g.shape[0] * g.shape[1] * per_pixel for g in geometries), default=0)
 
 
 def check_memory(client: Client, needed: int, stage: str) -> int:

@@ -1,0 +1,91 @@
+"""Workers die: their work is done again, and a task that kills them all is found and left out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from engine_tasks import deadly, deadly_once, in_flight, words
+
+from hsi_batch.cluster import connect
+from hsi_batch.engine.reduce import TreeReduction
+from hsi_batch.engine.window import Task, run_window
+
+
+@pytest.fixture(scope="module")
+def victims(client):
+    """Two workers that may be killed; a task may kill two before Dask gives it up."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
+        own = connect(workers=2)
+    with own:
+        yield own
+
+
+def wait_for_two(client):
+    client.wait_for_workers(2, timeout=60)
+
+
+def attempts(folder):
+    return Counter(int(path.name.split("-")[0]) for path in folder.iterdir() if path.is_file())
+
+
+def test_the_work_of_a_killed_worker_is_done_again_and_no_other(victims, tmp_path):
+    wait_for_two(victims)
+    tasks = [Task(f"once-{n:06d}", (n,)) for n in range(30)]
+    done = [o for o, _ in run_window(victims, deadly_once, tasks, str(tmp_path))]
+    assert sorted(o.result[0] for o in done) == [2 * n for n in range(30)]
+    assert (tmp_path / "died").is_dir()
+    tried = attempts(tmp_path)
+    assert tried[3] == 2
+    # What was done but not told yet when the worker died is done again, and nothing else.
+    again = {n: c for n, c in tried.items() if c > 1}
+    assert len(again) <= 3
+    assert set(again.values()) == {2}
+
+
+def test_an_item_that_kills_every_worker_is_found_and_no_innocent_is_blamed(victims, tmp_path):
+    wait_for_two(victims)
+    tasks = [Task(f"bad-{n:06d}", (n,)) for n in range(16)]
+    outcomes = [o for o, _ in run_window(victims, deadly, tasks, str(tmp_path), (5,))]
+    (failed,) = (o for o in outcomes if o.error is not None)
+    assert failed.task == tasks[5]
+    assert "the worker died each of 2 times it tried this" in failed.error
+    assert "more memory than a worker has" in failed.error
+    found = sorted((o.task.items[0], o.result[0]) for o in outcomes if o.error is None)
+    assert found == [(n, 2 * n) for n in range(16) if n != 5]
+    # Blamed for what it does alone, not for waiting on a worker that another one killed.
+    assert attempts(tmp_path)[5] == 4
+
+
+def test_a_task_is_cut_to_find_the_item_and_the_window_stays_bounded(victims, tmp_path):
+    wait_for_two(victims)
+    task = Task("cut-000000", tuple(range(30)))
+    most, outcomes = 0, []
+    for outcome, _ in run_window(victims, deadly, [task], str(tmp_path), (7,)):
+        most = max(most, in_flight(victims, "cut"))
+        outcomes.append(outcome)
+    assert [o.task.items for o in outcomes if o.error] == [(7,)]
+    found = sorted((*o.task.items, *o.result) for o in outcomes if not o.error)
+    assert found == [(n, 2 * n) for n in range(30) if n != 7]
+    # Three per thread.
+    assert 0 < most <= 6
+
+
+def test_results_lost_with_their_worker_are_computed_again(victims):
+    wait_for_two(victims)
+    reduction = TreeReduction(victims, fan_in=3)
+    tasks = [Task(f"lost-{n:06d}", (n, n + 100)) for n in range(12)]
+    for number, (_, future) in enumerate(run_window(victims, words, tasks, keep=True)):
+        reduction.add(future)
+        if number == 8:
+            for pid in victims.run(os.getpid).values():
+                os.kill(pid, signal.SIGKILL)
+                deadline = time.monotonic() + 60
+                while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+                    time.sleep(0.05)
+    assert list(reduction.result()) == sorted([*range(12), *range(100, 112)])
