@@ -119,7 +119,11 @@ def read_cluster(source: str | os.PathLike[str] | Document) -> LocalConfig | Exi
         config.scheduler_file is None
     ):
         raise ConfigError("give either `address` or `scheduler_file`.", path=document.path, line=1)
-    return config
+    # Paths are relative to the file they are written in.
+    base = Path(document.path or "").parent
+    named = "scratch" if isinstance(config, LocalConfig) else "scheduler_file"
+    place = getattr(config, named)
+    return config if place is None else config.model_copy(update={named: str(base / place)})
 
 
 def current_client() -> Client | None:

@@ -103,3 +103,11 @@ def test_variables_are_replaced_in_files(tmp_path, monkeypatch):
 def test_connecting_with_a_wrong_file_starts_nothing(tmp_path):
     with pytest.raises(ConfigError, match=r"no\.yaml: there is no such file"):
         connect(tmp_path / "no.yaml")
+
+
+def test_paths_are_relative_to_the_file(tmp_path):
+    local, there = tmp_path / "local.yaml", tmp_path / "there.yaml"
+    local.write_text("scratch: tmp\n")
+    there.write_text("type: existing\nscheduler_file: /run/scheduler.json\n")
+    assert read_cluster(local).scratch == str(tmp_path / "tmp")
+    assert read_cluster(there).scheduler_file == "/run/scheduler.json"
