@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hsi_batch.stages.outputs import check_place
 from hsi_batch.workflow import WorkflowResult, run_workflow, shipped
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ def run_demo(
     WorkflowResult
     """
     target = Path(folder)
+    check_place(target / "recordings", folder=True)
     if not (target / "recordings" / "field_b" / "scene_001.hdr").exists():
         write_recordings(target / "recordings")
     workflow = target / "quickstart.yaml"

@@ -225,6 +225,9 @@ def run_workflow(
     common: dict[str, Any] = {"observer": observer, "dry_run": dry_run}
     if client is not None or current_client() is not None:
         return _stages(config, document, {**common, "client": client}, force, only_failed)
+    if dry_run and settings is None:
+        # Plans need no workers.
+        return _stages(config, document, {**common, "workers": workers}, force, only_failed)
     with connect(settings, workers=workers) as owned:
         return _stages(config, document, {**common, "client": owned}, force, only_failed)
 

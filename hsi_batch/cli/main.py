@@ -13,6 +13,9 @@ from hsi_batch.errors import HsiBatchError
 
 __all__ = ["app", "main"]
 
+_INTERRUPTED = 130
+_CONTINUE = "interrupted; what is written stays. Run the same command again to continue."
+
 app = typer.Typer(
     name="hsi-batch",
     no_args_is_help=True,
@@ -49,12 +52,17 @@ def main() -> None:
     """Run the command line; exits with the code of the run."""
     try:
         app()
+    except SystemExit as error:
+        # The framework turns Ctrl-C into this code.
+        if error.code == _INTERRUPTED:
+            _say(_CONTINUE)
+        raise
     except HsiBatchError as error:
         _say(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        _say("interrupted; what is written stays. Run the same command again to continue.")
-        sys.exit(130)
+        _say(_CONTINUE)
+        sys.exit(_INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output went away (| head).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hsi_batch.stages.convert import ConvertResult
+    from hsi_batch.stages.convert_plan import ConvertPlan
     from hsi_batch.stages.fit import FitResult
     from hsi_batch.stages.score import ScoreResult
+    from hsi_batch.stages.score_plan import ScorePlan
 
-__all__ = ["convert_plan_text", "fit_plan_text", "score_plan_text"]
+__all__ = ["convert_plan_text", "fit_plan_data", "fit_plan_text", "score_plan_text"]
 
 #: Memory of a worker before the first block: as measured, without and with torch.
 _BASE_MB = {"convert": 140, "score": 350}
@@ -18,6 +20,10 @@ _SHOWN = 20
 
 def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _work(planned: ConvertPlan | FitResult | ScorePlan) -> str:
+    return f"{planned.blocks} blocks in {planned.tasks} tasks, {_size(planned.bytes)}"
 
 
 def _memory(stage: str, needed: int) -> str:
@@ -30,7 +36,7 @@ def convert_plan_text(result: ConvertResult) -> str:
     plan = result.plan
     assert plan is not None
     counts = ", ".join(f"{n} {status}" for status, n in plan.counts().items()) or "nothing"
-    lines = [f"{counts}; {plan.blocks} blocks, {_size(plan.bytes)}"]
+    lines = [f"{counts}; {_work(plan)}"]
     if plan.blocks:
         lines.append(f"  memory: {_memory('convert', plan.worker_bytes)}")
     lines.extend(
@@ -48,8 +54,27 @@ def fit_plan_text(result: FitResult) -> str:
     """What a fit would read."""
     return (
         f"{result.frames} frames of {result.sessions} sessions; {result.plan}\n"
+        f"  reads {_work(result)}\n"
         f"  memory: {_memory('score', 48 * 10**6)}"
     )
+
+
+def fit_plan_data(result: FitResult) -> dict[str, Any]:
+    """What a fit would read, for machines."""
+    plan = result.plan
+    assert plan is not None
+    return {
+        "sessions": result.sessions,
+        "frames": result.frames,
+        "passes": plan.passes,
+        "blocks": result.blocks,
+        "tasks": result.tasks,
+        "bytes": result.bytes,
+        "nodes": [
+            {"node": n.name, "needs": str(n.need), "through": list(n.via), "pass": n.reading}
+            for n in plan.nodes
+        ],
+    }
 
 
 def score_plan_text(result: ScoreResult) -> str:
@@ -60,9 +85,7 @@ def score_plan_text(result: ScoreResult) -> str:
     for session in plan.sessions:
         counts[session.status] = counts.get(session.status, 0) + 1
     shown = ", ".join(f"{n} {status}" for status, n in counts.items())
-    lines = [
-        f"{', '.join(result.outputs)}: {shown} sessions; {plan.blocks} blocks, {_size(plan.bytes)}"
-    ]
+    lines = [f"{', '.join(result.outputs)}: {shown} sessions; {_work(plan)}"]
     if plan.blocks:
         lines.append(f"  memory: {_memory('score', plan.worker_bytes)}")
     if plan.by_frame:

@@ -22,7 +22,12 @@ from hsi_batch.cli.options import (
     finish,
     show,
 )
-from hsi_batch.cli.plans import convert_plan_text, fit_plan_text, score_plan_text
+from hsi_batch.cli.plans import (
+    convert_plan_text,
+    fit_plan_data,
+    fit_plan_text,
+    score_plan_text,
+)
 from hsi_batch.cli.progress import observing
 
 if TYPE_CHECKING:
@@ -97,8 +102,12 @@ def run(
             "score": result.score and score_plan_text(result.score),
         }
         if as_json:
-            plans = {name: getattr(result, name) for name in texts}
-            show({k: v and v.plan for k, v in plans.items()}, as_json=True, quiet=quiet)
+            plans = {
+                "convert": result.convert and result.convert.plan,
+                "fit": result.fit and fit_plan_data(result.fit),
+                "score": result.score and result.score.plan,
+            }
+            show(plans, as_json=True, quiet=quiet)
         elif not quiet:
             for name, text in texts.items():
                 typer.echo(f"{name}: {text or 'planned when the stages before it are done'}")
@@ -232,7 +241,7 @@ def fit(
             observer=observer,
         )
     if dry_run:
-        _plan(fit_plan_text(result), result.plan, as_json=as_json, quiet=quiet)
+        _plan(fit_plan_text(result), fit_plan_data(result), as_json=as_json, quiet=quiet)
         return
     _failures(result)
     show(result, as_json=as_json, quiet=quiet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from hsi_batch.cli.progress import observing
 
 if TYPE_CHECKING:
     from hsi_batch.archive.session import Session
+    from hsi_batch.errors import HsiBatchError
 
 __all__ = ["register"]
 
@@ -63,6 +65,7 @@ def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 def ls(
     store: Annotated[Path, typer.Argument(metavar="STORE")],
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """List the sessions of an archive.
 
@@ -75,6 +78,8 @@ def ls(
     if as_json:
         clean = [{str(k): _none(v) for k, v in row.items()} for row in rows]
         typer.echo(json.dumps({"sessions": clean, "incomplete": archive.incomplete}, indent=2))
+        return
+    if quiet:
         return
     shown = [c for c in _LS if any(_none(row.get(c)) not in (None, 0) for row in rows)]
     cells = [[_text(row.get(column)) for column in shown] for row in rows]
@@ -98,6 +103,7 @@ def _text(value: Any) -> str:
 def show_store(
     store: Annotated[Path, typer.Argument(metavar="STORE[/SESSION]")],
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show a store, or one session of it: flags, labels, source, spectra.
 
@@ -111,14 +117,18 @@ def show_store(
     if name is None:
         if as_json:
             ls(path, as_json=True)
-        else:
+        elif not quiet:
             typer.echo(repr(archive))
         return
+    if name not in archive:
+        raise _no_session(path, name, archive)
     session = archive.session(name)
     facts = _facts(session)
     spectra = _spectra(session)
     if as_json:
         typer.echo(json.dumps({**facts, "spectra": spectra}, indent=2, default=str))
+        return
+    if quiet:
         return
     typer.echo(f"session {name} of {path}")
     for key, value in facts.items():
@@ -129,6 +139,16 @@ def show_store(
         rows = [[_text(v) for v in row.values()] for row in spectra[::step]]
         title = f"spectra over all valid pixels (every {step}. channel)"
         _table(title, list(spectra[0]), rows)
+
+
+def _no_session(path: Path, name: str, known: Iterable[str]) -> HsiBatchError:
+    from hsi_batch.errors import ConfigError, did_you_mean
+
+    return ConfigError(
+        f"there is no session {name!r}.{did_you_mean(name, list(known))}",
+        path=str(path),
+        hint="See the sessions with hsi-batch ls.",
+    )
 
 
 def _facts(session: Session) -> dict[str, Any]:
@@ -225,20 +245,25 @@ def verify(
 
 def rm(
     session: Annotated[Path, typer.Argument(metavar="STORE/SESSION")],
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Remove a session from an archive.
 
     Example: hsi-batch rm archive.zarr/lentils_000
     """
+    from hsi_batch.archive import open_archive
     from hsi_batch.archive.remove import remove_session, split_path
     from hsi_batch.errors import ConfigError
 
     path, name = split_path(session)
     if name is None:
+        open_archive(path)
         raise ConfigError(
             "this is a store, not a session.", path=str(path), hint="Write STORE/SESSION."
         )
     remove_session(path, name)
-    if not quiet:
+    if as_json:
+        typer.echo(json.dumps({"store": str(path), "removed": name}))
+    elif not quiet:
         typer.echo(f"removed session {name} from {path}")

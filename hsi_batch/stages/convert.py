@@ -11,18 +11,18 @@ from typing import Any
 
 from distributed import Client
 
-from hsi_batch.archive.lock import StoreLock
 from hsi_batch.archive.records import BlockRecord, Records, RecordWriter
 from hsi_batch.archive.store import ARCHIVE, create_root, state_folder
-from hsi_batch.archive.writer import disk_errors
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.window import Task, batches
+from hsi_batch.errors import ConfigError
 from hsi_batch.stages.convert_blocks import convert_items
 from hsi_batch.stages.convert_commit import Finished, begin, finish_session, publish
 from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan
 from hsi_batch.stages.convert_scan import plan_convert
 from hsi_batch.stages.convert_work import ConvertItem, HashItem, item_keys
 from hsi_batch.stages.memory import check_memory
+from hsi_batch.stages.outputs import held_store
 from hsi_batch.stages.run import TASK_BYTES, BlockWork, Failure, Memory, Run, run_blocks
 
 __all__ = ["ConvertResult", "convert"]
@@ -164,6 +164,7 @@ def convert(
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     target = str(Path(archive).absolute())
     options = ConvertOptions(mode, _absolute(annotations), nodata, saturation, block_lines)
+    _check_annotations(options.annotations)
     with Run(client, workers=workers, observer=observer) as run:
 
         def planned() -> ConvertPlan:
@@ -180,8 +181,9 @@ def convert(
 
         if dry_run:
             plan = planned()
+            plan.tasks = sum(1 for _ in _tasks(plan, run.expected_threads, task_bytes))
             return _result(plan, begun)
-        with StoreLock(state_folder(target), "convert"):
+        with held_store(target, "convert"):
             plan = planned()
             if not plan.todo:
                 return _result(plan, begun)
@@ -190,6 +192,15 @@ def convert(
 
 def _absolute(annotations: str) -> str:
     return annotations if annotations in ("sibling", "none") else str(Path(annotations).absolute())
+
+
+def _check_annotations(annotations: str) -> None:
+    if annotations not in ("sibling", "none") and not Path(annotations).exists():
+        raise ConfigError(
+            "there is no such file of annotations.",
+            path=annotations,
+            hint="Name a file, or write `sibling` or `none`.",
+        )
 
 
 def _result(plan: ConvertPlan, begun: float, **values: Any) -> ConvertResult:
@@ -209,15 +220,14 @@ def _result(plan: ConvertPlan, begun: float, **values: Any) -> ConvertResult:
 
 def _execute(run: Run, plan: ConvertPlan, begun: float, task_bytes: int) -> ConvertResult:
     check_memory(run.client, plan.worker_bytes, "convert")
-    with disk_errors(plan.archive):
-        root = create_root(plan.archive, ARCHIVE)
-        records = Records(state_folder(plan.archive) / "records" / "convert")
-        folder = records.new_run()
+    root = create_root(plan.archive, ARCHIVE)
+    records = Records(state_folder(plan.archive) / "records" / "convert")
+    folder = records.new_run()
     begin(root, plan)
     work = BlockWork(Progress("convert", plan.blocks, plan.bytes))
     run.observer(work.progress)
     hashes: dict[str, str] = {}
-    tasks = _tasks(run, plan, task_bytes)
+    tasks = _tasks(plan, run.threads, task_bytes)
     for items, report in run_blocks(
         run, work, convert_items, tasks, str(folder), blocks_of=item_keys
     ):
@@ -253,7 +263,7 @@ def _of_kept(failures: Sequence[Failure], finished: Sequence[Finished]) -> tuple
     return tuple(f for f in failures if f.key.session not in gone)
 
 
-def _tasks(run: Run, plan: ConvertPlan, task_bytes: int) -> Iterable[Task]:
+def _tasks(plan: ConvertPlan, threads: int, task_bytes: int) -> Iterable[Task]:
     items: list[ConvertItem | HashItem] = []
     sizes: dict[int, int] = {}
     for planned in plan.todo:
@@ -271,7 +281,7 @@ def _tasks(run: Run, plan: ConvertPlan, task_bytes: int) -> Iterable[Task]:
     return batches(
         items,
         lambda item: sizes[id(item)],
-        threads=run.threads,
+        threads=threads,
         target=task_bytes,
         prefix="convert",
     )

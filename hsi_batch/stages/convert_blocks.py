@@ -21,7 +21,7 @@ from hsi_batch.archive.partials import partials_of, save_partial
 from hsi_batch.archive.records import BlockRecord, RecordWriter
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import checksum
-from hsi_batch.archive.writer import write_lines, write_row
+from hsi_batch.archive.writer import disk_errors, write_lines, write_row
 from hsi_batch.errors import HsiBatchError, SourceError, StoreError
 from hsi_batch.readers.annotations import Annotation, open_annotation
 from hsi_batch.readers.protocol import Frame, Source
@@ -115,7 +115,7 @@ def convert_items(items: Iterable[ConvertItem | HashItem], key: str, records: st
     """
     report = ConvertReport()
     task = _Task(Path(records), key, report)
-    with _fresh_sources(), RecordWriter(Path(records), key) as writer:
+    with _fresh_sources(), disk_errors(records), RecordWriter(Path(records), key) as writer:
         for item in items:
             if isinstance(item, HashItem):
                 report.hashes[item.session] = _sha256(item.path)

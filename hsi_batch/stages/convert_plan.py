@@ -124,6 +124,8 @@ class ConvertPlan:
         Sources that cannot be opened.
     skipped : list of (path, reason)
         Files that are no recordings.
+    tasks : int
+        Batches of blocks that workers will get.
     """
 
     archive: str
@@ -131,6 +133,7 @@ class ConvertPlan:
     sessions: list[PlannedSession]
     broken: list[tuple[str, str]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    tasks: int = 0
 
     @property
     def todo(self) -> list[PlannedSession]:
@@ -175,6 +178,7 @@ class ConvertPlan:
             "archive": self.archive,
             "counts": self.counts(),
             "blocks": self.blocks,
+            "tasks": self.tasks,
             "bytes": self.bytes,
             "worker_bytes": self.worker_bytes,
             "sessions": [

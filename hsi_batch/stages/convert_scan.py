@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 from pathlib import Path
@@ -16,7 +16,7 @@ from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import ARCHIVE, open_root, state_folder
 from hsi_batch.engine.window import batches, run_window
-from hsi_batch.errors import ConfigError, HsiBatchError, StoreError
+from hsi_batch.errors import ConfigError, HsiBatchError, Problem, StoreError
 from hsi_batch.files import digest_json
 from hsi_batch.readers.annotations import find_annotation, open_annotation
 from hsi_batch.readers.paths import natural_key
@@ -26,6 +26,9 @@ from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan, PlannedSe
 from hsi_batch.stages.run import Run
 
 __all__ = ["plan_convert", "settings_of", "signature"]
+
+#: Skipped files that are named where nothing else was given.
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,8 @@ def plan_convert(
             f"no recordings were found in {named}.",
             hint="Give files, folders or globs of .cu3s, ENVI .hdr or .npz files.",
         )
+    if not found.recordings:
+        raise _all_skipped(found.skipped)
     existing = _existing_sessions(archive)
     owners = {name: str(s.attrs.get("source", {}).get("path")) for name, s in existing.items()}
     names = session_names(found.recordings, root=root, taken=owners)
@@ -128,6 +133,20 @@ def plan_convert(
         _place(plan, described, names, existing, replace=replace or force)
     plan.sessions.sort(key=lambda s: natural_key(s.name))
     return plan
+
+
+def _all_skipped(skipped: Sequence[tuple[str, str]]) -> ConfigError:
+    problems = [
+        Problem(
+            f"this is no recording: {reason.rstrip('.')}.",
+            path=path,
+            hint="Give .cu3s, ENVI .hdr or .npz files of recordings, or folders of them.",
+        )
+        for path, reason in skipped[:_SHOWN]
+    ]
+    if len(skipped) > _SHOWN:
+        problems.append(Problem(f"and {len(skipped) - _SHOWN} more files that are no recordings."))
+    return ConfigError.collect(problems)
 
 
 def _existing_sessions(archive: str) -> dict[str, Session]:

@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ from hsi_batch.files import digest_json
 from hsi_batch.pipeline.cache import pack
 from hsi_batch.pipeline.fitting import FitPlan, Fitting, plan_fit
 from hsi_batch.pipeline.fold import CUBE
+from hsi_batch.pipeline.frames import assembled_channels
 from hsi_batch.pipeline.gather import Need, finished
 from hsi_batch.pipeline.passes import whole_frames
 from hsi_batch.pipeline.pipeline import Pipeline
@@ -47,7 +48,7 @@ from hsi_batch.stages.fit_blocks import (
     fit_keys,
     report_of,
 )
-from hsi_batch.stages.memory import check_memory
+from hsi_batch.stages.memory import assembled_bytes, check_memory
 from hsi_batch.stages.run import TASK_BYTES, BlockWork, Failure, Memory, Run, judge
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class FitResult:
         Blocks that could not be read and were left out.
     seconds : float
     plan : FitPlan
+    blocks, bytes, tasks : int
+        What all passes read, if it was only planned.
     memory : Memory, optional
     up_to_date : bool
         Nothing had to be done.
@@ -98,6 +101,9 @@ class FitResult:
     failures: tuple[Failure, ...] = ()
     seconds: float = 0.0
     plan: FitPlan | None = None
+    blocks: int = 0
+    bytes: int = 0
+    tasks: int = 0
     memory: Memory | None = None
     up_to_date: bool = False
     out: str | None = None
@@ -219,7 +225,9 @@ class _Fit:
         ]
         plan = plan_fit(self.pipeline, stored)
         if dry_run:
-            return self._result(plan, 0, ())
+            blocks, size, tasks = self._reading(plan)
+            planned = self._result(plan, 0, ())
+            return replace(planned, blocks=blocks, bytes=size, tasks=tasks)
         fitting = Fitting(self.pipeline, plan, self._sample)
         pixels = 0
         with warnings.catch_warnings(record=True) as caught:
@@ -252,8 +260,12 @@ class _Fit:
         """One pass: leaf tasks read and merge, their results merge in a tree on the workers."""
         items, sizes = self._items(needs)
         run = self.run
-        largest = max(s.geometry.block_bytes for s in self.sessions.values())
-        check_memory(run.client, _BLOCKS_HELD * largest, "fit")
+        geometries = [session.geometry for session in self.sessions.values()]
+        held = _BLOCKS_HELD * max(geometry.block_bytes for geometry in geometries)
+        if whole_frames(self.pipeline, needs):
+            roots = tuple(need.root for need in needs)
+            held += assembled_bytes(geometries, assembled_channels(self.pipeline, roots))
+        check_memory(run.client, held, "fit")
         job = FitJob(
             str(self.archive.path.absolute()),
             archive_stamp(self.archive.path),
@@ -308,6 +320,24 @@ class _Fit:
         work.progress.done_bytes += report.done_bytes
         work.progress.failed += len(report.failures)
         work.failures.extend(report.failures)
+
+    def _reading(self, plan: FitPlan) -> tuple[int, int, int]:
+        """Blocks, bytes and tasks of all passes."""
+        blocks = size = count = 0
+        for reading in range(1, plan.passes + 1):
+            needs = tuple(dict.fromkeys(n.need for n in plan.nodes if n.reading == reading))
+            items, sizes = self._items(needs)
+            tasks = batches(
+                items,
+                lambda item, sizes=sizes: sizes[id(item)],  # type: ignore[misc]
+                threads=self.run.expected_threads,
+                target=self.task_bytes,
+                prefix="plan",
+            )
+            blocks += sum(len(item.ranges) for item in items)
+            size += sum(sizes.values())
+            count += sum(1 for _ in tasks)
+        return blocks, size, count
 
     def _items(self, needs: tuple[Need, ...]) -> tuple[list[FitItem], dict[int, int]]:
         by_frame = whole_frames(self.pipeline, needs)

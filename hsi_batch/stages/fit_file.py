@@ -11,12 +11,14 @@ from distributed import Client
 
 from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.session import PixelChoice
+from hsi_batch.archive.writer import disk_errors
 from hsi_batch.documents import Document, read_yaml, set_value
 from hsi_batch.engine.events import Observer
 from hsi_batch.errors import ConfigError
 from hsi_batch.files import digest_json
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.fit import FitResult, fit
+from hsi_batch.stages.outputs import check_place
 
 __all__ = ["fit_file", "pipeline_from"]
 
@@ -79,6 +81,7 @@ def fit_file(
             path=str(target),
             hint="Choose another --out.",
         )
+    check_place(target)
     content = pipeline.serialize()
     digest = digest_json([content["nodes"], content["connections"], _data(archive, frames), pixels])
     if not force and not dry_run and _digest_of(target) == digest:
@@ -104,7 +107,8 @@ def fit_file(
         return result
     # A fit that had to leave out blocks is done again next time.
     pipeline.provenance["digest"] = "" if result.failures else digest
-    pipeline.save(target)
+    with disk_errors(str(target)):
+        pipeline.save(target)
     return replace(result, out=str(target))
 
 

@@ -16,10 +16,12 @@ from hsi_batch._version import __version__
 from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import SCORES, open_root
+from hsi_batch.archive.writer import disk_errors
 from hsi_batch.errors import HsiBatchError, StoreError
 from hsi_batch.files import write_atomically
 from hsi_batch.stages import pictures
 from hsi_batch.stages.evaluate import Evaluation, load_evaluation
+from hsi_batch.stages.outputs import check_place
 from hsi_batch.statistics import roc_curve
 
 __all__ = ["ReportResult", "report"]
@@ -74,6 +76,7 @@ def report(
     hsi_batch.errors.StoreError
         No scores there, or scoring was not finished.
     """
+    check_place(out)
     where = Path(store)
     root = open_root(where, SCORES)
     evaluation = load_evaluation(where)
@@ -107,7 +110,8 @@ def report(
         notes=[] if cubes is not None else ["The archive was not found, so cubes are not shown."],
         version=__version__,
     )
-    write_atomically(Path(out), page)
+    with disk_errors(str(out)):
+        write_atomically(Path(out), page)
     return ReportResult(
         str(Path(out)),
         sessions=table["session"].nunique() if len(table) else 0,

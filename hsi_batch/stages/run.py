@@ -11,7 +11,7 @@ from typing import Any, Self
 from distributed import Client
 
 from hsi_batch.archive.layout import BlockKey
-from hsi_batch.cluster import connect, current_client
+from hsi_batch.cluster import connect, cores, current_client
 from hsi_batch.engine.events import Observer, Progress, silent
 from hsi_batch.engine.window import Task, run_window
 from hsi_batch.engine.worker import base_memory, peak_memory, prepare
@@ -135,6 +135,14 @@ class Run:
     def threads(self) -> int:
         """Threads of all workers."""
         return max(int(sum(self.client.nthreads().values())), 1)
+
+    @property
+    def expected_threads(self) -> int:
+        """Threads of the workers that are there or would be started; starts none."""
+        client = self._client or self._given or current_client()
+        if client is None:
+            return self._workers or cores()
+        return max(int(sum(client.nthreads().values())), 1)
 
     def memory(self) -> Memory | None:
         """Memory of the workers so far."""

@@ -16,7 +16,6 @@ from distributed import Client
 from hsi_batch._version import __version__
 from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.layout import BlockKey
-from hsi_batch.archive.lock import StoreLock
 from hsi_batch.archive.records import BlockRecord, Records, RecordWriter
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import (
@@ -27,7 +26,6 @@ from hsi_batch.archive.store import (
     create_root,
     state_folder,
 )
-from hsi_batch.archive.writer import disk_errors
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.window import Task, batches
 from hsi_batch.engine.worker import environment
@@ -36,6 +34,7 @@ from hsi_batch.pipeline.maps import INVALID_DECISION, MapSpec
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.evaluate import Evaluation, evaluate, load_evaluation
 from hsi_batch.stages.memory import check_memory
+from hsi_batch.stages.outputs import held_store
 from hsi_batch.stages.run import TASK_BYTES, BlockWork, Failure, Memory, Run, run_blocks
 from hsi_batch.stages.score_blocks import ScoreItem, ScoreJob, score_items, score_keys
 from hsi_batch.stages.score_plan import PlannedScores, ScorePlan, plan_score
@@ -165,10 +164,12 @@ def score(
         "force": force,
         "only_failed": only_failed,
     }
-    if dry_run:
-        return _result(plan_score(pipeline, archive, target, **arguments), begun)
     with Run(client, workers=workers, scoring=True, observer=observer) as run:
-        with StoreLock(state_folder(target), "score"):
+        if dry_run:
+            plan = plan_score(pipeline, archive, target, **arguments)
+            plan.tasks = sum(1 for _ in _tasks(plan, run.expected_threads, task_bytes, "plan"))
+            return _result(plan, begun)
+        with held_store(target, "score"):
             plan = plan_score(pipeline, archive, target, **arguments)
             evaluation = load_evaluation(target)
             if plan.todo or evaluation is None:
@@ -199,11 +200,10 @@ def _execute(
     task_bytes: int,
 ) -> ScoreResult:
     check_memory(run.client, plan.worker_bytes, "score")
-    with disk_errors(plan.store):
-        root = create_root(plan.store, SCORES)
-        records = Records(state_folder(plan.store) / "records" / "score")
-        folder = records.new_run()
-        _begin(root, pipeline, archive, plan)
+    root = create_root(plan.store, SCORES)
+    records = Records(state_folder(plan.store) / "records" / "score")
+    folder = records.new_run()
+    _begin(root, pipeline, archive, plan)
     job = ScoreJob(
         str(archive.path.absolute()),
         archive_stamp(archive.path),
@@ -222,7 +222,7 @@ def _execute(
         run,
         work,
         score_items,
-        _tasks(run, plan, task_bytes, name),
+        _tasks(plan, run.threads, task_bytes, name),
         shared,
         blocks_of=score_keys,
     ):
@@ -231,10 +231,9 @@ def _execute(
     latest = records.load()
     _finish(root, plan, latest)
     evaluation: Evaluation = evaluate(run, pipeline, archive, plan.store)
-    with disk_errors(plan.store):
-        consolidate(root)
-        kept = {s.name for s in plan.sessions} | set(dict(root.groups()))
-        records.pack(r for k, r in latest.items() if k.session in kept)
+    consolidate(root)
+    kept = {s.name for s in plan.sessions} | set(dict(root.groups()))
+    records.pack(r for k, r in latest.items() if k.session in kept)
     return _result(
         plan,
         begun,
@@ -324,7 +323,7 @@ def _copy_frame_arrays(session: Session, group: zarr.Group) -> list[str]:
     return made
 
 
-def _tasks(run: Run, plan: ScorePlan, task_bytes: int, prefix: str) -> Iterator[Task]:
+def _tasks(plan: ScorePlan, threads: int, task_bytes: int, prefix: str) -> Iterator[Task]:
     items: list[ScoreItem] = []
     sizes: dict[int, int] = {}
     for planned in plan.todo:
@@ -342,7 +341,7 @@ def _tasks(run: Run, plan: ScorePlan, task_bytes: int, prefix: str) -> Iterator[
     return batches(
         items,
         lambda item: sizes[id(item)],
-        threads=run.threads,
+        threads=threads,
         target=task_bytes,
         prefix=prefix,
     )

@@ -17,7 +17,7 @@ from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.records import BlockRecord, RecordWriter
 from hsi_batch.archive.store import SCORES, checksum, open_root
-from hsi_batch.archive.writer import write_lines
+from hsi_batch.archive.writer import disk_errors, write_lines
 from hsi_batch.errors import SourceError
 from hsi_batch.pipeline.cache import Packed, evaluator
 from hsi_batch.pipeline.maps import MapSpec, as_stored
@@ -100,7 +100,7 @@ def score_items(items: Iterable[ScoreItem], key: str, job: ScoreJob) -> TaskRepo
     """Score and write blocks; one that cannot be read is recorded as failed and left out."""
     report = TaskReport()
     worker = _worker_name()
-    with RecordWriter(Path(job.records), key) as writer:
+    with disk_errors(job.store), RecordWriter(Path(job.records), key) as writer:
         for item in items:
             scorer = None
             for block in score_keys(item):

@@ -20,10 +20,12 @@ from hsi_batch.files import digest_json
 from hsi_batch.nodes import Scope
 from hsi_batch.pipeline.cache import Packed, pack
 from hsi_batch.pipeline.channels import check_channels
+from hsi_batch.pipeline.frames import assembled_channels
 from hsi_batch.pipeline.maps import MapSpec, map_spec
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.program import compile_program, frame_nodes
 from hsi_batch.stages.agreement import axis_of
+from hsi_batch.stages.memory import assembled_bytes
 from hsi_batch.stages.score_blocks import tails
 
 __all__ = ["PlannedScores", "ScorePlan", "plan_score"]
@@ -74,6 +76,10 @@ class ScorePlan:
     sessions : list of PlannedScores
     by_frame : tuple of str
         Frame-scope nodes, because of which frames are not shared among workers.
+    assembled : int
+        Channels per pixel that those nodes hold of a frame.
+    tasks : int
+        Batches of blocks that workers will get.
     """
 
     store: str
@@ -82,6 +88,8 @@ class ScorePlan:
     selection: Selection
     sessions: list[PlannedScores]
     by_frame: tuple[str, ...]
+    assembled: int = 0
+    tasks: int = 0
 
     @property
     def todo(self) -> list[PlannedScores]:
@@ -104,8 +112,7 @@ class ScorePlan:
         blocks = max((3 * s.session.geometry.block_bytes for s in self.todo), default=0)
         if not self.by_frame:
             return blocks
-        height_width = [s.session.geometry.shape[:2] for s in self.todo]
-        maps = max((h * w * 16 for h, w in height_width), default=0)
+        maps = assembled_bytes((s.session.geometry for s in self.todo), self.assembled)
         return blocks + maps
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,6 +121,7 @@ class ScorePlan:
             "scores": self.store,
             "outputs": [spec.name for spec in self.specs],
             "blocks": self.blocks,
+            "tasks": self.tasks,
             "bytes": self.bytes,
             "worker_bytes": self.worker_bytes,
             "frame_scope": list(self.by_frame),
@@ -186,7 +194,8 @@ def plan_score(
         # Whatever cannot run is found before any work.
         compile_program(pipeline, refs, precision=pipeline.precision)
     packed = pack(pipeline)
-    plan = ScorePlan(store, packed, specs, selection, [], by_frame)
+    assembled = assembled_channels(pipeline, refs)
+    plan = ScorePlan(store, packed, specs, selection, [], by_frame, assembled)
     root = open_root(store, SCORES) if Path(store).exists() else None
     records = Records(state_folder(store) / "records" / "score").load() if root else {}
     by_session: dict[str, list[BlockRecord]] = {}

@@ -24,6 +24,8 @@ from hsi_batch.stages.run import TASK_BYTES, Run
 
 __all__ = ["Damage", "VerifyResult", "verify"]
 
+_ROWS = ("moments", "extrema", "moments_normal", "extrema_normal")
+
 
 @dataclass(frozen=True)
 class Damage:
@@ -129,6 +131,8 @@ def verify(
     if deep and keys:
         with Run(client, workers=workers, observer=observer) as run:
             damages.extend(_decode(run, path, keys))
+        for name in sorted({key.session for key, _ in keys}):
+            damages.extend(_check_rest(root, name))
     ordered = tuple(sorted(damages, key=lambda d: (d.place, d.problem)))
     return VerifyResult(path, deep, len(names), blocks, ordered, time.monotonic() - begun)
 
@@ -211,6 +215,24 @@ def _decode(run: Run, path: str, keys: list[tuple[BlockKey, int]]) -> Iterator[D
             yield from outcome.result
 
 
+def _check_rest(root: zarr.Group, name: str) -> Iterator[Damage]:
+    """Decode what belongs to a session and not to one block: spectra kept, rows, coordinates."""
+    group = root[name]
+    assert isinstance(group, zarr.Group)
+    maps = _maps(group)
+    per_block = _ROWS if "cube" in maps and Session(name, group).geometry.row_frames is None else ()
+    for other, array in group.arrays():
+        if other in maps or other in per_block:
+            continue
+        step = array.chunks[0]
+        for start in range(0, array.shape[0], step):
+            try:
+                array[start : start + step]
+            except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
+                yield Damage(name, f"{other} cannot be decoded: {error}")
+                break
+
+
 def _check_items(items: Iterable[tuple[BlockKey, int]], _key: str, path: str) -> list[Damage]:
     root = _open(path)
     return [damage for key, _ in items for damage in _check(root, key)]
@@ -236,7 +258,7 @@ def _check(root: zarr.Group, key: BlockKey) -> Iterator[Damage]:
                 yield Damage(str(key), "the values differ from those that were converted")
     session = Session(key.session, group)
     if "cube" in maps and geometry.row_frames is None:
-        for name in ("moments", "extrema", "moments_normal", "extrema_normal"):
+        for name in _ROWS:
             rows = session.optional(name)
             if rows is None:
                 continue

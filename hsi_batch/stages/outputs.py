@@ -1,0 +1,84 @@
+"""Places that a stage writes to: checked before any work, held while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hsi_batch.archive.lock import StoreLock
+from hsi_batch.archive.store import state_folder
+from hsi_batch.archive.writer import disk_errors
+from hsi_batch.errors import ConfigError
+
+__all__ = ["check_place", "held_store"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def check_place(path: str | os.PathLike[str], *, folder: bool = False) -> None:
+    """Refuse a place that cannot be written to; nothing is left there.
+
+    Parameters
+    ----------
+    path : path
+        Of what will be written; folders above it that do not exist will be made.
+    folder : bool
+        A folder will be written, not a file.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        A file is in the way, or writing there is not permitted.
+    """
+    target = Path(path).absolute()
+    if not folder and target.is_dir():
+        raise ConfigError(
+            "this is a folder; the name of a file to write was expected.", path=str(path)
+        )
+    above = next(p for p in target.parents if p.exists())
+    if not above.is_dir():
+        raise ConfigError(
+            f"nothing can be written here, for {above} is a file.",
+            path=str(path),
+            hint="Choose another place.",
+        )
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        if error.errno in _FULL:
+            # Writing itself will say so, unless there is space by then.
+            return
+        raise ConfigError(
+            f"the folder {above} cannot be written to ({error.strerror}).",
+            path=str(path),
+            hint="Choose another place, or change the permissions.",
+        ) from None
+
+
+@contextmanager
+def held_store(store: str, purpose: str) -> Iterator[None]:
+    """Hold the lock of a store that is written to; a refused run leaves no empty folders behind.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        The store cannot be written to.
+    hsi_batch.errors.StoreError
+        Another run holds the lock, or the disk is full.
+    """
+    state = state_folder(store)
+    check_place(store, folder=True)
+    made = [folder for folder in (state, *state.parents) if not folder.exists()]
+    try:
+        with disk_errors(store), StoreLock(state, purpose):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            for folder in made:
+                folder.rmdir()

@@ -1,0 +1,189 @@
+"""Workflow files: mistakes, settings, paths, the ones that are shipped."""
+
+import json
+import shutil
+
+import pytest
+from commands import files_below
+from recordings import scene, write_envi
+
+from hsi_batch.pipeline import Pipeline
+from hsi_batch.workflow import read_workflow, shipped
+
+GOOD = """\
+archive: out/a.zarr
+sources: in
+pipeline: rx.yaml
+fit: {out: out/fitted.yaml}
+score: {out: out/s.zarr}
+report: out/r.html
+"""
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    """A workflow beside its pipeline and recordings."""
+    here = tmp_path / "project"
+    shutil.copytree(made.recordings, here / "in")
+    shutil.copy(made.pipeline, here)
+    (here / "w.yaml").write_text(GOOD)
+    return here
+
+
+def test_a_whole_workflow_from_another_folder(hsi, folder, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = hsi("run", "../project/w.yaml")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert [line.partition(":")[0] for line in lines if not line.startswith(" ")] == [
+        "convert",
+        "fit",
+        "score",
+        "report",
+    ]
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert {p.name for p in (folder / "out").iterdir()} >= {"a.zarr", "s.zarr", "r.html"}
+    before = files_below(folder)
+    again = hsi("run", folder / "w.yaml", "--json")
+    assert again.code == 0
+    assert again.json["convert"]["up_to_date"] == 2
+    assert again.json["fit"]["up_to_date"]
+    assert again.json["score"]["blocks"] == 0
+    page = folder / "out" / "r.html"
+    after = files_below(folder)
+    assert {p for p in after if after[p] != before.get(p)} <= {page}
+    # Only what a setting changes is done again.
+    done = hsi("run", folder / "w.yaml", "--set", "fit.pixels=labelled-normal", "--json")
+    assert done.json["convert"]["blocks"] == 0
+    assert not done.json["fit"]["up_to_date"]
+    assert done.json["score"]["blocks"] == 2
+    forced = hsi("run", folder / "w.yaml", "--force", "--json").json
+    assert forced["convert"]["blocks"] == forced["score"]["blocks"] == 2
+
+
+def test_what_failed_is_in_the_exit_code(hsi, folder):
+    write_envi(folder / "in" / "cut.hdr", scene(3)[0])
+    (folder / "in" / "cut.raw").write_bytes(b"x")
+    done = hsi("run", folder / "w.yaml")
+    assert done.code == 1
+    assert "cut.hdr" in done.err
+    assert (folder / "out" / "r.html").exists()
+    assert hsi("run", folder / "w.yaml", "--max-failed", "1").code == 0
+
+
+WRONG = """\
+archiv: a.zarr
+sources:
+  paths: [in]
+  annotation: none
+  saturation: high
+fit:
+  out: f.yaml
+  pixel: valid
+  frames: a
+score: {out: s.zarr, output: [scores]}
+"""
+
+
+def test_all_mistakes_at_once(hsi, folder):
+    (folder / "w.yaml").write_text(WRONG)
+    before = files_below(folder)
+    done = hsi("run", folder / "w.yaml")
+    assert (done.code, done.out) == (2, "")
+    head, *problems = done.err.splitlines()
+    assert "6 problems" in head
+    expected = [
+        (1, "'archiv'", "Did you mean 'archive'?"),
+        (4, "'sources.annotation'", "Did you mean 'annotations'?"),
+        (5, "sources.saturation", "'high'"),
+        (8, "'fit.pixel'", "Did you mean 'pixels'?"),
+        (10, "'score.output'", "Did you mean 'outputs'?"),
+        (None, "key 'archive' is missing", ""),
+    ]
+    assert len(problems) == len(expected)
+    for line, *parts in expected:
+        place = f"{folder / 'w.yaml'}:{line}: " if line else str(folder / "w.yaml")
+        assert any(place in p and all(part in p for part in parts) for p in problems), (line, parts)
+    assert files_below(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("archive: a\nfit: {out: f.yaml}\n", 2, "`fit` needs a `pipeline`"),
+        ("archive: a\n\nscore: {out: s}\n", 3, "`score` needs a `pipeline`"),
+        ("archive: a\nreport: r.html\n", 2, "`report` needs `score`"),
+        ("archive: a\nsources: []\n", 2, "sources.paths"),
+        ("archive: a\ncluster: {type: slum}\n", 2, "cluster type 'slum'"),
+        ("archive: a\nsources: ${NOT_SET}\n", 2, "NOT_SET is not set"),
+        ("archive: a\npipeline: nowhere.yaml\n", None, "nowhere.yaml: there is no such file"),
+    ],
+)
+def test_one_mistake(hsi, folder, text, line, says):
+    (folder / "w.yaml").write_text(text)
+    done = hsi("run", folder / "w.yaml")
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err
+    if line:
+        assert f"w.yaml:{line}: " in done.err
+
+
+def test_a_mistake_in_the_pipeline_starts_nothing(hsi, folder):
+    text = (folder / "rx.yaml").read_text().replace("class_name: RXGlobal", "class_name: RXGlobl")
+    (folder / "rx.yaml").write_text(text)
+    done = hsi("run", folder / "w.yaml")
+    assert done.code == 2
+    line = text.splitlines().index("    class_name: RXGlobl") + 1
+    assert f"rx.yaml:{line}: " in done.err
+    assert "Did you mean 'RXGlobal'?" in done.err
+    assert not (folder / "out").exists()
+
+
+def test_variables_and_settings(hsi, folder, monkeypatch):
+    text = GOOD.replace("out/a.zarr", "${PLACE}/a.zarr").replace("in\n", "${GIVEN:-in}\n", 1)
+    (folder / "w.yaml").write_text(text)
+    monkeypatch.setenv("PLACE", "there")
+    plan = hsi("run", folder / "w.yaml", "--dry-run", "--json").json["convert"]
+    assert plan["archive"] == str(folder / "there" / "a.zarr")
+    assert plan["counts"] == {"new": 2}
+    done = ["run", folder / "w.yaml", "--dry-run", "--json"]
+    plan = hsi(*done, "--set", "archive=b.zarr", "--set", "sources=in/a.hdr").json["convert"]
+    assert plan["archive"] == str(folder / "b.zarr")
+    assert [s["session"] for s in plan["sessions"]] == ["a"]
+    done = hsi("run", folder / "w.yaml", "--set", "fit.pixel=x")
+    assert done.code == 2
+    assert "Did you mean 'pixels'?" in done.err
+
+
+@pytest.mark.parametrize("path", sorted(shipped().glob("*.yaml")), ids=lambda p: p.name)
+def test_shipped_workflows(hsi, made, tmp_path, monkeypatch, path):
+    shutil.copytree(made.recordings, tmp_path / "recordings")
+    shutil.copytree(shipped() / "pipelines", tmp_path / "pipelines")
+    shutil.copy(path, tmp_path)
+    for name in ("RECORDINGS", "RESULTS"):
+        monkeypatch.delenv(name, raising=False)
+    before = files_below(tmp_path)
+    done = hsi("run", tmp_path / path.name, "--dry-run")
+    assert done.code == 0
+    assert done.out.startswith("convert: 2 new; 2 blocks")
+    assert files_below(tmp_path) == before
+    config, _ = read_workflow(tmp_path / path.name)
+    assert config.score is not None
+    assert config.report is not None
+
+
+@pytest.mark.parametrize("path", sorted((shipped() / "pipelines").glob("*.yaml")), ids=str)
+def test_shipped_pipelines(hsi, made, tmp_path, path):
+    name = Pipeline.from_yaml(path).name
+    assert name
+    out = tmp_path / "f.yaml"
+    extra = ["--set", "nodes.selector.hparams.n_select=3"] if "selector" in path.name else []
+    fit = ["fit", path, "--archive", made.archive, "--out", out, *extra]
+    assert "2 frames of 2 sessions" in hsi(*fit, "--dry-run").out
+    assert not out.exists()
+    assert hsi(*fit).code == 0
+    asked = ["--output", "pca.projected"] if path.stem == "pca" else []
+    score = ["score", out, "--archive", made.archive, "--out", tmp_path / "s.zarr", *asked]
+    assert hsi(*score, "--dry-run").code == 0
+    assert json.loads(hsi(*score, "--json").out)["blocks"] == 6

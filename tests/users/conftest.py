@@ -1,0 +1,3 @@
+"""The commands."""
+
+from commands import cluster_file_fixture, hsi_fixture  # noqa: F401

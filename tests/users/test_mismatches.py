@@ -1,0 +1,80 @@
+"""Data and pipelines that do not belong together: one paragraph that names both."""
+
+import numpy as np
+import pytest
+from commands import files_below
+from recordings import scene, write_envi
+
+from hsi_batch.workflow import shipped
+
+NM = np.arange(8) * 10.0 + 400
+RX = shipped() / "pipelines" / "rx_global.yaml"
+
+
+@pytest.fixture
+def fitted(hsi, tmp_path):
+    """A pipeline that was fitted on 8 channels, 400 to 470 nm."""
+    write_envi(tmp_path / "first" / "a.hdr", scene(1)[0], wavelength=NM)
+    first = tmp_path / "first.zarr"
+    assert hsi("convert", tmp_path / "first", "--archive", first).code == 0
+    assert hsi("fit", RX, "--archive", first, "--out", tmp_path / "f.yaml").code == 0
+    return tmp_path / "f.yaml"
+
+
+@pytest.mark.parametrize(
+    ("bands", "nm", "says"),
+    [
+        (6, NM[:6], ["8 channels against 6"]),
+        (8, NM + 3, ["wavelengths differ by up to 3 nm"]),
+        (9, None, ["8 channels against 9"]),
+    ],
+)
+def test_scoring_other_channels(hsi, fitted, tmp_path, bands, nm, says):
+    write_envi(tmp_path / "second" / "other.hdr", scene(2, bands=bands)[0], wavelength=nm)
+    archive = tmp_path / "second.zarr"
+    assert hsi("convert", tmp_path / "second", "--archive", archive).code == 0
+    before = files_below(tmp_path)
+    for extra in ([], ["--dry-run"]):
+        done = hsi("score", fitted, "--archive", archive, "--out", tmp_path / "s.zarr", *extra)
+        assert (done.code, done.out) == (2, "")
+        assert done.err.count("\n") == 1
+        for part in ["session other", "'RX_Global'", *says]:
+            assert part in done.err
+    assert files_below(tmp_path) == before
+
+
+def test_a_recording_without_wavelengths_is_scored(hsi, fitted, tmp_path):
+    write_envi(tmp_path / "second" / "other.hdr", scene(2)[0])
+    archive = tmp_path / "second.zarr"
+    assert hsi("convert", tmp_path / "second", "--archive", archive).code == 0
+    assert hsi("score", fitted, "--archive", archive, "--out", tmp_path / "s.zarr").code == 0
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        ({"bands": 7}, "7 channels against 8"),
+        ({"shift": 2.0}, "wavelengths differ by up to 2 nm"),
+        ({"extra": "reflectance scale factor = 10000\n"}, "quantity"),
+        ({"dtype": "float32"}, "float32"),
+    ],
+)
+def test_fitting_sessions_that_do_not_agree(hsi, tmp_path, second, says):
+    write_envi(tmp_path / "in" / "near.hdr", scene(1)[0], wavelength=NM)
+    bands = second.get("bands", 8)
+    write_envi(
+        tmp_path / "in" / "far.hdr",
+        scene(2, bands=bands, dtype=second.get("dtype", "uint16"))[0],
+        wavelength=NM[:bands] + second.get("shift", 0.0),
+        extra=second.get("extra", ""),
+    )
+    archive, out = tmp_path / "a.zarr", tmp_path / "f.yaml"
+    assert hsi("convert", tmp_path / "in", "--archive", archive).code == 0
+    before = files_below(tmp_path)
+    done = hsi("fit", RX, "--archive", archive, "--out", out)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.count("\n") == 1
+    for part in ("near", "far", says, "--frames"):
+        assert part in done.err
+    assert files_below(tmp_path) == before
+    assert hsi("fit", RX, "--archive", archive, "--out", out, "--frames", "near").code == 0
