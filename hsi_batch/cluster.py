@@ -256,6 +256,8 @@ async def _spawn(
             "--spec",
             json.dumps({"cls": cls, "opts": options}),
             env={**os.environ, _PARENT: str(os.getpid())},
+            # Ctrl-C in a terminal is for the command alone, which ends its workers in order.
+            start_new_session=True,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=file,
             stderr=file,

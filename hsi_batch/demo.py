@@ -14,6 +14,8 @@ from hsi_batch.stages.outputs import check_place
 from hsi_batch.workflow import WorkflowResult, run_workflow, shipped
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from hsi_batch.engine.events import Observer
 
 __all__ = ["run_demo", "write_recordings"]
@@ -115,7 +117,9 @@ def write_recordings(folder: str | os.PathLike[str]) -> list[Path]:
 def run_demo(
     folder: str | os.PathLike[str],
     *,
+    client: Client | None = None,
     workers: int | None = None,
+    force: bool = False,
     observer: Observer | None = None,
 ) -> tuple[Path, WorkflowResult]:
     """Write the recordings and the quickstart workflow to a folder and run it.
@@ -124,7 +128,10 @@ def run_demo(
     ----------
     folder : path
         Made if needed. Files of the demo in it are written over.
+    client : distributed.Client, optional
     workers : int, optional
+    force : bool
+        Do everything again, though nothing changed.
     observer : callable, optional
 
     Returns
@@ -146,4 +153,6 @@ def run_demo(
     ):
         if not copy.exists():
             shutil.copyfile(source, copy)
-    return workflow, run_workflow(workflow, workers=workers, observer=observer)
+    return workflow, run_workflow(
+        workflow, client=client, workers=workers, force=force, observer=observer
+    )

@@ -303,8 +303,9 @@ def validate(model: type[M], document: Document) -> M:
     """
     data = {} if document.data is None else document.data
     if not isinstance(data, dict):
+        found = "a list" if isinstance(data, list) else "a single value"
         raise ConfigError(
-            f"the file holds a {type(data).__name__}; a mapping of keys was expected.",
+            f"the file holds {found}; a mapping of keys was expected.",
             path=document.path,
         )
     try:

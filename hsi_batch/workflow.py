@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from hsi_batch.engine.events import Observer
     from hsi_batch.stages.convert import ConvertResult
-    from hsi_batch.stages.fit import FitResult
+    from hsi_batch.stages.fit_result import FitResult
     from hsi_batch.stages.report import ReportResult
     from hsi_batch.stages.score import ScoreResult
 
@@ -287,6 +287,7 @@ def _stages(
             frames=config.fit.frames,
             pixels=config.fit.pixels,
             force=force,
+            only_failed=only_failed,
             **common,
         )
         pipeline = out

@@ -103,16 +103,6 @@ def chunks(store) -> dict[Path, int]:
     }
 
 
-def _running(dask_worker) -> int:
-    return len(dask_worker.active_threads)
-
-
-def rest(client) -> None:
-    """Wait until no task runs; one that was cancelled runs to its end."""
-    while any(client.run(_running).values()):
-        time.sleep(0.05)
-
-
 class Marked:
     """An environment by which all processes of a run can be found again."""
 

@@ -604,10 +604,11 @@ def test_all_that_does_not_fit_is_reported_at_once():
 
 
 @pytest.mark.parametrize(
-    ("text", "kind"), [("[1]", "list"), ("word", "str"), ("3", "int"), ("false", "bool")]
+    ("text", "kind"),
+    [("[1]", "a list"), ("word", "a single value"), ("3", "a single value")],
 )
 def test_a_file_that_is_no_mapping_is_refused(text, kind):
-    assert f"the file holds a {kind}; a mapping of keys was expected" in str(rejected(text))
+    assert f"the file holds {kind}; a mapping of keys was expected" in str(rejected(text))
 
 
 def test_what_was_set_on_the_command_line_is_reported_near_its_place():

@@ -28,6 +28,7 @@ __all__ = [
     "read_lines",
     "remove_partial",
     "scratch",
+    "store_path",
     "write_lines",
 ]
 
@@ -45,6 +46,12 @@ def _blosc_of(array: zarr.Array[Any]) -> BloscCodec | None:
             local = isinstance(array.store_path.store, LocalStore)
             return codec if local and little and np.little_endian else None
     return None
+
+
+def store_path(array: zarr.Array[Any]) -> str:
+    """Where the store of an array is, as people write it."""
+    store = array.store_path.store
+    return str(store.root) if isinstance(store, LocalStore) else str(store)
 
 
 def chunk_path(array: zarr.Array[Any], index: tuple[int, ...]) -> Path:

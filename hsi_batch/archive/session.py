@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from hsi_batch.archive.chunks import lost_chunk, read_lines
+from hsi_batch.archive.chunks import lost_chunk, read_lines, store_path
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.store import ARCHIVE, open_root
 from hsi_batch.errors import SourceError, StoreError
@@ -181,7 +181,7 @@ def _unreadable(
 ) -> SourceError:
     return SourceError(
         f"lines {start}:{stop} of {array.path} cannot be read: {why}.",
-        path=str(array.store_path.store),
+        path=store_path(array),
         session=session.name,
         frame=frame,
         hint="Check the store with hsi-batch verify --deep, and convert the session again.",

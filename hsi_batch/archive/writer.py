@@ -210,11 +210,11 @@ def write_lines(
     array: zarr.Array[Any], key: BlockKey, values: NDArray[Any], *, keep_empty: bool = True
 ) -> None:
     """Write the whole chunk of a block; atomic on local file systems."""
-    with disk_errors(str(array.store_path.store)):
+    with disk_errors(chunks.store_path(array)):
         chunks.write_lines(array, key.frame, key.start, key.stop, values, keep_empty=keep_empty)
 
 
 def write_row(array: zarr.Array[Any], index: int, values: NDArray[Any]) -> None:
     """Write one row of statistics."""
-    with disk_errors(str(array.store_path.store)):
+    with disk_errors(chunks.store_path(array)):
         array[index] = values

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from hsi_batch.cli.options import Json, Quiet, Workers, plain
+from hsi_batch.cli.options import (
+    Cluster,
+    DryRun,
+    Force,
+    Json,
+    Quiet,
+    Workers,
+    client_of,
+    plain,
+    show,
+)
 from hsi_batch.cli.progress import observing
 
 __all__ = ["register"]
@@ -20,7 +30,10 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]")] = Path("demo"),
+    cluster: Cluster = None,
     workers: Workers = None,
+    dry_run: DryRun = False,
+    force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -30,8 +43,15 @@ def demo(
     """
     from hsi_batch.demo import run_demo
 
-    with observing(quiet=quiet or as_json) as observer:
-        workflow, result = run_demo(folder, workers=workers, observer=observer)
+    if dry_run:
+        planned = {"writes": [str(folder / "recordings")], "runs": str(folder / "quickstart.yaml")}
+        text = f"writes four recordings of 5.5 MB to {folder / 'recordings'} and runs the workflow"
+        show(planned if as_json else f"{text} {planned['runs']}", as_json=as_json, quiet=quiet)
+        return
+    with client_of(cluster, workers) as client, observing(quiet=quiet or as_json) as observer:
+        workflow, result = run_demo(
+            folder, client=client, workers=workers, force=force, observer=observer
+        )
     if as_json:
         import json
 

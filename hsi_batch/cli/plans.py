@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hsi_batch.wording import counted, sized
+
 if TYPE_CHECKING:
     from hsi_batch.stages.convert import ConvertResult
     from hsi_batch.stages.convert_plan import ConvertPlan
-    from hsi_batch.stages.fit import FitResult
+    from hsi_batch.stages.fit_result import FitResult
     from hsi_batch.stages.score import ScoreResult
     from hsi_batch.stages.score_plan import ScorePlan
 
@@ -18,17 +20,14 @@ _BASE_MB = {"convert": 140, "score": 350}
 _SHOWN = 20
 
 
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
 def _work(planned: ConvertPlan | FitResult | ScorePlan) -> str:
-    return f"{planned.blocks} blocks in {planned.tasks} tasks, {_size(planned.bytes)}"
+    blocks, tasks = counted(planned.blocks, "block"), counted(planned.tasks, "task")
+    return f"{blocks} in {tasks}, {sized(planned.bytes)}"
 
 
 def _memory(stage: str, needed: int) -> str:
     base = _BASE_MB[stage]
-    return f"about {base + needed / 1e6:.0f} MB per worker (base {base} MB + {_size(needed)})"
+    return f"about {base + needed / 1e6:.0f} MB per worker (base {base} MB + {sized(needed)})"
 
 
 def convert_plan_text(result: ConvertResult) -> str:
@@ -40,7 +39,7 @@ def convert_plan_text(result: ConvertResult) -> str:
     if plan.blocks:
         lines.append(f"  memory: {_memory('convert', plan.worker_bytes)}")
     lines.extend(
-        f"  {s.status:8} {s.name} ({len(s.todo)} blocks) from {s.path}"
+        f"  {s.status:8} {s.name} ({counted(len(s.todo), 'block')}) from {s.path}"
         for s in plan.sessions[:_SHOWN]
     )
     if len(plan.sessions) > _SHOWN:
@@ -53,7 +52,8 @@ def convert_plan_text(result: ConvertResult) -> str:
 def fit_plan_text(result: FitResult) -> str:
     """What a fit would read."""
     return (
-        f"{result.frames} frames of {result.sessions} sessions; {result.plan}\n"
+        f"{counted(result.frames, 'frame')} of {counted(result.sessions, 'session')};"
+        f" {result.plan}\n"
         f"  reads {_work(result)}\n"
         f"  memory: {_memory('score', 48 * 10**6)}"
     )
@@ -85,12 +85,15 @@ def score_plan_text(result: ScoreResult) -> str:
     for session in plan.sessions:
         counts[session.status] = counts.get(session.status, 0) + 1
     shown = ", ".join(f"{n} {status}" for status, n in counts.items())
-    lines = [f"{', '.join(result.outputs)}: {shown} sessions; {_work(plan)}"]
+    lines = [f"{', '.join(result.outputs)}: sessions: {shown}; {_work(plan)}"]
     if plan.blocks:
         lines.append(f"  memory: {_memory('score', plan.worker_bytes)}")
     if plan.by_frame:
         lines.append(f"  whole frames per worker, because of {', '.join(plan.by_frame)}")
-    lines.extend(f"  {s.status:8} {s.name} ({len(s.todo)} blocks)" for s in plan.sessions[:_SHOWN])
+    lines.extend(
+        f"  {planned.status:8} {planned.name} ({counted(len(planned.todo), 'block')})"
+        for planned in plan.sessions[:_SHOWN]
+    )
     if len(plan.sessions) > _SHOWN:
         lines.append(f"  and {len(plan.sessions) - _SHOWN} more sessions")
     return "\n".join(lines)

@@ -56,13 +56,19 @@ def _plan(text: str, plan: Any, *, as_json: bool, quiet: bool) -> None:
 def _failures(result: Any) -> None:
     """List what failed, with reasons, on stderr."""
     failures = list(getattr(result, "failures", ()))
+    earlier = list(getattr(result, "earlier", ()))
     for path, reason in getattr(result, "broken", ()):
         known = reason if path in reason else f"{path}: {reason}"
         typer.echo(f"failed: {known}", err=True)
     for failure in failures[:20]:
         typer.echo(f"failed: {failure.key}: {failure.reason}", err=True)
-    if len(failures) > 20:
-        typer.echo(f"failed: and {len(failures) - 20} more; see the records", err=True)
+    for failure in earlier[:20]:
+        typer.echo(f"failed in an earlier run: {failure.key}: {failure.reason}", err=True)
+    more = max(len(failures) - 20, 0) + max(len(earlier) - 20, 0)
+    if more:
+        typer.echo(f"failed: and {more} more; see the records", err=True)
+    if earlier:
+        typer.echo("Try them again with --only-failed.", err=True)
 
 
 def run(
@@ -215,6 +221,7 @@ def fit(
     workers: Workers = None,
     dry_run: DryRun = False,
     force: Force = False,
+    only_failed: OnlyFailed = False,
     max_failed: MaxFailed = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -235,6 +242,7 @@ def fit(
             frames=frames,
             pixels=pixels,  # type: ignore[arg-type]
             force=force,
+            only_failed=only_failed,
             dry_run=dry_run,
             client=client,
             workers=workers,

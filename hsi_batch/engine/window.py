@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from distributed import Client, Future, KilledWorker, as_completed
+from distributed import Client, Future, KilledWorker, Worker, as_completed
 
 from hsi_batch.errors import ClusterError, HsiBatchError
 
 __all__ = ["Outcome", "Task", "batches", "run_window", "total_threads"]
+
+
+#: Tasks take about a second; one that hangs must not hold up the end of a run.
+_SETTLE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -188,6 +193,19 @@ def run_window(
     finally:
         with contextlib.suppress(Exception):
             client.cancel(list(running))
+            if running:
+                _settle(client, run)
+
+
+def _settle(client: Client, run: str) -> None:
+    """Wait for tasks that were cancelled while they ran; Dask cannot stop them, and they write."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while any(client.run(_executing, run).values()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _executing(run: str, dask_worker: Worker) -> bool:
+    return any(str(state.key).endswith(run) for state in dask_worker.state.executing)
 
 
 def _shown(error: BaseException | None) -> BaseException:

@@ -157,9 +157,10 @@ class Node(nn.Module):
 
     @property
     def scope(self) -> Scope:
-        """What the node must see at once: a pixel if it is declared affine or quadratic, else a frame.
+        """What the node must see at once.
 
-        A node that says nothing may look at anything, so it is given whole frames.
+        A pixel if it is declared affine or quadratic, else a frame: a node that says nothing may
+        look at anything.
         """
         by_pixel = self.is_source or self.AFFINE is not None or self.QUADRATIC is not None
         return Scope.PIXEL if by_pixel else Scope.FRAME

@@ -19,6 +19,7 @@ from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.precision import choose
 from hsi_batch.pipeline.program import compile_program, frame_nodes
 from hsi_batch.pipeline.quadratic import QuadraticMap
+from hsi_batch.wording import counted
 
 __all__ = ["FitPlan", "Fitting", "PlannedNode", "plan_fit"]
 
@@ -64,7 +65,7 @@ class FitPlan:
     def __str__(self) -> str:
         if not self.nodes:
             return "nothing to fit"
-        lines = [f"{self.passes} pass{'' if self.passes == 1 else 'es'} over the pixels"]
+        lines = [f"{counted(self.passes, 'pass')} over the pixels"]
         for node in self.nodes:
             where = f"pass {node.reading}" if node.reading else "stored statistics"
             way = f", carried through {', '.join(node.via)}" if node.via else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,25 +72,7 @@ def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> 
         Not a weights file, a damaged one, or one of another pipeline or number of channels.
     """
     path = None if isinstance(source, bytes) else os.fspath(source)
-    try:
-        raw = source if isinstance(source, bytes) else Path(source).read_bytes()
-        content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-        # Torch does not look at the checksums that it writes.
-        with zipfile.ZipFile(io.BytesIO(raw)) as entries:
-            damaged = entries.testzip()
-        if damaged is not None:
-            raise ValueError(f"the checksum of {damaged} is wrong")  # noqa: TRY301
-    except FileNotFoundError:
-        raise ConfigError(
-            "there is no such weights file.", path=path, hint="Name it, or fit the pipeline."
-        ) from None
-    except Exception as error:  # noqa: BLE001 - a damaged pickle fails in any way it likes
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(
-            f"this is not a weights file that can be read safely: {why}",
-            path=path,
-            hint="A file of weights is written beside the YAML by hsi-batch fit.",
-        ) from None
+    content = _content(source, path)
     stored = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(stored, dict) or not all(isinstance(v, dict) for v in stored.values()):
         raise ConfigError("the file holds no `state_dict` per node.", path=path)
@@ -119,6 +102,36 @@ def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> 
         problems = buffer_problems(pipeline)
         if problems:
             raise ConfigError.collect(problems, path=path)
+
+
+def _content(source: bytes | str | os.PathLike[str], path: str | None) -> Any:
+    try:
+        raw = source if isinstance(source, bytes) else Path(source).read_bytes()
+        content: Any = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        # Torch does not look at the checksums that it writes.
+        with zipfile.ZipFile(io.BytesIO(raw)) as entries:
+            damaged = entries.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} is wrong")  # noqa: TRY301
+    except FileNotFoundError:
+        raise ConfigError(
+            "there is no such weights file.", path=path, hint="Name it, or fit the pipeline."
+        ) from None
+    except pickle.UnpicklingError:
+        raise ConfigError(
+            "this is not a weights file that can be read safely: it holds more than tensors and"
+            " plain values, or is damaged.",
+            path=path,
+            hint="A file of weights is written beside the YAML by hsi-batch fit.",
+        ) from None
+    except Exception as error:  # noqa: BLE001 - a damaged pickle fails in any way it likes
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"this is not a weights file that can be read safely: {why}",
+            path=path,
+            hint="A file of weights is written beside the YAML by hsi-batch fit.",
+        ) from None
+    return content
 
 
 class _Ours(NamedTuple):

@@ -23,7 +23,16 @@ from hsi_batch.stages.convert_scan import plan_convert
 from hsi_batch.stages.convert_work import ConvertItem, HashItem, item_keys
 from hsi_batch.stages.memory import check_memory
 from hsi_batch.stages.outputs import held_store
-from hsi_batch.stages.run import TASK_BYTES, BlockWork, Failure, Memory, Run, run_blocks
+from hsi_batch.stages.run import (
+    TASK_BYTES,
+    BlockWork,
+    Failure,
+    Memory,
+    Run,
+    failed_frames,
+    run_blocks,
+)
+from hsi_batch.wording import counted
 
 __all__ = ["ConvertResult", "convert"]
 
@@ -45,8 +54,8 @@ class ConvertResult:
         Sources that could not be opened, or of which no frame could be read.
     failures : tuple of Failure
         Blocks that failed in this run.
-    failed_before : int
-        Frames that failed in earlier runs and were left alone.
+    earlier : tuple of Failure
+        Blocks that failed in earlier runs and were left alone.
     skipped : tuple of (path, reason)
         Files that are no recordings.
     blocks, bytes : int
@@ -61,7 +70,7 @@ class ConvertResult:
     changed: tuple[str, ...] = ()
     broken: tuple[tuple[str, str], ...] = ()
     failures: tuple[Failure, ...] = ()
-    failed_before: int = 0
+    earlier: tuple[Failure, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     blocks: int = 0
     bytes: int = 0
@@ -72,22 +81,22 @@ class ConvertResult:
     @property
     def failed(self) -> int:
         """Frames and sources that are not in the archive but should be."""
-        frames = {(f.key.session, f.key.frame) for f in self.failures}
-        return len(frames) + len(self.broken) + len(self.changed) + self.failed_before
+        return failed_frames(*self.failures, *self.earlier) + len(self.broken) + len(self.changed)
 
     def __str__(self) -> str:
-        parts = [f"{len(self.converted)} sessions converted"]
+        parts = [f"{counted(len(self.converted), 'session')} converted"]
         if self.up_to_date:
             parts.append(f"{self.up_to_date} up to date")
         if self.changed:
             parts.append(f"{len(self.changed)} changed (use --replace)")
         if self.skipped:
-            parts.append(f"{len(self.skipped)} files skipped")
+            parts.append(f"{counted(len(self.skipped), 'file')} skipped")
         if self.failed:
             parts.append(f"{self.failed} failed")
         rate = f", {self.bytes / 1e6 / max(self.seconds, 1e-9):.0f} MB/s" if self.bytes else ""
         memory = f"; {self.memory}" if self.memory and self.blocks else ""
-        return f"{', '.join(parts)}; {self.blocks} blocks in {self.seconds:.1f} s{rate}{memory}"
+        done = f"{counted(self.blocks, 'block')} in {self.seconds:.1f} s"
+        return f"{', '.join(parts)}; {done}{rate}{memory}"
 
 
 def convert(
@@ -210,7 +219,7 @@ def _result(plan: ConvertPlan, begun: float, **values: Any) -> ConvertResult:
         up_to_date=sum(s.status == "done" for s in plan.sessions),
         changed=tuple(s.name for s in plan.sessions if s.status == "changed"),
         broken=broken,
-        failed_before=sum(s.failed_before for s in plan.sessions if s.status == "done"),
+        earlier=tuple(f for s in plan.sessions for f in s.earlier),
         skipped=tuple(plan.skipped),
         seconds=time.monotonic() - begun,
         plan=plan,

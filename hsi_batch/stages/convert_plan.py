@@ -9,6 +9,7 @@ from typing import Any, Literal
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.readers.protocol import SourceInfo
 from hsi_batch.stages.convert_work import ConvertItem, SessionJob
+from hsi_batch.stages.run import Failure
 
 __all__ = ["ConvertOptions", "ConvertPlan", "PlannedSession", "Status"]
 
@@ -62,6 +63,8 @@ class PlannedSession:
     classes : mapping, optional
     todo : list of BlockKey
         Blocks to convert.
+    earlier : tuple of Failure
+        Blocks that failed in earlier runs and are left alone.
     """
 
     name: str
@@ -74,7 +77,7 @@ class PlannedSession:
     annotation: str | None = None
     classes: Mapping[int, str] | None = None
     todo: list[BlockKey] = field(default_factory=list)
-    failed_before: int = 0
+    earlier: tuple[Failure, ...] = ()
 
     def job(self, archive: str, mode: str | None) -> SessionJob:
         """What a worker must know."""

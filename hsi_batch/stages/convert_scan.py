@@ -23,7 +23,7 @@ from hsi_batch.readers.paths import natural_key
 from hsi_batch.readers.protocol import SourceInfo
 from hsi_batch.readers.registry import discover, open_source
 from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan, PlannedSession, Status
-from hsi_batch.stages.run import Run
+from hsi_batch.stages.run import Failure, Run
 
 __all__ = ["plan_convert", "settings_of", "signature"]
 
@@ -208,8 +208,8 @@ def _known(
         digest=str(attrs.get("digest", "")),
         geometry=session.geometry,
     )
-    failed = [r.key for r in records if r.outcome == "failed" and r.digest == planned.digest]
-    planned.failed_before = len(session.failed_frames)
+    broken = [r for r in records if r.outcome == "failed" and r.digest == planned.digest]
+    failed = [record.key for record in broken]
     if session.complete and only_failed and failed:
         # Rows that cover many blocks cannot be mended in part.
         shared = session.geometry.row_frames is not None
@@ -219,6 +219,8 @@ def _known(
         planned.todo = missing_blocks(archive, session, planned.digest, records)
         if only_failed:
             planned.todo = sorted({*planned.todo, *failed})
+    left = set(failed).difference(planned.todo)
+    planned.earlier = tuple(Failure(r.key, r.reason) for r in broken if r.key in left)
     return planned
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +48,9 @@ from hsi_batch.stages.fit_blocks import (
     fit_keys,
     report_of,
 )
+from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.memory import assembled_bytes, check_memory
-from hsi_batch.stages.run import TASK_BYTES, BlockWork, Failure, Memory, Run, judge
+from hsi_batch.stages.run import TASK_BYTES, BlockWork, Failure, Run, judge
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -58,80 +59,8 @@ __all__ = ["FitResult", "fit"]
 
 _PIXELS = ("valid", "labelled-normal")
 _BLOCKS_HELD = 3
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a fit did.
-
-    Attributes
-    ----------
-    passes : int
-        Readings of the pixels; 0 if stored statistics sufficed.
-    pixels : int
-        Pixels that counted.
-    sessions, frames : int
-        Selected.
-    rank, condition : dict
-        Effective rank and condition number by node with a covariance.
-    precision : dict
-        Arithmetic chosen for each score, in words.
-    warnings : tuple of str
-    failures : tuple of Failure
-        Blocks that could not be read and were left out.
-    seconds : float
-    plan : FitPlan
-    blocks, bytes, tasks : int
-        What all passes read, if it was only planned.
-    memory : Memory, optional
-    up_to_date : bool
-        Nothing had to be done.
-    out : str, optional
-        File that was written.
-    """
-
-    passes: int
-    pixels: int = 0
-    sessions: int = 0
-    frames: int = 0
-    rank: Mapping[str, int] = field(default_factory=dict)
-    condition: Mapping[str, float] = field(default_factory=dict)
-    precision: Mapping[str, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    failures: tuple[Failure, ...] = ()
-    seconds: float = 0.0
-    plan: FitPlan | None = None
-    blocks: int = 0
-    bytes: int = 0
-    tasks: int = 0
-    memory: Memory | None = None
-    up_to_date: bool = False
-    out: str | None = None
-
-    @property
-    def failed(self) -> int:
-        """Frames with a block that could not be read."""
-        return len({(f.key.session, f.key.frame) for f in self.failures})
-
-    def __str__(self) -> str:
-        if self.up_to_date:
-            return f"up to date: fitted from {self.pixels} pixels of {self.frames} frames before"
-        passes = "pass" if self.passes == 1 else "passes"
-        text = (
-            f"fitted from {self.pixels} pixels of {self.frames} frames in {self.sessions} sessions,"
-            f" {self.passes} {passes} over the pixels, {self.seconds:.1f} s"
-        )
-        for node, rank in self.rank.items():
-            text += f"\n  {node}: rank {rank}, condition {self.condition[node]:.3g}"
-            if node in self.precision:
-                text += f", scores in {self.precision[node]}"
-        for warning in self.warnings:
-            text += f"\n  warning: {warning}"
-        if self.failures:
-            text += f"\n  {self.failed} frames could not be read in part and were left out there"
-        if self.memory:
-            text += f"\n  {self.memory}"
-        return text
+#: Most failures that are written into a fitted pipeline.
+_REMEMBERED = 1000
 
 
 def fit(
@@ -409,7 +338,7 @@ class _Fit:
             "sessions": result.sessions,
             "frames": result.frames,
             "data_digest": digest_json([digests, [list(item) for item in self.selection]]),
-            "left_out": [str(f.key) for f in result.failures][:1000],
+            "left_out": [[*astuple(f.key), f.reason] for f in result.failures[:_REMEMBERED]],
             "passes": result.passes,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "software": f"hsi_batch {__version__}",

@@ -6,10 +6,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from distributed import Client
 
 from hsi_batch.archive.archive import Archive
+from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.session import PixelChoice
 from hsi_batch.archive.writer import disk_errors
 from hsi_batch.documents import Document, read_yaml, set_value
@@ -17,8 +19,10 @@ from hsi_batch.engine.events import Observer
 from hsi_batch.errors import ConfigError
 from hsi_batch.files import digest_json
 from hsi_batch.pipeline.pipeline import Pipeline
-from hsi_batch.stages.fit import FitResult, fit
+from hsi_batch.stages.fit import fit
+from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place
+from hsi_batch.stages.run import Failure
 
 __all__ = ["fit_file", "pipeline_from"]
 
@@ -42,6 +46,7 @@ def fit_file(
     frames: str | Sequence[str] | None = None,
     pixels: PixelChoice = "valid",
     force: bool = False,
+    only_failed: bool = False,
     dry_run: bool = False,
     client: Client | None = None,
     workers: int | None = None,
@@ -64,6 +69,8 @@ def fit_file(
         As for :func:`~hsi_batch.stages.fit.fit`.
     force : bool
         Fit again in any case.
+    only_failed : bool
+        Fit again if blocks could not be read before.
     """
     pipeline = pipeline_from(source, overrides)
     if not isinstance(archive, Archive):
@@ -84,13 +91,16 @@ def fit_file(
     check_place(target)
     content = pipeline.serialize()
     digest = digest_json([content["nodes"], content["connections"], _data(archive, frames), pixels])
-    if not force and not dry_run and _digest_of(target) == digest:
-        known = Pipeline.from_yaml(target).provenance
+    known = _provenance_of(target)
+    left_out = known.get("left_out") or ()
+    again = force or dry_run or (only_failed and left_out)
+    if not again and known.get("digest") == digest:
         return FitResult(
             passes=0,
             pixels=int(known["pixel_count"]),
             sessions=int(known["sessions"]),
             frames=int(known["frames"]),
+            earlier=tuple(Failure(BlockKey(*key), reason) for *key, reason in left_out),
             up_to_date=True,
         )
     result = fit(
@@ -105,8 +115,7 @@ def fit_file(
     )
     if dry_run:
         return result
-    # A fit that had to leave out blocks is done again next time.
-    pipeline.provenance["digest"] = "" if result.failures else digest
+    pipeline.provenance["digest"] = digest
     with disk_errors(str(target)):
         pipeline.save(target)
     return replace(result, out=str(target))
@@ -118,12 +127,12 @@ def _data(archive: Archive, frames: str | Sequence[str] | None) -> object:
     return [digests, [list(item) for item in selection]]
 
 
-def _digest_of(fitted: Path) -> str | None:
+def _provenance_of(fitted: Path) -> dict[str, Any]:
     if not fitted.exists() or not fitted.with_suffix(".pt").exists():
-        return None
+        return {}
     try:
         pipeline = Pipeline.from_yaml(fitted)
     except ConfigError:
         # Something else has this name; fitting writes over it.
-        return None
-    return str(pipeline.provenance.get("digest")) if pipeline.fitted else None
+        return {}
+    return pipeline.provenance if pipeline.fitted else {}

@@ -17,7 +17,16 @@ from hsi_batch.engine.window import Task, run_window
 from hsi_batch.engine.worker import base_memory, peak_memory, prepare
 from hsi_batch.errors import HsiBatchError
 
-__all__ = ["BlockWork", "Failure", "Memory", "Run", "TaskReport", "judge", "run_blocks"]
+__all__ = [
+    "BlockWork",
+    "Failure",
+    "Memory",
+    "Run",
+    "TaskReport",
+    "failed_frames",
+    "judge",
+    "run_blocks",
+]
 
 #: Bytes of stored pixels that a task should cover.
 TASK_BYTES = 128 * 2**20
@@ -40,6 +49,11 @@ class Failure:
 
     key: BlockKey
     reason: str
+
+
+def failed_frames(*failures: Failure) -> int:
+    """Number of frames that blocks failed of."""
+    return len({(failure.key.session, failure.key.frame) for failure in failures})
 
 
 @dataclass

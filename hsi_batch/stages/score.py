@@ -35,9 +35,18 @@ from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.evaluate import Evaluation, evaluate, load_evaluation
 from hsi_batch.stages.memory import check_memory
 from hsi_batch.stages.outputs import held_store
-from hsi_batch.stages.run import TASK_BYTES, BlockWork, Failure, Memory, Run, run_blocks
+from hsi_batch.stages.run import (
+    TASK_BYTES,
+    BlockWork,
+    Failure,
+    Memory,
+    Run,
+    failed_frames,
+    run_blocks,
+)
 from hsi_batch.stages.score_blocks import ScoreItem, ScoreJob, score_items, score_keys
 from hsi_batch.stages.score_plan import PlannedScores, ScorePlan, plan_score
+from hsi_batch.wording import counted
 
 __all__ = ["ScoreResult", "score"]
 
@@ -60,8 +69,8 @@ class ScoreResult:
         Done in this run.
     failures : tuple of Failure
         Blocks that failed in this run.
-    failed_before : int
-        Frames that failed in earlier runs and were left alone.
+    earlier : tuple of Failure
+        Blocks that failed in earlier runs and were left alone.
     metrics : dict
         Over all labelled pixels; empty without labels.
     seconds : float
@@ -76,7 +85,7 @@ class ScoreResult:
     blocks: int = 0
     bytes: int = 0
     failures: tuple[Failure, ...] = ()
-    failed_before: int = 0
+    earlier: tuple[Failure, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     memory: Memory | None = None
@@ -85,16 +94,19 @@ class ScoreResult:
     @property
     def failed(self) -> int:
         """Frames with a block that has no scores."""
-        return len({(f.key.session, f.key.frame) for f in self.failures}) + self.failed_before
+        return failed_frames(*self.failures, *self.earlier)
 
     def __str__(self) -> str:
-        text = f"{self.frames} frames of {self.sessions} sessions: {', '.join(self.outputs)}"
+        text = (
+            f"{counted(self.frames, 'frame')} of {counted(self.sessions, 'session')}:"
+            f" {', '.join(self.outputs)}"
+        )
         if self.up_to_date:
-            text += f"; {self.up_to_date} sessions up to date"
+            text += f"; {counted(self.up_to_date, 'session')} up to date"
         if self.failed:
-            text += f"; {self.failed} frames failed"
+            text += f"; {counted(self.failed, 'frame')} failed"
         rate = f", {self.bytes / 1e6 / max(self.seconds, 1e-9):.0f} MB/s" if self.bytes else ""
-        text += f"; {self.blocks} blocks in {self.seconds:.1f} s{rate}"
+        text += f"; {counted(self.blocks, 'block')} in {self.seconds:.1f} s{rate}"
         if self.memory and self.blocks:
             text += f"; {self.memory}"
         if self.metrics:
@@ -184,7 +196,7 @@ def _result(plan: ScorePlan, begun: float, **values: Any) -> ScoreResult:
         sessions=len(plan.sessions),
         frames=len(plan.selection),
         up_to_date=sum(s.status == "done" for s in plan.sessions),
-        failed_before=sum(s.failed_before for s in plan.sessions),
+        earlier=tuple(f for s in plan.sessions for f in s.earlier),
         seconds=time.monotonic() - begun,
         plan=plan,
         **values,

@@ -26,6 +26,7 @@ from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.program import compile_program, frame_nodes
 from hsi_batch.stages.agreement import axis_of
 from hsi_batch.stages.memory import assembled_bytes
+from hsi_batch.stages.run import Failure
 from hsi_batch.stages.score_blocks import tails
 
 __all__ = ["PlannedScores", "ScorePlan", "plan_score"]
@@ -49,8 +50,8 @@ class PlannedScores:
     digest : str
         Of session, pipeline and outputs.
     todo : list of BlockKey
-    failed_before : int
-        Frames that failed in an earlier run and are left alone.
+    earlier : tuple of Failure
+        Blocks that failed in an earlier run and are left alone.
     """
 
     name: str
@@ -58,7 +59,7 @@ class PlannedScores:
     status: Status
     digest: str
     todo: list[BlockKey] = field(default_factory=list)
-    failed_before: int = 0
+    earlier: tuple[Failure, ...] = ()
 
 
 @dataclass
@@ -273,16 +274,17 @@ def _planned(
         return PlannedScores(session.name, session, "redo", digest, wanted)
     arrays = [held[spec.name] for spec in plan.specs]
     known = {r.key: r for r in records if r.digest == digest}
-    failed = {k for k, r in known.items() if r.outcome == "failed"}
+    failed = {k: r.reason for k, r in known.items() if r.outcome == "failed"}
     done = {
         k
         for k, r in known.items()
         if r.outcome == "done" and tails(arrays, k, geometry.lines) == r.tail  # type: ignore[arg-type]
     }
     todo = [key for key in wanted if key not in done and (only_failed or key not in failed)]
-    before = len({key.frame for key in failed if key in set(wanted)})
+    left = set(wanted).difference(todo)
+    earlier = tuple(Failure(key, reason) for key, reason in failed.items() if key in left)
     complete = bool(held.attrs.get("complete"))
     if not todo and complete:
-        return PlannedScores(session.name, session, "done", digest, [], before)
+        return PlannedScores(session.name, session, "done", digest, [], earlier)
     status: Status = "retry" if complete and only_failed else "resume"
-    return PlannedScores(session.name, session, status, digest, todo, 0)
+    return PlannedScores(session.name, session, status, digest, todo, earlier)

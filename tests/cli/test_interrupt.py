@@ -91,11 +91,6 @@ def test_the_second_run_is_refused(long_recording, tmp_path, cluster_file):
     assert command("convert", path, "--archive", archive, "--block-lines", "32").code == 0
 
 
-@pytest.mark.xfail(
-    run=False,
-    reason="workers share the process group, so Ctrl-C ends them first: exit 1 and a traceback;"
-    " cluster._spawn needs start_new_session=True",
-)
 def test_ctrl_c_in_a_terminal(long_recording, tmp_path):
     # A terminal sends the signal to all processes of the group.
     path, _ = long_recording

@@ -23,8 +23,10 @@ def test_convert(hsi, untouched):
     done = hsi(*new, "--dry-run", "--block-lines", "16")
     assert (done.code, done.err) == (0, "")
     head, memory, *sessions = done.out.splitlines()
-    assert re.fullmatch(r"2 new; 6 blocks in [1-9] tasks, 0.0 MB", head)
-    assert re.fullmatch(r"  memory: about \d+ MB per worker \(base \d+ MB \+ [\d.]+ MB\)", memory)
+    assert re.fullmatch(r"2 new; 6 blocks in [2-9] tasks, \d\d\.\d kB", head)
+    assert re.fullmatch(
+        r"  memory: about \d+ MB per worker \(base \d+ MB \+ [\d.]+ [kM]B\)", memory
+    )
     assert [line.split()[:4] for line in sessions] == [
         ["new", "a", "(3", "blocks)"],
         ["new", "b", "(3", "blocks)"],
@@ -64,7 +66,7 @@ def test_convert_names_what_is_done_changed_skipped_and_broken(hsi, tmp_path):
     plan = hsi("convert", folder, "--archive", archive, "--dry-run", "--json").json
     assert plan["blocks"] == 1
     forced = hsi("convert", folder, "--archive", archive, "--dry-run", "--replace").out
-    assert re.search(r"^  replace +changed \(1 blocks\)", forced, re.MULTILINE)
+    assert re.search(r"^  replace +changed \(1 block\)", forced, re.MULTILINE)
     assert files_below(tmp_path) == before
 
 
@@ -76,7 +78,7 @@ def test_fit(hsi, untouched):
     assert head == "2 frames of 2 sessions; 1 pass over the pixels"
     assert nodes[1].startswith("  rx: moments of cube from stored statistics, carried through")
     assert nodes[2] == "  logit: moments of rx.scores from pass 1"
-    assert re.fullmatch(r"  reads 6 blocks in [1-6] tasks, 0.0 MB", reads)
+    assert re.fullmatch(r"  reads 6 blocks in [2-6] tasks, \d\d\.\d kB", reads)
     assert "per worker" in memory
     plan = hsi(*fit, "--dry-run", "--json", "--frames", "a[0][y=0:16]").json
     # Lines of a frame have no stored statistics: a pass for the cube, another for the scores.
@@ -89,18 +91,20 @@ def test_score(hsi, untouched):
     done = hsi(*score, untouched.root / "x" / "n.zarr", "--dry-run")
     assert (done.code, done.err) == (0, "")
     head, memory, *sessions = done.out.splitlines()
-    assert re.fullmatch(r"scores, decisions: 2 new sessions; 6 blocks in [1-6] tasks, 0.0 MB", head)
+    assert re.fullmatch(
+        r"scores, decisions: sessions: 2 new; 6 blocks in [2-6] tasks, \d\d\.\d kB", head
+    )
     assert "per worker" in memory
     assert [line.split()[:2] for line in sessions] == [["new", "a"], ["new", "b"]]
     logits = [untouched.scores, "--output", "logits", "--frames", "a"]
     done = hsi(*score, *logits, "--dry-run")
-    assert done.out.startswith("logit.logits: 1 redo sessions; 3 blocks in 3 tasks")
+    assert done.out.startswith("logit.logits: sessions: 1 redo; 3 blocks in 3 tasks")
 
 
 def test_done_sessions_are_skipped(hsi, made):
     score = ["score", made.fitted, "--archive", made.archive, "--out", made.scores]
     done = hsi(*score, "--dry-run")
-    assert done.out.startswith("scores, decisions: 2 done sessions; 0 blocks in 0 tasks")
+    assert done.out.startswith("scores, decisions: sessions: 2 done; 0 blocks in 0 tasks")
     convert = ["convert", made.recordings, "--archive", made.archive, "--block-lines", "16"]
     assert hsi(*convert, "--dry-run").out.startswith("2 done; 0 blocks in 0 tasks")
 
@@ -115,3 +119,11 @@ def test_no_worker_is_started_for_a_plan(made, tmp_path):
     assert done.code == 0
     assert done.out.startswith("convert: 2 new; 2 blocks in ")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "rx.yaml", "w.yaml"]
+
+
+def test_a_demo_that_is_only_planned(hsi, tmp_path):
+    done = hsi("demo", tmp_path / "demo", "--dry-run")
+    assert done.code == 0
+    assert f"runs the workflow {tmp_path / 'demo' / 'quickstart.yaml'}" in done.out
+    assert hsi("demo", tmp_path / "demo", "--dry-run", "--json").json["runs"].endswith(".yaml")
+    assert not (tmp_path / "demo").exists()

@@ -155,13 +155,15 @@ def test_frames_that_fail_and_are_mended(hsi, tmp_path):
     again = hsi(*convert)
     assert again.code == 1
     assert "0 sessions converted, 1 up to date, 1 failed; 0 blocks" in again.out
+    assert re.search(r"^failed in an earlier run: s\[2\]\[y=.*frame 2", again.err, re.MULTILINE)
+    assert "Try them again with --only-failed." in again.err
     stamp, size = path.stat(), len(path.read_bytes())
     write_cu3s(path, frames)
     path.write_bytes(path.read_bytes().ljust(size, b"\0"))
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     done = hsi(*convert, "--only-failed")
     assert done.code == 0
-    assert "; 1 blocks in" in done.out
+    assert "; 1 block in" in done.out
     cube = zarr.open_array(tmp_path / "a.zarr", path="s/cube", mode="r")
     np.testing.assert_array_equal(cube[2], frames[2])
     assert hsi(*convert).code == 0
@@ -177,16 +179,25 @@ def test_a_damaged_chunk_fails_in_fit_and_score(hsi, mine):
         done = hsi(*arguments)
         assert done.code == 1
         assert re.search(r"^failed: a\b.*16:32", done.err, re.MULTILINE), done.err
-    assert "1 frames failed" in hsi(*score).out
-    assert hsi(*score).code == 1
-    assert hsi(*score, "--max-failed", "1").code == 0
+    assert "1 frame failed" in hsi(*score).out
+    for arguments in (score, fit):
+        done = hsi(*arguments)
+        assert done.code == 1
+        assert re.search(
+            r"^failed in an earlier run: a\[0\]\[y=16:32\]: .*", done.err, re.MULTILINE
+        )
+        assert hsi(*arguments, "--max-failed", "1").code == 0
+    assert "up to date" in hsi(*fit, "--max-failed", "1").out
+    assert hsi(*fit, "--only-failed").code == 1
     decisions = zarr.open_array(mine.root / "n.zarr", path="a/decisions", mode="r")[0]
     assert (decisions[16:32] == 255).all()
     assert (decisions[:16] < 2).all()
     chunk.write_bytes(sound)
+    assert "fitted from 2400 pixels" in hsi(*fit, "--only-failed").out
+    assert hsi(*fit).code == 0
     done = hsi(*score, "--only-failed")
     assert done.code == 0
-    assert "; 1 blocks in" in done.out
+    assert "; 1 block in" in done.out
     decisions = zarr.open_array(mine.root / "n.zarr", path="a/decisions", mode="r")[0]
     assert (decisions < 2).all()
 
@@ -231,5 +242,5 @@ def test_only_files_that_are_no_recordings(hsi, tmp_path):
     write_envi(folder / "s.hdr", scene(0)[0])
     done = hsi("convert", folder, "--archive", tmp_path / "a.zarr")
     assert done.code == 0
-    assert "1 sessions converted, 3 files skipped" in done.out
+    assert "1 session converted, 3 files skipped" in done.out
     assert all(f"skipped: {folder / n}: " in done.err for n in names if n != "notes.txt")

@@ -5,8 +5,7 @@ import subprocess
 import numpy as np
 import pytest
 import zarr
-from commands import chunks, rest
-from distributed import default_client
+from commands import chunks
 from recordings import write_envi
 
 from hsi_batch.archive.records import Records
@@ -51,8 +50,7 @@ def recordings(tmp_path_factory):
 
 
 def recorded(store, stage):
-    """Blocks that are done according to the records, once the workers rest."""
-    rest(default_client())
+    """Blocks that are done according to the records."""
     records = Records(store.with_name(f"{store.name}.hsi-batch") / "records" / stage).load()
     return {key for key, record in records.items() if record.outcome == "done"}
 
