@@ -23,7 +23,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	.ci/system-packages
 	rm -f .coverage .coverage.*
-	$(bin)/python -m pytest -n 2 --dist loadfile --cov --cov-report= -m "not slow" $(PYTEST)
+	$(bin)/python -m pytest -n 3 --dist worksteal --cov --cov-report= -m "not slow" $(PYTEST)
 	$(bin)/python -m coverage report --skip-covered --include "$(subst $(space),$(comma),$(rooms:%=hsi_batch/%/*))" --fail-under 90
 
 # Gigabytes large: 60 GB of disk (most of it holes) and a quarter of an hour.

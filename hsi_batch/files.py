@@ -7,9 +7,23 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-__all__ = ["digest_json", "digest_of", "write_atomically"]
+__all__ = ["Closing", "digest_json", "digest_of", "write_atomically"]
+
+
+class Closing:
+    """Closed at the end of a ``with`` block."""
+
+    def close(self) -> None:
+        """Release what is held open or in memory."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

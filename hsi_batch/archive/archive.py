@@ -12,7 +12,7 @@ from hsi_batch.archive.catalog import load_catalog
 from hsi_batch.archive.selection import Selection, select
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import ARCHIVE, open_root, state_folder
-from hsi_batch.errors import StoreError, did_you_mean
+from hsi_batch.errors import SelectionError, StoreError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,16 +84,20 @@ class Archive(Mapping[str, "xr.Dataset"]):
     def select(self, text: str | Sequence[str] | None = None) -> Selection:
         """Resolve a selection of frames; see :func:`hsi_batch.archive.selection.select`."""
         rows = self.catalog.to_dict("records")
-        return select(
-            text,
-            {row["session"]: (int(row["frames"]), int(row["lines"])) for row in rows},
-            failed={
-                row["session"]: tuple(self.session(row["session"]).failed_frames)
-                for row in rows
-                if row["failed_frames"]
-            },
-            catalog={row["session"]: {str(k): v for k, v in row.items()} for row in rows},
-        )
+        try:
+            return select(
+                text,
+                {row["session"]: (int(row["frames"]), int(row["lines"])) for row in rows},
+                failed={
+                    row["session"]: tuple(self.session(row["session"]).failed_frames)
+                    for row in rows
+                    if row["failed_frames"]
+                },
+                catalog={row["session"]: {str(k): v for k, v in row.items()} for row in rows},
+            )
+        except SelectionError as error:
+            error.path = error.path or str(self.path)
+            raise
 
     @property
     def state(self) -> Path:

@@ -16,7 +16,7 @@ from hsi_batch.files import write_atomically
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["catalog_row", "load_catalog", "save_catalog"]
+__all__ = ["catalog_row", "forget_catalog", "load_catalog", "save_catalog"]
 
 _FILE = "catalog.parquet"
 _STAMP = "catalog.json"
@@ -75,6 +75,11 @@ def save_catalog(path: str | Path, root: zarr.Group) -> None:
     pd.DataFrame(rows).to_parquet(temporary)
     temporary.replace(folder / _FILE)
     write_atomically(folder / _STAMP, json.dumps(archive_stamp(path)))
+
+
+def forget_catalog(path: str | Path) -> None:
+    """Let the sessions themselves be read until the next :func:`save_catalog`."""
+    (state_folder(path) / _STAMP).unlink(missing_ok=True)
 
 
 def load_catalog(path: str | Path, root: zarr.Group) -> pd.DataFrame:

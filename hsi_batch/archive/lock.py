@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 import psutil
@@ -52,12 +51,7 @@ class StoreLock:
             return self
         raise StoreInUseError("the lock changes hands too fast.", path=str(self.path))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         owner = self._read()
         # Someone who thought this run dead may have given the store to another one.
         if owner is not None and _mine(owner):

@@ -7,11 +7,10 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from hsi_batch.archive.layout import BlockKey
-from hsi_batch.files import write_atomically
+from hsi_batch.files import Closing, write_atomically
 
 __all__ = ["BlockRecord", "RecordWriter", "Records"]
 
@@ -59,7 +58,7 @@ class BlockRecord:
         return cls(**{**data, "key": BlockKey(**data["key"])})
 
 
-class RecordWriter:
+class RecordWriter(Closing):
     """Appends records to a file of its own; each line is in the kernel's hands before the next.
 
     Parameters
@@ -100,15 +99,8 @@ class RecordWriter:
         while raw:
             raw = raw[self._file.write(raw) :]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Make sure that the records are on the disk."""
         os.fsync(self._file.fileno())
         self._file.close()
 

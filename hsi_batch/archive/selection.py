@@ -247,6 +247,10 @@ class _Resolver:
             if expression[:1] in "'\"" and expression[-1:] == expression[:1]:
                 expression = expression[1:-1]
             names = [n for n in self.sessions if matches(expression, self.catalog.get(n, {}))]
+            if not names:
+                raise SelectionError(
+                    f"no session fulfils {expression!r}.", hint="See them with hsi-batch ls."
+                )
             return {name: self._frames(name, None, None, term) for name in names}
         match = _TERM.match(term)
         if match is None:

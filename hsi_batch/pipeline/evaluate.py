@@ -60,7 +60,9 @@ class Evaluator:
 
     def leaf(self, leaf: int) -> dict[PortRef, NDArray[Any]]:
         """The wanted outputs on a leaf, ``(lines, x, channel)`` each."""
-        found = {ref: self._value(ref, leaf) for ref in self.program.wanted}
+        # Pixels that are no numbers pass through; what becomes of them is marked invalid later.
+        with np.errstate(invalid="ignore", over="ignore"):
+            found = {ref: self._value(ref, leaf) for ref in self.program.wanted}
         reach = -(-self.program.halo // self.lines_per_leaf)
         for old in [index for index in self._values if index < leaf - 2 * reach]:
             del self._values[old]

@@ -11,13 +11,13 @@ import re
 import time
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsi_batch.errors import SourceError
+from hsi_batch.files import Closing
 from hsi_batch.readers.envi import DATA_SUFFIXES
 from hsi_batch.readers.labels_coco import CocoLabels
 from hsi_batch.readers.labels_image import ImageLabels
@@ -44,7 +44,7 @@ class _Labels(Protocol):
     def close(self) -> None: ...
 
 
-class Annotation:
+class Annotation(Closing):
     """The labels of one recording; a context manager. Holds the raster of the last frame asked for.
 
     Not for use by several threads at once.
@@ -102,17 +102,6 @@ class Annotation:
         """Release what is held open or in memory."""
         self._last = None
         self._labels.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_annotation(path: str, *, shape: tuple[int, int], frames: int) -> Annotation:

@@ -10,13 +10,13 @@ import operator
 import os
 import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, NoReturn, Self, SupportsIndex
+from typing import Any, NamedTuple, NoReturn, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsi_batch.errors import SourceError
+from hsi_batch.files import Closing
 from hsi_batch.readers.cu3s_metadata import frame_info, frame_metadata, session_metadata
 from hsi_batch.readers.cu3s_processing import MODES, RAW, STORED, Mode, Processing, parse_mode
 from hsi_batch.readers.cuvis_sdk import load_sdk
@@ -116,7 +116,7 @@ class _Measured(NamedTuple):
     metadata: dict[str, Any]
 
 
-class Cu3sSource:
+class Cu3sSource(Closing):
     """An opened recording: one session handle, at most one processing context.
 
     Threads may share it; they take turns, because the SDK does not promise to serve two at once.
@@ -169,17 +169,6 @@ class Cu3sSource:
             # The wrapper frees a handle when its object goes, and has no other way.
             self._processing = None
             self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __reduce__(self) -> NoReturn:
         # The wrapper's objects do pickle: as bare numbers, which elsewhere belong to others.

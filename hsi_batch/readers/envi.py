@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsi_batch._version import __version__
-from hsi_batch.errors import ConfigError, SourceError
+from hsi_batch.errors import SourceError
+from hsi_batch.files import Closing
 from hsi_batch.readers.envi_fields import foreign_format, read_fields
 from hsi_batch.readers.envi_header import EnviHeader, read_header
-from hsi_batch.readers.protocol import FrameInfo, SourceInfo
+from hsi_batch.readers.protocol import FrameInfo, SourceInfo, refuse_mode
 from hsi_batch.readers.raw import RawFile, bytes_of, check_lines, native, reading
 from hsi_batch.readers.reference_names import reference_reason
 
@@ -82,16 +82,11 @@ class EnviReader:
         hsi_batch.errors.ConfigError
             If ``mode`` is given: ENVI files have no processing modes.
         """
-        if mode is not None:
-            raise ConfigError(
-                f"ENVI files have no processing modes; {mode!r} was asked for.",
-                path=path,
-                hint="Leave the mode out for this source.",
-            )
+        refuse_mode(path, mode, "ENVI")
         return EnviSource(path)
 
 
-class EnviSource:
+class EnviSource(Closing):
     """An opened ENVI cube; holds the data file open until closed. Safe to share by threads.
 
     Parameters
@@ -148,17 +143,6 @@ class EnviSource:
     def close(self) -> None:
         """Close the data file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class EnviFrame:

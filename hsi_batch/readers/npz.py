@@ -20,16 +20,16 @@ import json
 import math
 from collections.abc import Callable
 from contextlib import closing
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsi_batch._version import __version__
-from hsi_batch.errors import ConfigError, SourceError
+from hsi_batch.errors import SourceError
+from hsi_batch.files import Closing
 from hsi_batch.readers.npz_file import Member, MemberStream, NpzFile
-from hsi_batch.readers.protocol import Access, FrameInfo, SourceInfo
+from hsi_batch.readers.protocol import Access, FrameInfo, SourceInfo, refuse_mode
 from hsi_batch.readers.raw import RawFile, bytes_of, check_lines, native, reading
 
 __all__ = ["NpzFrame", "NpzReader", "NpzSource"]
@@ -73,16 +73,11 @@ class NpzReader:
         hsi_batch.errors.ConfigError
             If ``mode`` is given: npz files have no processing modes.
         """
-        if mode is not None:
-            raise ConfigError(
-                f"npz files have no processing modes; {mode!r} was asked for.",
-                path=path,
-                hint="Leave the mode out for this source.",
-            )
+        refuse_mode(path, mode, "npz")
         return NpzSource(path)
 
 
-class NpzSource:
+class NpzSource(Closing):
     """An opened ``.npz`` file. Threads may share it if its access is ``"lines"``.
 
     Parameters
@@ -133,17 +128,6 @@ class NpzSource:
         if self._raw is not None:
             self._raw.close()
         self._npz.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _in_place(self, index: int, start: int, stop: int) -> NDArray[Any]:
         y, x, channel = self.info.shape

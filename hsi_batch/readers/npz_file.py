@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsi_batch.errors import SourceError
+from hsi_batch.files import Closing
 
 __all__ = ["Member", "NpzFile"]
 
@@ -52,7 +52,7 @@ class Member:
     offset: int | None
 
 
-class NpzFile:
+class NpzFile(Closing):
     """An ``.npz`` file opened for looking inside; a context manager. Never unpickles anything.
 
     Parameters
@@ -173,17 +173,6 @@ class NpzFile:
     def close(self) -> None:
         """Close the file."""
         self._zip.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class MemberStream:

@@ -10,13 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Access", "Frame", "FrameInfo", "Quantity", "Reader", "Source", "SourceInfo"]
+from hsi_batch.errors import ConfigError
+
+__all__ = [
+    "Access",
+    "Frame",
+    "FrameInfo",
+    "Quantity",
+    "Reader",
+    "Source",
+    "SourceInfo",
+    "refuse_mode",
+]
 
 Quantity = Literal["dn", "reflectance", "radiance"]
 #: What can be fetched on its own: any range of lines, lines of a frame in order, or whole frames.
@@ -138,12 +148,7 @@ class Source(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...
 
 
 class Reader(Protocol):
@@ -184,3 +189,13 @@ class Reader(Protocol):
             Unreadable, truncated, empty, or not what its suffix says.
         """
         ...
+
+
+def refuse_mode(path: str, mode: str | None, kind: str) -> None:
+    """Raise :class:`~hsi_batch.errors.ConfigError` if a mode is given for a format without."""
+    if mode is not None:
+        raise ConfigError(
+            f"{kind} files have no processing modes; {mode!r} was asked for.",
+            path=path,
+            hint="Leave the mode out for this source.",
+        )

@@ -12,13 +12,13 @@ import numpy as np
 import zarr
 
 from hsi_batch._version import __version__
-from hsi_batch.archive.catalog import save_catalog
+from hsi_batch.archive.catalog import forget_catalog, save_catalog
 from hsi_batch.archive.chunks import remove_partial
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.partials import load_partial, partials_of
 from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import consolidate, create_array
+from hsi_batch.archive.store import consolidate, create_array, groups_of
 from hsi_batch.archive.writer import create_session, disk_errors
 from hsi_batch.errors import IncompleteError, StoreError
 from hsi_batch.stages.convert_plan import ConvertPlan, PlannedSession
@@ -66,6 +66,9 @@ class Finished:
 def begin(root: zarr.Group, plan: ConvertPlan) -> None:
     """Make the groups of new sessions; nothing is complete until :func:`finish_session`."""
     with disk_errors(plan.archive):
+        if any(planned.status in ("replace", "retry") for planned in plan.todo):
+            # A run that is killed must not leave sessions listed that are no more.
+            forget_catalog(plan.archive)
         for planned in plan.todo:
             if planned.status in ("new", "replace"):
                 assert planned.info is not None
@@ -291,7 +294,7 @@ def publish(root: zarr.Group, archive: str, records: Records) -> None:
     with disk_errors(archive):
         consolidate(root)
         save_catalog(archive, root)
-        present = dict(root.groups())
+        present = groups_of(root)
         kept = [record for key, record in records.load().items() if key.session in present]
         records.pack(kept)
         for folder in partials_of(archive, "").glob("*"):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.chunks import read_lines, scratch
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import SCORES, archive_stamp, open_root, state_folder
+from hsi_batch.archive.store import SCORES, archive_stamp, groups_of, open_root, state_folder
 from hsi_batch.engine.events import Progress
 from hsi_batch.engine.reduce import TreeReduction
 from hsi_batch.engine.window import batches, run_window
@@ -127,7 +127,7 @@ def evaluate(run: Run, pipeline: Pipeline, archive: Archive, store: str) -> Eval
     root = open_root(store, SCORES)
     items: list[tuple[str, int]] = []
     sizes: dict[tuple[str, int], int] = {}
-    for name, group in root.groups():
+    for name, group in groups_of(root).items():
         if name not in archive:
             continue
         geometry = archive.session(name).geometry

@@ -20,7 +20,7 @@ from hsi_batch.pipeline.lazy import axis_of
 from hsi_batch.pipeline.passes import gather_frame, roots_of, whole_frames
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.program import compile_program
-from hsi_batch.stages.fit import FitResult
+from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.statistics import Bundle
 from hsi_batch.statistics.leaves import block_lines, leaf_lines
 from hsi_batch.statistics.quality import flag_pixels

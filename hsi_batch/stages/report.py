@@ -15,7 +15,7 @@ from markupsafe import Markup
 from hsi_batch._version import __version__
 from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import SCORES, open_root
+from hsi_batch.archive.store import SCORES, groups_of, open_root
 from hsi_batch.archive.writer import disk_errors
 from hsi_batch.errors import HsiBatchError, StoreError
 from hsi_batch.files import write_atomically
@@ -266,7 +266,7 @@ def _cell(value: Any) -> str:
 
 def _failures(root: zarr.Group) -> list[tuple[str, str, str]]:
     found: list[tuple[str, str, str]] = []
-    for name, group in sorted(root.groups()):
+    for name, group in sorted(groups_of(root).items()):
         failed: Any = group.attrs.get("failed_frames") or {}
         found.extend((name, frame, reason) for frame, reason in failed.items())
     return found[:200]

@@ -24,6 +24,7 @@ from hsi_batch.archive.store import (
     consolidate,
     create_array,
     create_root,
+    groups_of,
     state_folder,
 )
 from hsi_batch.engine.events import Observer, Progress
@@ -244,7 +245,7 @@ def _execute(
     _finish(root, plan, latest)
     evaluation: Evaluation = evaluate(run, pipeline, archive, plan.store)
     consolidate(root)
-    kept = {s.name for s in plan.sessions} | set(dict(root.groups()))
+    kept = {s.name for s in plan.sessions} | set(groups_of(root))
     records.pack(r for k, r in latest.items() if k.session in kept)
     return _result(
         plan,

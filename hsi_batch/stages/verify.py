@@ -16,7 +16,7 @@ from distributed import Client
 from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import ARCHIVE, SCORES, checksum, open_root
+from hsi_batch.archive.store import ARCHIVE, SCORES, checksum, groups_of, open_root
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.window import batches, run_window
 from hsi_batch.errors import StoreError
@@ -117,7 +117,7 @@ def verify(
     root = _open(path)
     damages: list[Damage] = []
     keys: list[tuple[BlockKey, int]] = []
-    names = sorted(name for name, _ in root.groups())
+    names = sorted(groups_of(root))
     for name in names:
         group = root[name]
         assert isinstance(group, zarr.Group)

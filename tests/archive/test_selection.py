@@ -237,7 +237,7 @@ def test_whole_sessions_are_counted_as_stored_and_others_by_position():
         ("where:sensr=='x'", r"no column 'sensr'\. Did you mean 'sensor'\?"),
         ("where:", "the condition '' cannot be read"),
         ("scan_9,!scan_9", "the selection 'scan_9,!scan_9' holds no frame"),
-        ("where:'frames>99'", "holds no frame"),
+        ("where:'frames>99'", "no session fulfils 'frames>99'"),
         ("@/no/such/file.txt", "/no/such/file.txt: cannot be read"),
         ("@/", "cannot be read"),
         ("../other", "there is no session"),

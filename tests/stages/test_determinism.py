@@ -7,9 +7,9 @@ import sys
 import textwrap
 from pathlib import Path
 
-import numpy as np
 import pytest
 import zarr
+from comparing import assert_same, maps_of, state_of
 from graphs import pca, rx_per_frame, rx_quantile, rx_statistical
 from recordings import scene, write_npz
 
@@ -35,23 +35,6 @@ def recordings(folder, dtype):
     write_npz(folder / "w.npz", scene(7, lines=9, samples=5000, bands=12, dtype=dtype)[0])
 
 
-def state_of(pipeline):
-    found = {}
-    for name, node in pipeline.nodes.items():
-        found |= {f"{name}.{k}": np.asarray(v).tobytes() for k, v in node.state.items()}
-        found |= {f"{name}:{k}": v.numpy().tobytes() for k, v in node.state_dict().items()}
-    return found | {f"precision {n}": p.dtype for n, p in pipeline.precision.items()}
-
-
-def maps_of(store):
-    root = zarr.open_group(store, mode="r")
-    return {
-        f"{session}/{name}": array[:].tobytes()
-        for session, group in root.groups()
-        for name, array in group.arrays()
-    }
-
-
 def run(folder, archive, client, tag, **options):
     """State and maps of every graph, fitted and scored on one archive."""
     found = {}
@@ -63,12 +46,6 @@ def run(folder, archive, client, tag, **options):
         found |= {f"{name} {k}": v for k, v in state_of(pipeline).items()}
         found |= {f"{name} {k}": v for k, v in maps_of(store).items()}
     return found
-
-
-def assert_same(first, second):
-    different = [key for key in first if first[key] != second.get(key)]
-    assert not different
-    assert first.keys() == second.keys()
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
