@@ -291,8 +291,8 @@ def fit(pipeline, *cubes, axis=None, valid=None, stored=(), block=None, sample=T
     if valid is not None:
         pixels = pixels[valid.ravel()]
     fitting = Fitting(pipeline, plan, (lambda: pixels) if sample else (lambda: None))
-    for reading in range(plan.passes + 1):
-        needs = fitting.needs(reading)
+    needs = fitting.stored()
+    while needs or not fitting.done:
         bundle = Bundle()
         for index, cube in enumerate(cubes):
             source = source_of(cube, valid, block)
@@ -300,6 +300,7 @@ def fit(pipeline, *cubes, axis=None, valid=None, stored=(), block=None, sample=T
             bundle = bundle.merge(gather_frame(pack(pipeline), needs, source, source.blocks, place))
             assert source.lines.times.max() <= 1, "a pass reads every line once"
         fitting.supply({need: finished(bundle)[str(need)] for need in needs})
+        needs = fitting.needs()
     assert fitting.done
     assert pipeline.fitted
     return plan
