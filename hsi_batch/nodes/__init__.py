@@ -15,6 +15,7 @@ from hsi_batch.nodes.ports import InputPort, OutputPort, PortRef, PortSpec
 from hsi_batch.nodes.preprocessors import BandpassByWavelength
 from hsi_batch.nodes.projections import TrainablePCA
 from hsi_batch.nodes.registry import node_class, node_classes
+from hsi_batch.nodes.residual import PCAResidual
 from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
 from hsi_batch.nodes.selectors import SoftChannelSelector
 
@@ -32,6 +33,7 @@ __all__ = [
     "MinMaxNormalizer",
     "Node",
     "OutputPort",
+    "PCAResidual",
     "PerPixelUnitNorm",
     "PortRef",
     "PortSpec",

@@ -18,6 +18,7 @@ from hsi_batch.nodes.normalization import (
 )
 from hsi_batch.nodes.preprocessors import BandpassByWavelength
 from hsi_batch.nodes.projections import TrainablePCA
+from hsi_batch.nodes.residual import PCAResidual
 from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
 from hsi_batch.nodes.selectors import SoftChannelSelector
 
@@ -31,6 +32,7 @@ _CLASSES: tuple[type[Node], ...] = (
     CU3SDataNode,
     LentilsAnomalyDataNode,
     MinMaxNormalizer,
+    PCAResidual,
     PerPixelUnitNorm,
     QuantileBinaryDecider,
     RXGlobal,
