@@ -6,9 +6,21 @@ from collections.abc import Mapping
 from functools import cache
 
 from hsi_batch.errors import PipelineError, did_you_mean
-from hsi_batch.nodes.conversion import ScoreToLogit
+from hsi_batch.nodes.concrete_mixer import ConcreteChannelMixer
+from hsi_batch.nodes.conversion import DecisionToMask, ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
-from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
+from hsi_batch.nodes.deciders import (
+    BinaryDecider,
+    MultiRangeSlicer,
+    QuantileBinaryDecider,
+    ScoreThreshold,
+)
+from hsi_batch.nodes.deep_svdd import DeepSVDDCenterTracker, DeepSVDDProjection, DeepSVDDScores
+from hsi_batch.nodes.fixed_projection import FixedPCAProjection
+from hsi_batch.nodes.frame_gate import FrameScoreGate
+from hsi_batch.nodes.fusion import DecisionFusion, ScoreMapFusion
+from hsi_batch.nodes.lad import LADGlobal
+from hsi_batch.nodes.learnable_mixer import LearnableChannelMixer
 from hsi_batch.nodes.metrics import AnomalyDetectionMetrics
 from hsi_batch.nodes.node import Node
 from hsi_batch.nodes.normalization import (
@@ -17,29 +29,53 @@ from hsi_batch.nodes.normalization import (
     ZScoreNormalizerGlobal,
 )
 from hsi_batch.nodes.preprocessors import BandpassByWavelength
-from hsi_batch.nodes.projections import TrainablePCA
+from hsi_batch.nodes.projections import PCA, TrainablePCA
 from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
-from hsi_batch.nodes.selectors import SoftChannelSelector
+from hsi_batch.nodes.selectors import SoftChannelSelector, TopKIndices
+from hsi_batch.nodes.spectral_angle import SpectralAngleMapper
+from hsi_batch.nodes.thresholds import ArchiveQuantileDecider, CFARThreshold
+from hsi_batch.nodes.two_stage import TwoStageBinaryDecider
 
 __all__ = ["is_foreign", "node_class", "node_classes"]
 
 _CLASSES: tuple[type[Node], ...] = (
     AnomalyDataNode,
     AnomalyDetectionMetrics,
+    ArchiveQuantileDecider,
     BandpassByWavelength,
     BinaryDecider,
+    CFARThreshold,
     CU3SDataNode,
+    ConcreteChannelMixer,
+    DecisionFusion,
+    DecisionToMask,
+    DeepSVDDCenterTracker,
+    DeepSVDDProjection,
+    DeepSVDDScores,
+    FixedPCAProjection,
+    FrameScoreGate,
+    LADGlobal,
+    LearnableChannelMixer,
     LentilsAnomalyDataNode,
     MinMaxNormalizer,
+    MultiRangeSlicer,
+    PCA,
     PerPixelUnitNorm,
     QuantileBinaryDecider,
     RXGlobal,
     RXPerBatch,
+    ScoreMapFusion,
+    ScoreThreshold,
     ScoreToLogit,
     SoftChannelSelector,
+    SpectralAngleMapper,
+    TopKIndices,
     TrainablePCA,
+    TwoStageBinaryDecider,
     ZScoreNormalizerGlobal,
 )
+#: Other names of classes: those of the seed pages.
+ALIASES: Mapping[str, str] = {"ConcreteBandSelector": "ConcreteChannelMixer"}
 #: Packages whose class paths are read by their last part.
 _FAMILY = ("cuvis_ai", "cuvis_ai_core", "hsi_batch")
 
@@ -73,6 +109,7 @@ def node_class(class_name: str) -> type[Node]:
     """
     package, _, short = class_name.rpartition(".")
     known = node_classes()
+    short = ALIASES.get(short, short)
     if short in known and (not package or package.split(".", 1)[0] in _FAMILY):
         return known[short]
     raise PipelineError(
