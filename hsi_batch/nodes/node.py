@@ -176,6 +176,11 @@ class Node(nn.Module):
         """Whether an output channel of the affine map depends on several input channels."""
         return False
 
+    def settle_channels(self, count: int) -> None:
+        """Take the number of channels of the data for the argument ``CHANNEL_ARGUMENT``."""
+        if self.CHANNEL_ARGUMENT is not None:
+            setattr(self, self.CHANNEL_ARGUMENT, count)
+
     def request(self) -> Request | None:
         """The statistic this node is fitted from; None if it needs no fit."""
         return None
@@ -268,9 +273,10 @@ class Node(nn.Module):
             )
 
     def set_state(self, state: Mapping[str, NDArray[Any]], **buffers: NDArray[Any] | float) -> None:
-        """Keep the float64 ``state`` and round ``buffers`` from it."""
+        """Keep the float64 ``state`` and round ``buffers`` from it to the dtypes they have."""
         for name, value in buffers.items():
-            setattr(self, name, torch.as_tensor(np.asarray(value)).to(torch.float32))
+            held = getattr(self, name)
+            setattr(self, name, torch.as_tensor(np.asarray(value)).to(held.dtype))
         self.state = {k: np.asarray(v) for k, v in state.items()}
         self._rounded = self._digests()
         self._fitted = True

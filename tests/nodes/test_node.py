@@ -113,11 +113,23 @@ def test_the_base_class_refuses_what_it_does_not_know():
 
 
 def test_scopes_of_the_library():
-    arguments = {"SoftChannelSelector": [1], "BandpassByWavelength": [1]}
+    arguments = {
+        "SoftChannelSelector": [1],
+        "BandpassByWavelength": [1],
+        "FixedPCAProjection": ["none.npz"],
+        "FrameScoreGate": [1],
+        "PCA": [1],
+        "TopKIndices": [1],
+    }
     scopes = {n: c(*arguments.get(n, [])).scope for n, c in node_classes().items()}
     assert {n for n, s in scopes.items() if s is Scope.FRAME} == {
+        "FixedPCAProjection",
+        "FrameScoreGate",
+        "PCA",
         "QuantileBinaryDecider",
         "RXPerBatch",
+        "SpectralAngleMapper",
+        "TwoStageBinaryDecider",
     }
     assert set(scopes.values()) == {Scope.FRAME, Scope.PIXEL}
 
