@@ -9,6 +9,12 @@ from hsi_batch.errors import PipelineError, did_you_mean
 from hsi_batch.nodes.conversion import ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
 from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
+from hsi_batch.nodes.losses import (
+    AnomalyBCEWithLogits,
+    DeepSVDDSoftBoundaryLoss,
+    IoULoss,
+    MSEReconstructionLoss,
+)
 from hsi_batch.nodes.metrics import AnomalyDetectionMetrics
 from hsi_batch.nodes.node import Node
 from hsi_batch.nodes.normalization import (
@@ -16,26 +22,62 @@ from hsi_batch.nodes.normalization import (
     PerPixelUnitNorm,
     ZScoreNormalizerGlobal,
 )
+from hsi_batch.nodes.parameter_metrics import (
+    ComponentOrthogonalityMetric,
+    ExplainedVarianceMetric,
+    SelectorDiversityMetric,
+    SelectorEntropyMetric,
+)
 from hsi_batch.nodes.preprocessors import BandpassByWavelength
 from hsi_batch.nodes.projections import TrainablePCA
+from hsi_batch.nodes.regularizers import (
+    DistinctnessLoss,
+    OrthogonalityLoss,
+    SelectorDiversityRegularizer,
+    SelectorEntropyRegularizer,
+)
 from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
+from hsi_batch.nodes.score_metrics import (
+    AnomalyPixelStatisticsMetric,
+    DistinctLabelCount,
+    ScoreStatisticsMetric,
+)
+from hsi_batch.nodes.segmentation_losses import CrossEntropyLoss, DiceLoss, ForegroundContrastLoss
 from hsi_batch.nodes.selectors import SoftChannelSelector
 
 __all__ = ["is_foreign", "node_class", "node_classes"]
 
 _CLASSES: tuple[type[Node], ...] = (
+    AnomalyBCEWithLogits,
     AnomalyDataNode,
     AnomalyDetectionMetrics,
+    AnomalyPixelStatisticsMetric,
     BandpassByWavelength,
     BinaryDecider,
     CU3SDataNode,
+    ComponentOrthogonalityMetric,
+    CrossEntropyLoss,
+    DeepSVDDSoftBoundaryLoss,
+    DiceLoss,
+    DistinctLabelCount,
+    DistinctnessLoss,
+    ExplainedVarianceMetric,
+    ForegroundContrastLoss,
+    IoULoss,
     LentilsAnomalyDataNode,
+    MSEReconstructionLoss,
     MinMaxNormalizer,
+    OrthogonalityLoss,
     PerPixelUnitNorm,
     QuantileBinaryDecider,
     RXGlobal,
     RXPerBatch,
+    ScoreStatisticsMetric,
     ScoreToLogit,
+    SelectorDiversityMetric,
+    SelectorDiversityRegularizer,
+    SelectorEntropyMetric,
+    SelectorEntropyRegularizer,
     SoftChannelSelector,
     TrainablePCA,
     ZScoreNormalizerGlobal,
