@@ -1,5 +1,6 @@
 """The node library: torch modules with ports, which say what they need and never loop over data."""
 
+from hsi_batch.nodes.anomaly_visualizers import AnomalyMask, RGBAnomalyMask, ScoreHeatmapVisualizer
 from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.conversion import ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
@@ -19,6 +20,7 @@ from hsi_batch.nodes.metrics import (
     Metric,
     MetricNode,
 )
+from hsi_batch.nodes.monitor import TensorBoardMonitorNode
 from hsi_batch.nodes.node import Node, Quadratic, Request, Scope, Stage
 from hsi_batch.nodes.normalization import (
     MinMaxNormalizer,
@@ -49,11 +51,18 @@ from hsi_batch.nodes.score_metrics import (
 )
 from hsi_batch.nodes.segmentation_losses import CrossEntropyLoss, DiceLoss, ForegroundContrastLoss
 from hsi_batch.nodes.selectors import SoftChannelSelector
+from hsi_batch.nodes.visualizers import (
+    ChannelWeightsViz,
+    CubeRGBVisualizer,
+    ImageArtifactVizBase,
+    PCAVisualization,
+)
 
 __all__ = [
     "AnomalyBCEWithLogits",
     "AnomalyDataNode",
     "AnomalyDetectionMetrics",
+    "AnomalyMask",
     "AnomalyPixelStatisticsMetric",
     "Artifact",
     "ArtifactType",
@@ -61,15 +70,18 @@ __all__ = [
     "BinaryDecider",
     "CU3SDataNode",
     "ChannelAxis",
+    "ChannelWeightsViz",
     "ComponentOrthogonalityMetric",
     "Context",
     "CrossEntropyLoss",
+    "CubeRGBVisualizer",
     "DeepSVDDSoftBoundaryLoss",
     "DiceLoss",
     "DistinctLabelCount",
     "DistinctnessLoss",
     "ExplainedVarianceMetric",
     "ForegroundContrastLoss",
+    "ImageArtifactVizBase",
     "InputPort",
     "IoULoss",
     "LentilsAnomalyDataNode",
@@ -81,15 +93,18 @@ __all__ = [
     "Node",
     "OrthogonalityLoss",
     "OutputPort",
+    "PCAVisualization",
     "PerPixelUnitNorm",
     "PortRef",
     "PortSpec",
     "Quadratic",
     "QuantileBinaryDecider",
+    "RGBAnomalyMask",
     "RXGlobal",
     "RXPerBatch",
     "Request",
     "Scope",
+    "ScoreHeatmapVisualizer",
     "ScoreStatisticsMetric",
     "ScoreToLogit",
     "SelectorDiversityMetric",
@@ -98,6 +113,7 @@ __all__ = [
     "SelectorEntropyRegularizer",
     "SoftChannelSelector",
     "Stage",
+    "TensorBoardMonitorNode",
     "TrainablePCA",
     "ZScoreNormalizerGlobal",
     "node_class",

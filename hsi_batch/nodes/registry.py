@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from hsi_batch.errors import PipelineError, did_you_mean
+from hsi_batch.nodes.anomaly_visualizers import AnomalyMask, RGBAnomalyMask, ScoreHeatmapVisualizer
 from hsi_batch.nodes.conversion import ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
 from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
@@ -16,6 +17,7 @@ from hsi_batch.nodes.losses import (
     MSEReconstructionLoss,
 )
 from hsi_batch.nodes.metrics import AnomalyDetectionMetrics
+from hsi_batch.nodes.monitor import TensorBoardMonitorNode
 from hsi_batch.nodes.node import Node
 from hsi_batch.nodes.normalization import (
     MinMaxNormalizer,
@@ -44,6 +46,7 @@ from hsi_batch.nodes.score_metrics import (
 )
 from hsi_batch.nodes.segmentation_losses import CrossEntropyLoss, DiceLoss, ForegroundContrastLoss
 from hsi_batch.nodes.selectors import SoftChannelSelector
+from hsi_batch.nodes.visualizers import ChannelWeightsViz, CubeRGBVisualizer, PCAVisualization
 
 __all__ = ["is_foreign", "node_class", "node_classes"]
 
@@ -51,12 +54,15 @@ _CLASSES: tuple[type[Node], ...] = (
     AnomalyBCEWithLogits,
     AnomalyDataNode,
     AnomalyDetectionMetrics,
+    AnomalyMask,
     AnomalyPixelStatisticsMetric,
     BandpassByWavelength,
     BinaryDecider,
     CU3SDataNode,
+    ChannelWeightsViz,
     ComponentOrthogonalityMetric,
     CrossEntropyLoss,
+    CubeRGBVisualizer,
     DeepSVDDSoftBoundaryLoss,
     DiceLoss,
     DistinctLabelCount,
@@ -68,10 +74,13 @@ _CLASSES: tuple[type[Node], ...] = (
     MSEReconstructionLoss,
     MinMaxNormalizer,
     OrthogonalityLoss,
+    PCAVisualization,
     PerPixelUnitNorm,
     QuantileBinaryDecider,
+    RGBAnomalyMask,
     RXGlobal,
     RXPerBatch,
+    ScoreHeatmapVisualizer,
     ScoreStatisticsMetric,
     ScoreToLogit,
     SelectorDiversityMetric,
@@ -79,6 +88,7 @@ _CLASSES: tuple[type[Node], ...] = (
     SelectorEntropyMetric,
     SelectorEntropyRegularizer,
     SoftChannelSelector,
+    TensorBoardMonitorNode,
     TrainablePCA,
     ZScoreNormalizerGlobal,
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from graph_helpers import chain, fit, scene
+from graph_helpers import chain, fit, labelled, scene
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, softmax
@@ -502,6 +502,9 @@ def test_losses_run_in_train_val_and_test_only(tmp_path):
     again = Pipeline.from_yaml(pipeline.save(tmp_path / "p.yaml"))
     out = again.forward(batch, stage="val")
     assert [out[n, "loss"].item() for n in names] == pytest.approx(seen["val"], rel=1e-6)
+    # Scoring leaves them out, and needs no labels.
+    scored = again.apply(labelled(cube), "rx.scores").compute()
+    np.testing.assert_allclose(scored, out["rx", "scores"][0, :, :, 0], rtol=1e-4)
     del batch["mask"]
     with pytest.raises(PipelineError, match=r"bce\.targets got nothing"):
         pipeline.forward(batch, stage="val")
