@@ -15,7 +15,7 @@ __all__ = ["is_foreign", "node_class", "node_classes"]
 ALIASES: Mapping[str, str] = {"ConcreteBandSelector": "ConcreteChannelMixer"}
 #: Packages whose class paths are read by their last part.
 _FAMILY = ("cuvis_ai", "cuvis_ai_core", "hsi_batch")
-_BASES = ("LossNode", "MetricNode", "Node")
+_BASES = ("ImageArtifactVizBase", "LossNode", "MetricNode", "Node")
 
 
 @cache
@@ -26,7 +26,9 @@ def node_classes() -> Mapping[str, type[Node]]:
     return {
         name: value
         for name, value in exported.items()
-        if isinstance(value, type) and issubclass(value, Node) and name not in _BASES
+        if isinstance(value, type)
+        and issubclass(value, Node)
+        and name == value.__name__ not in _BASES
     }
 
 
