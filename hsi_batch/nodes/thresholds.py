@@ -83,7 +83,7 @@ class _FittedThreshold(Node):
             )
         # Scores are float32: at or above `exact` is at or above the next float32 from there on.
         rounded = np.float32(exact)
-        if rounded < exact:
+        if float(rounded) < exact:
             rounded = np.nextafter(rounded, np.float32(np.inf))
         self.set_state(
             {
