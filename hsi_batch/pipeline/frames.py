@@ -103,10 +103,9 @@ def _fitted(
     assert request is not None
     port = need_of(graph, name, request)
     folded = fold(graph, port, substitutes)
-    if request.kind != "moments" and folded.map is not None and folded.map.monomial is None:
-        root, derive = port, None
-    else:
-        root, derive = folded.root, folded.map
+    monomial = folded.map is None or folded.map.monomial is not None
+    carried = {"moments": True, "extrema": monomial, "histogram": folded.map is None}
+    root, derive = (folded.root, folded.map) if carried[request.kind] else (port, None)
     statistic = _frame_statistic(
         graph, Need(root, request.kind), source, substitutes, given, precision
     )
