@@ -9,6 +9,8 @@ from hsi_batch.errors import PipelineError, did_you_mean
 from hsi_batch.nodes.conversion import ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
 from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
+from hsi_batch.nodes.derivatives import SpectralDerivative, SpectralDetrend
+from hsi_batch.nodes.image_normalization import SigmoidNormalizer, ZScoreNormalizer
 from hsi_batch.nodes.metrics import AnomalyDetectionMetrics
 from hsi_batch.nodes.node import Node
 from hsi_batch.nodes.normalization import (
@@ -16,10 +18,16 @@ from hsi_batch.nodes.normalization import (
     PerPixelUnitNorm,
     ZScoreNormalizerGlobal,
 )
+from hsi_batch.nodes.percentiles import PercentileNormalizer
 from hsi_batch.nodes.preprocessors import BandpassByWavelength
+from hsi_batch.nodes.pretreatments import ContinuumRemoval, Logarithm, SNVCorrection
 from hsi_batch.nodes.projections import TrainablePCA
+from hsi_batch.nodes.resampling import SpectralResample
 from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
+from hsi_batch.nodes.savitzky_golay import SavitzkyGolay
+from hsi_batch.nodes.scaling import MeanCenter, UnitVarianceScaling
 from hsi_batch.nodes.selectors import SoftChannelSelector
+from hsi_batch.nodes.transforms import DisplayNormalizer, IdentityNormalizer, SigmoidTransform
 
 __all__ = ["is_foreign", "node_class", "node_classes"]
 
@@ -29,15 +37,30 @@ _CLASSES: tuple[type[Node], ...] = (
     BandpassByWavelength,
     BinaryDecider,
     CU3SDataNode,
+    ContinuumRemoval,
+    DisplayNormalizer,
+    IdentityNormalizer,
     LentilsAnomalyDataNode,
+    Logarithm,
+    MeanCenter,
     MinMaxNormalizer,
     PerPixelUnitNorm,
+    PercentileNormalizer,
     QuantileBinaryDecider,
     RXGlobal,
     RXPerBatch,
+    SNVCorrection,
+    SavitzkyGolay,
     ScoreToLogit,
+    SigmoidNormalizer,
+    SigmoidTransform,
     SoftChannelSelector,
+    SpectralDerivative,
+    SpectralDetrend,
+    SpectralResample,
     TrainablePCA,
+    UnitVarianceScaling,
+    ZScoreNormalizer,
     ZScoreNormalizerGlobal,
 )
 #: Packages whose class paths are read by their last part.

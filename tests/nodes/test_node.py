@@ -113,13 +113,20 @@ def test_the_base_class_refuses_what_it_does_not_know():
 
 
 def test_scopes_of_the_library():
-    arguments = {"SoftChannelSelector": [1], "BandpassByWavelength": [1]}
+    arguments = {
+        "SoftChannelSelector": [1],
+        "BandpassByWavelength": [1],
+        "SpectralResample": [[500.0, 510.0]],
+    }
     scopes = {n: c(*arguments.get(n, [])).scope for n, c in node_classes().items()}
     assert {n for n, s in scopes.items() if s is Scope.FRAME} == {
         "QuantileBinaryDecider",
         "RXPerBatch",
+        "SigmoidNormalizer",
+        "ZScoreNormalizer",
     }
-    assert set(scopes.values()) == {Scope.FRAME, Scope.PIXEL}
+    assert {n for n, s in scopes.items() if s is Scope.SEQUENCE} == {"PercentileNormalizer"}
+    assert set(scopes.values()) == {Scope.FRAME, Scope.PIXEL, Scope.SEQUENCE}
 
 
 # --- the library --------------------------------------------------------------------------------
