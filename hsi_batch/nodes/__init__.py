@@ -12,9 +12,11 @@ from hsi_batch.nodes.deciders import (
     ScoreThreshold,
 )
 from hsi_batch.nodes.deep_svdd import DeepSVDDCenterTracker, DeepSVDDProjection, DeepSVDDScores
+from hsi_batch.nodes.derivatives import SpectralDerivative, SpectralDetrend
 from hsi_batch.nodes.fixed_projection import FixedPCAProjection
 from hsi_batch.nodes.frame_gate import FrameScoreGate
 from hsi_batch.nodes.fusion import DecisionFusion, ScoreMapFusion
+from hsi_batch.nodes.image_normalization import SigmoidNormalizer, ZScoreNormalizer
 from hsi_batch.nodes.lad import LADGlobal
 from hsi_batch.nodes.learnable_mixer import LearnableChannelMixer
 from hsi_batch.nodes.losses import (
@@ -41,8 +43,10 @@ from hsi_batch.nodes.parameter_metrics import (
     SelectorDiversityMetric,
     SelectorEntropyMetric,
 )
+from hsi_batch.nodes.percentiles import PercentileNormalizer
 from hsi_batch.nodes.ports import InputPort, OutputPort, PortRef, PortSpec
 from hsi_batch.nodes.preprocessors import BandpassByWavelength
+from hsi_batch.nodes.pretreatments import ContinuumRemoval, Logarithm, SNVCorrection
 from hsi_batch.nodes.projections import PCA, TrainablePCA
 from hsi_batch.nodes.registry import node_class, node_classes
 from hsi_batch.nodes.regularizers import (
@@ -51,8 +55,11 @@ from hsi_batch.nodes.regularizers import (
     SelectorDiversityRegularizer,
     SelectorEntropyRegularizer,
 )
+from hsi_batch.nodes.resampling import SpectralResample
 from hsi_batch.nodes.residual import PCAResidual
 from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
+from hsi_batch.nodes.savitzky_golay import SavitzkyGolay
+from hsi_batch.nodes.scaling import MeanCenter, UnitVarianceScaling
 from hsi_batch.nodes.score_metrics import (
     AnomalyPixelStatisticsMetric,
     DistinctLabelCount,
@@ -62,6 +69,7 @@ from hsi_batch.nodes.segmentation_losses import CrossEntropyLoss, DiceLoss, Fore
 from hsi_batch.nodes.selectors import SoftChannelSelector, TopKIndices
 from hsi_batch.nodes.spectral_angle import SpectralAngleMapper
 from hsi_batch.nodes.thresholds import ArchiveQuantileDecider, CFARThreshold
+from hsi_batch.nodes.transforms import DisplayNormalizer, IdentityNormalizer, SigmoidTransform
 from hsi_batch.nodes.two_stage import TwoStageBinaryDecider
 from hsi_batch.nodes.visualizers import (
     ChannelWeightsViz,
@@ -90,6 +98,7 @@ __all__ = [
     "ConcreteBandSelector",
     "ConcreteChannelMixer",
     "Context",
+    "ContinuumRemoval",
     "CrossEntropyLoss",
     "CubeRGBVisualizer",
     "DecisionFusion",
@@ -99,20 +108,24 @@ __all__ = [
     "DeepSVDDScores",
     "DeepSVDDSoftBoundaryLoss",
     "DiceLoss",
+    "DisplayNormalizer",
     "DistinctLabelCount",
     "DistinctnessLoss",
     "ExplainedVarianceMetric",
     "FixedPCAProjection",
     "ForegroundContrastLoss",
     "FrameScoreGate",
+    "IdentityNormalizer",
     "ImageArtifactVizBase",
     "InputPort",
     "IoULoss",
     "LADGlobal",
     "LearnableChannelMixer",
     "LentilsAnomalyDataNode",
+    "Logarithm",
     "LossNode",
     "MSEReconstructionLoss",
+    "MeanCenter",
     "Metric",
     "MetricNode",
     "MinMaxNormalizer",
@@ -123,6 +136,7 @@ __all__ = [
     "PCAResidual",
     "PCAVisualization",
     "PerPixelUnitNorm",
+    "PercentileNormalizer",
     "PortRef",
     "PortSpec",
     "Quadratic",
@@ -131,6 +145,8 @@ __all__ = [
     "RXGlobal",
     "RXPerBatch",
     "Request",
+    "SNVCorrection",
+    "SavitzkyGolay",
     "Scope",
     "ScoreHeatmapVisualizer",
     "ScoreMapFusion",
@@ -141,13 +157,20 @@ __all__ = [
     "SelectorDiversityRegularizer",
     "SelectorEntropyMetric",
     "SelectorEntropyRegularizer",
+    "SigmoidNormalizer",
+    "SigmoidTransform",
     "SoftChannelSelector",
     "SpectralAngleMapper",
+    "SpectralDerivative",
+    "SpectralDetrend",
+    "SpectralResample",
     "Stage",
     "TensorBoardMonitorNode",
     "TopKIndices",
     "TrainablePCA",
     "TwoStageBinaryDecider",
+    "UnitVarianceScaling",
+    "ZScoreNormalizer",
     "ZScoreNormalizerGlobal",
     "node_class",
     "node_classes",

@@ -117,6 +117,8 @@ class Node(nn.Module):
         self.hparams: dict[str, Any] = hparams
         #: Channel axes of the inputs, set when the graph is resolved.
         self.axes: dict[str, ChannelAxis] = {}
+        #: Names of the inputs that a connection feeds, set when the graph is resolved.
+        self.connected: frozenset[str] = frozenset()
         self.state: dict[str, NDArray[Any]] = {}
         self._rounded: dict[str, str] = {}
         self._fitted = False

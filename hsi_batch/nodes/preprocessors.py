@@ -14,6 +14,7 @@ from hsi_batch.errors import PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.node import Node
 from hsi_batch.nodes.ports import PortSpec
+from hsi_batch.nodes.wavelengths import known_wavelengths
 from hsi_batch.statistics.affine import Affine
 
 __all__ = ["BandpassByWavelength"]
@@ -91,14 +92,7 @@ class BandpassByWavelength(Node):
         axis = axes["data"]
         if axis.wavelength is None and self.missing == "keep_all":
             return {"filtered": axis}
-        if axis.wavelength is None:
-            raise PipelineError(
-                f"{self.name} needs wavelengths, but the channels of its input have none: the"
-                " recordings do not state them, or a node before it mixes channels.",
-                hint="Add 'wavelength' with 'wavelength units' to the headers and convert again,"
-                " or remove the node.",
-            )
-        return {"filtered": axis.select(self._kept(axis.wavelength))}
+        return {"filtered": axis.select(self._kept(known_wavelengths(axis, self.name)))}
 
     def affine(self) -> Affine:
         """Selection of the kept channels."""

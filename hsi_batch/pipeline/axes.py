@@ -24,6 +24,7 @@ def resolve_axes(graph: Graph, axis: ChannelAxis) -> None:
     for name in graph.order():
         node = graph.nodes[name]
         fed = {port: refs[0] for port, refs in graph.sources_of(name).items()}
+        node.connected = frozenset(fed)
         if unknown.intersection(ref.node for ref in fed.values()):
             # What is wrong before this node is reported there.
             unknown.add(name)

@@ -119,6 +119,7 @@ def test_scopes_of_the_library():
         "FixedPCAProjection": ["none.npz"],
         "FrameScoreGate": [1],
         "PCA": [1],
+        "SpectralResample": [[500.0, 510.0]],
         "TopKIndices": [1],
     }
     # Those that only look on (losses, metrics, pictures) never run on blocks.
@@ -131,10 +132,13 @@ def test_scopes_of_the_library():
         "PCA",
         "QuantileBinaryDecider",
         "RXPerBatch",
+        "SigmoidNormalizer",
         "SpectralAngleMapper",
         "TwoStageBinaryDecider",
+        "ZScoreNormalizer",
     }
-    assert set(scopes.values()) == {Scope.FRAME, Scope.PIXEL}
+    assert {n for n, s in scopes.items() if s is Scope.SEQUENCE} == {"PercentileNormalizer"}
+    assert set(scopes.values()) == {Scope.FRAME, Scope.PIXEL, Scope.SEQUENCE}
 
 
 # --- the library --------------------------------------------------------------------------------
