@@ -42,6 +42,12 @@ _CLASSES: tuple[type[Node], ...] = (
 )
 #: Packages whose class paths are read by their last part.
 _FAMILY = ("cuvis_ai", "cuvis_ai_core", "hsi_batch")
+#: Classes that earlier versions of cuvis-ai, or the seed pages, name otherwise.
+_RENAMED = {
+    "ConcreteBandSelector": "ConcreteChannelMixer",
+    "DRCNNTensorBoardViz": "PipelineComparisonVisualizer",
+    "RXLogitHead": "ScoreToLogit",
+}
 
 
 @cache
@@ -73,9 +79,12 @@ def node_class(class_name: str) -> type[Node]:
     """
     package, _, short = class_name.rpartition(".")
     known = node_classes()
+    short = short if short in known else _RENAMED.get(short, short)
     if short in known and (not package or package.split(".", 1)[0] in _FAMILY):
         return known[short]
-    raise PipelineError(
-        f"there is no node class {class_name!r}.{did_you_mean(short, known)}",
-        hint="" if did_you_mean(short, known) else f"There are: {', '.join(sorted(known))}.",
-    )
+    near = did_you_mean(short, known)
+    if package and package.split(".", 1)[0] not in _FAMILY:
+        hint = f"To use a class of your own, list its package in `plugins`: [{package}]."
+    else:
+        hint = "" if near else f"There are: {', '.join(sorted(known))}."
+    raise PipelineError(f"there is no node class {class_name!r}.{near}", hint=hint)

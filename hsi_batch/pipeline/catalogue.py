@@ -1,0 +1,56 @@
+"""What cuvis-ai 0.19.3 has: classes with their paths, arguments and ports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+from hsi_batch.nodes.registry import is_foreign
+
+__all__ = ["VERSION", "CuvisClass", "cuvis_classes", "without_pixels"]
+
+VERSION = "0.19.3"
+_SHOWN = {"artifacts", "metrics"}
+
+
+class CuvisClass(NamedTuple):
+    """A node class of cuvis-ai.
+
+    Attributes
+    ----------
+    path : str
+        Module and class.
+    arguments : mapping of str to bool
+        Whether each argument must be given.
+    inputs, outputs : mapping of str to bool
+        Whether each port is optional.
+    """
+
+    path: str
+    arguments: Mapping[str, bool]
+    inputs: Mapping[str, bool]
+    outputs: Mapping[str, bool]
+
+
+@cache
+def cuvis_classes() -> Mapping[str, CuvisClass]:
+    """All node classes by name."""
+    text = files("hsi_batch.pipeline").joinpath("cuvis_ai_0_19_3.json").read_text("utf-8")
+    return {name: CuvisClass(**entry) for name, entry in json.loads(text).items()}
+
+
+def without_pixels(class_name: str) -> bool:
+    """Whether a path names a class of cuvis-ai that gives pictures and metrics at most.
+
+    Examples
+    --------
+    >>> without_pixels("cuvis_ai.node.video.ToVideoNode")
+    True
+    >>> without_pixels("cuvis_ai.node.anomaly.rx_detector.RXGlobal")
+    False
+    """
+    known = cuvis_classes().get(class_name.rpartition(".")[2])
+    return is_foreign(class_name) and known is not None and set(known.outputs) <= _SHOWN
