@@ -16,7 +16,7 @@ from hsi_batch.documents import Document, validate
 from hsi_batch.errors import ConfigError, PipelineError, Problem, did_you_mean
 from hsi_batch.nodes import Node, node_class
 from hsi_batch.nodes.plugin import PluginNode, plugin_class
-from hsi_batch.pipeline.catalogue import without_pixels
+from hsi_batch.pipeline.catalogue import is_default, without_pixels
 from hsi_batch.pipeline.config import ConnectionConfig, NodeConfig, PipelineConfig
 from hsi_batch.pipeline.dialects import is_lenient, port_of, written_out
 from hsi_batch.pipeline.graph import Graph
@@ -223,9 +223,10 @@ def _checked(
     given = dict(hparams)
     if lenient and model.model_config.get("extra") == "forbid":
         for name in sorted(set(given) - set(model.model_fields)):
-            text = f"{cls.__name__} has no parameter {name!r}; it is ignored."
-            _warn(document, (*at, "hparams", name), text)
-            del given[name]
+            # cuvis-ai writes down all arguments; those it was not told mean nothing.
+            if not is_default(cls.__name__, name, given.pop(name)):
+                text = f"{cls.__name__} has no parameter {name!r}; it is ignored."
+                _warn(document, (*at, "hparams", name), text)
     try:
         checked = model.model_validate(given)
     except ValidationError as error:
