@@ -140,12 +140,28 @@ def test_the_first_form_of_cuvis_ai():
 @pytest.mark.filterwarnings("ignore:p.yaml")
 @pytest.mark.parametrize(
     ("top", "below", "expected"),
-    [("a", None, "a"), ("a", "b", "b"), ("", "b", "b"), ("", None, "")],
+    [("a", None, "a"), ("a", "b", "b"), ("", "b", "b"), ("", None, "Pipeline")],
 )
 def test_the_name_may_stand_at_the_top(top, below, expected):
     text = FIRST.split("metadata:", maxsplit=1)[0].replace("name: ''", f"name: '{top}'")
     text += f"metadata: {{name: {below}}}\n" if below else ""
     assert read(text).name == expected
+
+
+def test_defaults_of_arguments_that_ours_lack_are_no_news(recwarn):
+    text = """\
+nodes:
+- {name: d, class_name: cuvis_ai.node.data.CU3SDataNode}
+- name: n
+  class_name: cuvis_ai.node.normalization.MinMaxNormalizer
+  hparams: {eps: 1.0e-06, use_running_stats: true, max_initialization_frames: null}
+connections:
+- {source: d.outputs.cube, target: n.inputs.data}
+"""
+    read(text)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="has no parameter 'max_initialization_frames'"):
+        read(text.replace("null", "3"))
 
 
 @pytest.mark.filterwarnings("ignore:p.yaml")
