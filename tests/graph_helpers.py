@@ -5,6 +5,7 @@ The references compute on whole arrays in float64 and use nothing of the package
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import ClassVar
 
 import numpy as np
@@ -210,17 +211,20 @@ class Shift(Node):
 EXTRA = (Scale, Mix, Square, Box, Ends, Drift, Untold, WeightedSum, Shift)
 
 
+@contextmanager
+def known(*classes):
+    """Put classes into the library, so that pipelines with them travel."""
+    library = {**registry.node_classes(), **{cls.__name__: cls for cls in classes}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "node_classes", lambda: library)
+        yield
+
+
 @pytest.fixture
-def extra_nodes(monkeypatch):
-    """Put the nodes above into the library, so that pipelines with them travel."""
-    monkeypatch.setattr(registry, "_CLASSES", (*registry._CLASSES, *EXTRA))
-    registry.node_classes.cache_clear()
-    yield
-    monkeypatch.undo()
-    registry.node_classes.cache_clear()
-
-
-# --- graphs -----------------------------------------------------------------------------------
+def extra_nodes():
+    """The nodes above are in the library."""
+    with known(*EXTRA):
+        yield
 
 
 def first_output(node):
@@ -291,8 +295,8 @@ def fit(pipeline, *cubes, axis=None, valid=None, stored=(), block=None, sample=T
     if valid is not None:
         pixels = pixels[valid.ravel()]
     fitting = Fitting(pipeline, plan, (lambda: pixels) if sample else (lambda: None))
-    for reading in range(plan.passes + 1):
-        needs = fitting.needs(reading)
+    needs = fitting.stored()
+    while needs or not fitting.done:
         bundle = Bundle()
         for index, cube in enumerate(cubes):
             source = source_of(cube, valid, block)
@@ -300,6 +304,7 @@ def fit(pipeline, *cubes, axis=None, valid=None, stored=(), block=None, sample=T
             bundle = bundle.merge(gather_frame(pack(pipeline), needs, source, source.blocks, place))
             assert source.lines.times.max() <= 1, "a pass reads every line once"
         fitting.supply({need: finished(bundle)[str(need)] for need in needs})
+        needs = fitting.needs()
     assert fitting.done
     assert pipeline.fitted
     return plan

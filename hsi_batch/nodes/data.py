@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hsi_batch.errors import PipelineError
@@ -52,6 +53,9 @@ class CU3SDataNode(Node):
     }
     AFFINE = ("cube", "cube")
     is_source = True
+    #: Classes that are background, and those that are anomalies (every other one if None).
+    normal_class_ids: tuple[int, ...] = (0,)
+    anomaly_class_ids: tuple[int, ...] | None = None
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name)
@@ -59,6 +63,17 @@ class CU3SDataNode(Node):
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
         """The axis of the archive."""
         return {"cube": axes["cube"]}
+
+    def classes(self, labels: NDArray[np.integer]) -> NDArray[np.int8]:
+        """1 where class numbers count as anomalous, 0 where as normal, -1 where unlabelled.
+
+        Examples
+        --------
+        >>> CU3SDataNode().classes(np.array([-1, 0, 3])).tolist()
+        [-1, 0, 1]
+        """
+        flags = anomalous(labels, self.normal_class_ids, self.anomaly_class_ids)
+        return np.where(labels < 0, -1, flags).astype(np.int8)
 
     def affine(self) -> Affine:
         """The identity."""

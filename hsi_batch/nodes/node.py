@@ -16,6 +16,7 @@ from hsi_batch.errors import NotFittedError, PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.ports import InputPort, OutputPort, Ports, PortSpec
 from hsi_batch.statistics.affine import Affine
+from hsi_batch.statistics.measure import Measure
 
 __all__ = ["ALWAYS", "Node", "Quadratic", "Request", "Scope", "Stage", "need_non_negative"]
 
@@ -48,12 +49,12 @@ class Request(NamedTuple):
     ----------
     port : str
         Name of an input port.
-    kind : {"moments", "extrema", "histogram"}
+    kind : {"moments", "extrema", "histogram"} or Measure
         Which statistic of its pixels.
     """
 
     port: str
-    kind: Literal["moments", "extrema", "histogram"]
+    kind: Literal["moments", "extrema", "histogram"] | Measure
 
 
 class Quadratic(NamedTuple):
@@ -116,6 +117,8 @@ class Node(nn.Module):
         self.hparams: dict[str, Any] = hparams
         #: Channel axes of the inputs, set when the graph is resolved.
         self.axes: dict[str, ChannelAxis] = {}
+        #: Names of the inputs that a connection feeds, set when the graph is resolved.
+        self.connected: frozenset[str] = frozenset()
         self.state: dict[str, NDArray[Any]] = {}
         self._rounded: dict[str, str] = {}
         self._fitted = False
@@ -175,9 +178,29 @@ class Node(nn.Module):
         """Whether an output channel of the affine map depends on several input channels."""
         return False
 
+    def settle_channels(self, count: int) -> None:
+        """Take the number of channels of the data for the argument ``CHANNEL_ARGUMENT``."""
+        if self.CHANNEL_ARGUMENT is not None:
+            setattr(self, self.CHANNEL_ARGUMENT, count)
+
     def request(self) -> Request | None:
         """The statistic this node is fitted from; None if it needs no fit."""
         return None
+
+    def requests(self) -> tuple[Request, ...]:
+        """All statistics that :meth:`fit` is given, in its order; by default the one or none."""
+        request = self.request()
+        return () if request is None else (request,)
+
+    @property
+    def most_passes(self) -> int:
+        """Passes over the pixels that the fit takes at most, if no statistic is stored."""
+        return 1
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the fit goes on: :meth:`requests` now names what the next pass takes."""
+        return False
 
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
         """Channel axes of the outputs from those of the inputs.
@@ -189,13 +212,13 @@ class Node(nn.Module):
             return {self.AFFINE[1]: axes[self.AFFINE[0]]}
         return {}
 
-    def fit(self, statistic: Any) -> None:
-        """Set the state from the statistic that :meth:`request` asked for."""
-        raise TypeError(f"{type(self).__name__} is not fitted from {type(statistic).__name__}")
+    def fit(self, *statistics: Any) -> None:
+        """Set the state from the statistics that :meth:`requests` asked for."""
+        raise TypeError(f"{type(self).__name__} is not fitted from {_kinds(statistics)}")
 
-    def frame_fit(self, statistic: Any) -> Node:
-        """For a frame-scope node with a request: the node that is right for this one frame."""
-        raise TypeError(f"{type(self).__name__} has no frame fit from {type(statistic).__name__}")
+    def frame_fit(self, *statistics: Any) -> Node:
+        """For a frame-scope node with requests: the node that is right for this one frame."""
+        raise TypeError(f"{type(self).__name__} has no frame fit from {_kinds(statistics)}")
 
     def affine(self) -> Affine:
         """The affine map between the ports of ``AFFINE``; needs the fitted state."""
@@ -215,7 +238,7 @@ class Node(nn.Module):
     @property
     def requires_initial_fit(self) -> bool:
         """Whether a statistical fit of the archive sets this node."""
-        return self.request() is not None and not self.fits_each_frame
+        return bool(self.requests()) and not self.fits_each_frame
 
     @property
     def fits_each_frame(self) -> bool:
@@ -257,9 +280,10 @@ class Node(nn.Module):
             )
 
     def set_state(self, state: Mapping[str, NDArray[Any]], **buffers: NDArray[Any] | float) -> None:
-        """Keep the float64 ``state`` and round ``buffers`` from it."""
+        """Keep the float64 ``state`` and round ``buffers`` from it to the dtypes they have."""
         for name, value in buffers.items():
-            setattr(self, name, torch.as_tensor(np.asarray(value)).to(torch.float32))
+            held = getattr(self, name)
+            setattr(self, name, torch.as_tensor(np.asarray(value)).to(held.dtype))
         self.state = {k: np.asarray(v) for k, v in state.items()}
         self._rounded = self._digests()
         self._fitted = True
@@ -298,6 +322,10 @@ def need_non_negative(**values: float) -> None:
     for name, value in values.items():
         if not value >= 0:
             raise PipelineError(f"{name} {value} must not be negative.")
+
+
+def _kinds(statistics: tuple[Any, ...]) -> str:
+    return ", ".join(type(statistic).__name__ for statistic in statistics) or "nothing"
 
 
 def _content(tensor: Tensor) -> bytes:

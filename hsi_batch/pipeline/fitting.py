@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_batch.errors import PlanError
-from hsi_batch.nodes import PortRef, Scope
+from hsi_batch.nodes import Node, PortRef, Scope
 from hsi_batch.nodes.gaussian import single_thread
 from hsi_batch.pipeline.evaluate import Evaluator
 from hsi_batch.pipeline.fold import CUBE, fold, need_of, root_of
@@ -26,7 +26,7 @@ __all__ = ["FitPlan", "Fitting", "PlannedNode", "plan_fit"]
 
 @dataclass(frozen=True)
 class PlannedNode:
-    """How one node is fitted.
+    """How one node gets one of its statistics.
 
     Attributes
     ----------
@@ -37,12 +37,15 @@ class PlannedNode:
         Affine nodes the statistic is carried through without reading.
     reading : int
         The pass that takes it; 0 if stored statistics give it.
+    last : int
+        The pass after which the node is fitted at the latest.
     """
 
     name: str
     need: Need
     via: tuple[str, ...]
     reading: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -52,20 +55,22 @@ class FitPlan:
     Attributes
     ----------
     nodes : tuple of PlannedNode
-        In the order in which they are fitted.
+        In the order in which they are fitted; a node that needs several statistics is there more
+        than once.
     """
 
     nodes: tuple[PlannedNode, ...]
 
     @property
     def passes(self) -> int:
-        """Readings of the pixels."""
-        return max((node.reading for node in self.nodes), default=0)
+        """Readings of the pixels, at most."""
+        return max((node.last for node in self.nodes), default=0)
 
     def __str__(self) -> str:
         if not self.nodes:
             return "nothing to fit"
-        lines = [f"{counted(self.passes, 'pass')} over the pixels"]
+        repeats = any(node.last > max(node.reading, 1) for node in self.nodes)
+        lines = [f"{'up to ' * repeats}{counted(self.passes, 'pass')} over the pixels"]
         for node in self.nodes:
             where = f"pass {node.reading}" if node.reading else "stored statistics"
             way = f", carried through {', '.join(node.via)}" if node.via else ""
@@ -109,19 +114,42 @@ def plan_fit(pipeline: Pipeline, stored: Iterable[str] = ()) -> FitPlan:
                 " statistic can stand for.",
                 hint="Fit it where it comes from, and load the pipeline with its weights.",
             )
-    held = set(stored)
-    planned: dict[str, PlannedNode] = {}
+    held = frozenset(stored)
+    planned: list[PlannedNode] = []
+    fitted_after: dict[str, int] = {}
     for name in statistical_nodes(pipeline):
-        request = pipeline.nodes[name].request()
-        assert request is not None
-        port = need_of(pipeline, name, request)
-        root, via = root_of(pipeline, port, request.kind)
-        # Statistics of the cube wait for nothing; others for all fitted nodes before their root.
-        before = pipeline.ancestors(root.node) | {root.node} if root != CUBE else set()
-        earlier = max((planned[a].reading for a in before if a in planned), default=0)
-        reading = 0 if root == CUBE and request.kind in held else earlier + 1
-        planned[name] = PlannedNode(name, Need(root, request.kind), via, reading)
-    return FitPlan(tuple(planned.values()))
+        needs = _needs(pipeline, name)
+        first = [_first_reading(pipeline, need, held, fitted_after) for need, _ in needs]
+        last = max(first) + pipeline.nodes[name].most_passes - 1
+        fitted_after[name] = last
+        planned += [
+            PlannedNode(name, need, via, reading, last)
+            for (need, via), reading in zip(needs, first, strict=True)
+        ]
+    return FitPlan(tuple(planned))
+
+
+def _needs(pipeline: Pipeline, name: str) -> list[tuple[Need, tuple[str, ...]]]:
+    """What a node asks for now, and the affine nodes that carry it."""
+    found = []
+    for request in pipeline.nodes[name].requests():
+        root, via = root_of(pipeline, need_of(pipeline, name, request), request.kind)
+        found.append((Need(root, request.kind), via))
+    return found
+
+
+def _first_reading(
+    pipeline: Pipeline, need: Need, held: frozenset[str], fitted_after: Mapping[str, int]
+) -> int:
+    if need.root == CUBE and need.kind in held:
+        return 0
+    return 1 + max((fitted_after.get(name, 0) for name in _before(pipeline, need)), default=0)
+
+
+def _before(pipeline: Pipeline, need: Need) -> set[str]:
+    """Nodes that must be fitted before a statistic can be taken; the cube waits for nothing."""
+    root = need.root
+    return set() if root == CUBE else pipeline.ancestors(root.node) | {root.node}
 
 
 class Fitting:
@@ -146,7 +174,11 @@ class Fitting:
         self.plan = plan
         self._sample = sample
         self._found: dict[Need, Any] = {}
-        self._open = [node.name for node in plan.nodes]
+        self._stored = {node.need for node in plan.nodes if node.reading == 0}
+        #: What each node that is not fitted yet asks for, in order.
+        self._open: dict[str, list[tuple[Need, tuple[str, ...]]]] = {}
+        for node in plan.nodes:
+            self._open.setdefault(node.name, []).append((node.need, node.via))
         for name in self._open:
             pipeline.nodes[name].mark_fitted(False)
 
@@ -155,34 +187,50 @@ class Fitting:
         """Whether every node is fitted."""
         return not self._open
 
-    def needs(self, reading: int) -> tuple[Need, ...]:
-        """Distinct statistics that a pass takes (0: the stored ones)."""
-        return tuple(dict.fromkeys(n.need for n in self.plan.nodes if n.reading == reading))
+    def stored(self) -> tuple[Need, ...]:
+        """Distinct statistics that the archive holds."""
+        return tuple(dict.fromkeys(n.need for n in self.plan.nodes if n.need in self._stored))
+
+    def needs(self) -> tuple[Need, ...]:
+        """Distinct statistics that the next pass takes: all that can be taken by now."""
+        wanted = (need for asked in self._open.values() for need, _ in asked)
+        return tuple(
+            need
+            for need in dict.fromkeys(wanted)
+            if need not in self._found
+            and need not in self._stored
+            and not _before(self.pipeline, need) & self._open.keys()
+        )
 
     def supply(self, found: Mapping[Need, Any]) -> None:
         """Take statistics and fit every node that can be fitted from what is known."""
         self._found.update(found)
-        planned = {node.name: node for node in self.plan.nodes}
-        for name in list(self._open):
-            node = planned[name]
-            waiting = any(via in self._open for via in node.via)
-            if node.need in self._found and not waiting:
+        for name, asked in list(self._open.items()):
+            node = self.pipeline.nodes[name]
+            waiting = any(via in self._open for _, through in asked for via in through)
+            if waiting or any(need not in self._found for need, _ in asked):
+                continue
+            with single_thread():
+                self._fit(node, asked)
+            if node.unsettled:
+                node.mark_fitted(False)
+                self._open[name] = _needs(self.pipeline, name)
+                continue
+            del self._open[name]
+            if node.QUADRATIC is not None:
                 with single_thread():
-                    self._fit(node)
-                self._open.remove(name)
+                    self._choose_precision(name)
 
-    def _fit(self, planned: PlannedNode) -> None:
-        node = self.pipeline.nodes[planned.name]
-        request = node.request()
-        assert request is not None
-        statistic = self._found[planned.need]
-        port = need_of(self.pipeline, planned.name, request)
-        way = fold(self.pipeline, port, stop=planned.need.root)
-        if way.map is not None:
-            statistic = getattr(way.map, request.kind)(statistic)
-        node.fit(statistic)
-        if node.QUADRATIC is not None:
-            self._choose_precision(planned.name)
+    def _fit(self, node: Node, asked: Sequence[tuple[Need, tuple[str, ...]]]) -> None:
+        statistics = []
+        for request, (need, _) in zip(node.requests(), asked, strict=True):
+            statistic = self._found[need]
+            port = need_of(self.pipeline, node.name, request)
+            way = fold(self.pipeline, port, stop=need.root)
+            if way.map is not None:
+                statistic = getattr(way.map, str(request.kind))(statistic)
+            statistics.append(statistic)
+        node.fit(*statistics)
 
     def _choose_precision(self, name: str) -> None:
         node = self.pipeline.nodes[name]

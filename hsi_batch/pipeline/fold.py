@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from hsi_batch.nodes import Node, PortRef, Request, Scope
 from hsi_batch.pipeline.graph import Graph
-from hsi_batch.statistics import Affine
+from hsi_batch.statistics import Affine, Measure
 
 __all__ = ["CUBE", "Folded", "fold", "need_of", "node_at", "root_of"]
 
@@ -72,11 +72,13 @@ def fold(
     return Folded(inner.root, composed, (*inner.via, port.node))
 
 
-def root_of(graph: Graph, port: PortRef, kind: str = "moments") -> tuple[PortRef, tuple[str, ...]]:
+def root_of(
+    graph: Graph, port: PortRef, kind: str | Measure = "moments"
+) -> tuple[PortRef, tuple[str, ...]]:
     """Where a statistic of a port can be taken, and the nodes it is carried through.
 
     Unlike :func:`fold` this needs no fitted node. Extrema pass only nodes that keep channels
-    apart, histograms pass none but the data node.
+    apart, histograms and measures pass none but the data node.
     """
     node = graph.nodes[port.node]
     before = _steps(graph, node, port)
@@ -84,7 +86,8 @@ def root_of(graph: Graph, port: PortRef, kind: str = "moments") -> tuple[PortRef
         return port, ()
     if node.is_source:
         return CUBE, (port.node,)
-    if kind == "histogram" or (kind == "extrema" and node.mixes_channels):
+    passes = kind == "moments" or (kind == "extrema" and not node.mixes_channels)
+    if not passes:
         return port, ()
     root, via = root_of(graph, before, kind)
     return root, (*via, port.node)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hsi_batch.nodes import Node, PortRef
 from hsi_batch.pipeline.evaluate import Evaluator, Lines
-from hsi_batch.pipeline.fold import CUBE, fold, need_of, root_of
+from hsi_batch.pipeline.fold import CUBE, fold, need_of
 from hsi_batch.pipeline.gather import Need, finished, gather_block, gather_cube
 from hsi_batch.pipeline.graph import Graph
 from hsi_batch.pipeline.precision import Precision
@@ -22,7 +22,7 @@ from hsi_batch.pipeline.program import (
     frame_nodes,
     inputs_of,
 )
-from hsi_batch.statistics import Bundle
+from hsi_batch.statistics import Affine, Bundle, Measure
 from hsi_batch.statistics.leaves import leaf_count
 
 __all__ = ["FrameSource", "assembled_channels", "frame_evaluator"]
@@ -46,6 +46,8 @@ class FrameSource:
     dtype : numpy.dtype
     blocks : tuple of (int, int)
         Line ranges to read at once; whole leaves.
+    labels : callable, optional
+        ``(start, stop) -> (lines, x)`` class numbers, -1 where unlabelled; None without labels.
     statistics : callable, optional
         Statistics of the whole frame that need no reading, by kind; returns None for others.
     """
@@ -55,6 +57,9 @@ class FrameSource:
     shape: tuple[int, int, int]
     dtype: Any
     blocks: tuple[tuple[int, int], ...]
+    labels: Callable[[int, int], NDArray[np.int16] | None] = field(
+        default=lambda _start, _stop: None
+    )
     statistics: Callable[[str], Any] = field(default=lambda _kind: None)
 
 
@@ -99,20 +104,25 @@ def _fitted(
     given: Mapping[PortRef, NDArray[Any]],
     precision: Mapping[str, Precision] | None,
 ) -> Node:
-    request = graph.nodes[name].request()
-    assert request is not None
-    port = need_of(graph, name, request)
-    folded = fold(graph, port, substitutes)
-    if request.kind != "moments" and folded.map is not None and folded.map.monomial is None:
-        root, derive = port, None
-    else:
+    node = graph.nodes[name]
+    statistics = []
+    for request in node.requests():
+        port = need_of(graph, name, request)
+        folded = fold(graph, port, substitutes)
         root, derive = folded.root, folded.map
-    statistic = _frame_statistic(
-        graph, Need(root, request.kind), source, substitutes, given, precision
-    )
-    if derive is not None:
-        statistic = getattr(derive, request.kind)(statistic)
-    return graph.nodes[name].frame_fit(statistic)
+        if derive is not None and not _carries(derive, request.kind):
+            root, derive = port, None
+        need = Need(root, request.kind)
+        statistic = _frame_statistic(graph, need, source, substitutes, given, precision)
+        if derive is not None:
+            statistic = getattr(derive, str(request.kind))(statistic)
+        statistics.append(statistic)
+    return node.frame_fit(*statistics)
+
+
+def _carries(derive: Affine, kind: str | Measure) -> bool:
+    """Whether a statistic of the output of a map follows from that of its input."""
+    return kind == "moments" or (kind == "extrema" and derive.monomial is not None)
 
 
 def _frame_statistic(
@@ -125,7 +135,7 @@ def _frame_statistic(
 ) -> Any:
     height, width, _ = source.shape
     if need.root == CUBE:
-        stored = source.statistics(need.kind)
+        stored = source.statistics(need.kind) if isinstance(need.kind, str) else None
         if stored is not None:
             return stored
         bundle = Bundle()
@@ -188,15 +198,10 @@ def _assembled(
     node._need_fit()  # noqa: SLF001
     node.eval()
     outputs = tuple(
-        PortRef(name, port) for port, spec in node.OUTPUT_SPECS.items() if len(spec.shape) == 4
+        PortRef(name, port) for port, spec in node.OUTPUT_SPECS.items() if spec.has_pixels
     )
     step = NodeStep(inputs=refs, outputs=outputs, node=node, ports=ports, constants=constants)
     return step.run(whole)
-
-
-def needs_frames(graph: Graph, wanted: tuple[PortRef, ...]) -> bool:
-    """Whether outputs depend on frame-scope nodes, so that a task must hold whole frames."""
-    return bool(frame_nodes(graph, wanted))
 
 
 def assembled_channels(graph: Graph, wanted: tuple[PortRef, ...]) -> int:
@@ -208,11 +213,3 @@ def assembled_channels(graph: Graph, wanted: tuple[PortRef, ...]) -> int:
             known = (*node.axes.values(), *node.channel_axis(node.axes).values())
             total += sum(axis.size for axis in known)
     return total
-
-
-def root_need(graph: Graph, name: str) -> Need:
-    """The statistic that a node's request comes down to, at the port where it can be taken."""
-    request = graph.nodes[name].request()
-    assert request is not None
-    root, _ = root_of(graph, need_of(graph, name, request), request.kind)
-    return Need(root, request.kind)

@@ -11,8 +11,9 @@ from numpy.typing import DTypeLike, NDArray
 from hsi_batch.nodes import PortRef
 from hsi_batch.pipeline.evaluate import Evaluator
 from hsi_batch.pipeline.fold import CUBE
-from hsi_batch.statistics import Bundle, Extrema, Forest, Histogram, Moments
-from hsi_batch.statistics.grid import lines_forest
+from hsi_batch.statistics import Bundle, Extrema, Forest, Histogram, Measure, Moments
+from hsi_batch.statistics.grid import lines_forest, measured_forest
+from hsi_batch.statistics.measure import chosen_pixels
 from hsi_batch.statistics.tree import Path
 
 __all__ = ["Need", "empty", "gather_block", "gather_cube"]
@@ -22,7 +23,7 @@ class Need(NamedTuple):
     """A statistic of a port."""
 
     root: PortRef
-    kind: str
+    kind: str | Measure
 
     def __str__(self) -> str:
         port = "cube" if self.root == CUBE else str(self.root)
@@ -39,6 +40,7 @@ def gather_cube(
     needs: Iterable[Need],
     cube: NDArray[Any],
     valid: NDArray[np.bool_] | None,
+    classes: NDArray[np.int8] | None = None,
     *,
     start: int,
     height: int,
@@ -53,6 +55,8 @@ def gather_cube(
     cube : numpy.ndarray, shape (lines, x, C)
     valid : numpy.ndarray of bool, shape (lines, x), optional
         Pixels that count.
+    classes : numpy.ndarray of int8, shape (lines, x), optional
+        As for :meth:`.Measure.of`.
     start : int
         First line in the frame.
     height : int
@@ -60,25 +64,23 @@ def gather_cube(
     prefix : path
         Place of the frame in the tree over frames.
     """
-    return Bundle(
-        {
-            str(need): lines_forest(
-                empty(need.kind, cube.shape[2], cube.dtype),
-                cube,
-                valid,
-                start=start,
-                height=height,
-                prefix=prefix,
-            )
-            for need in needs
-        }
-    )
+    at: dict[str, Any] = {"start": start, "height": height, "prefix": prefix}
+    forests: dict[str, Any] = {}
+    for need in needs:
+        if isinstance(need.kind, Measure):
+            forest = measured_forest(need.kind, cube, valid, classes, **at)
+        else:
+            identity = empty(need.kind, cube.shape[2], cube.dtype)
+            forest = lines_forest(identity, cube, valid, **at)
+        forests[str(need)] = forest
+    return Bundle(forests)
 
 
 def gather_block(
     needs: Iterable[Need],
     evaluator: Evaluator,
     valid: NDArray[np.bool_] | None,
+    classes: NDArray[np.int8] | None = None,
     *,
     start: int,
     stop: int,
@@ -94,6 +96,7 @@ def gather_block(
     evaluator : Evaluator
         Of the frame.
     valid : numpy.ndarray of bool, shape (stop - start, x), optional
+    classes : numpy.ndarray of int8, shape (stop - start, x), optional
     start, stop : int
         Lines; whole leaves.
     leaves : int
@@ -106,11 +109,15 @@ def gather_block(
     while evaluator.leaf_range(leaf)[0] < stop:
         first, last = evaluator.leaf_range(leaf)
         values = evaluator.leaf(leaf)
-        chosen = slice(None) if valid is None else valid[first - start : last - start].ravel()
+        here = slice(first - start, last - start)
+        counted = None if valid is None else valid[here]
         for need in needs:
             value = values[need.root]
-            pixels = value.reshape(-1, value.shape[-1])[chosen]
-            part = empty(need.kind, value.shape[-1], value.dtype).update(pixels)
+            if isinstance(need.kind, Measure):
+                part = need.kind.of(value, counted, None if classes is None else classes[here])
+            else:
+                identity = empty(need.kind, value.shape[-1], value.dtype)
+                part = identity.update(chosen_pixels(value, counted))
             path = (*prefix, (leaf, leaves))
             forests[str(need)] = forests[str(need)].merge(Forest.of(path, part))
         leaf += 1

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from hsi_batch.nodes import PortRef
-from hsi_batch.pipeline.cache import Packed, evaluator
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_batch.nodes import CU3SDataNode, PortRef
+from hsi_batch.pipeline.cache import Packed, evaluator, unpack
 from hsi_batch.pipeline.fold import CUBE
 from hsi_batch.pipeline.frames import FrameSource
 from hsi_batch.pipeline.gather import Need, gather_block, gather_cube
 from hsi_batch.pipeline.graph import Graph
 from hsi_batch.pipeline.program import frame_nodes
-from hsi_batch.statistics import Bundle
+from hsi_batch.statistics import Bundle, Measure
 from hsi_batch.statistics.leaves import leaf_count
 from hsi_batch.statistics.tree import Path
 
@@ -52,15 +55,19 @@ def gather_frame(
     height, width, _ = source.shape
     cube_needs = [need for need in needs if need.root == CUBE]
     port_needs = [need for need in needs if need.root != CUBE]
+    labelled = any(isinstance(n.kind, Measure) and n.kind.labelled for n in needs)
     found = Bundle()
     running = evaluator(packed, roots_of(port_needs), source) if port_needs else None
     for start, stop in ranges:
         valid = source.valid(start, stop)
+        labels = source.labels(start, stop) if labelled else None
+        classes = None if labels is None else _classes(packed, labels)
         if cube_needs:
             part = gather_cube(
                 cube_needs,
                 source.lines(start, stop),
                 valid,
+                classes,
                 start=start,
                 height=height,
                 prefix=prefix,
@@ -71,6 +78,7 @@ def gather_frame(
                 port_needs,
                 running,
                 valid,
+                classes,
                 start=start,
                 stop=stop,
                 leaves=leaf_count(height, width),
@@ -78,3 +86,9 @@ def gather_frame(
             )
             found = found.merge(part)
     return found
+
+
+def _classes(packed: Packed, labels: NDArray[np.int16]) -> NDArray[np.int8]:
+    source = unpack(packed).source
+    assert isinstance(source, CU3SDataNode)
+    return source.classes(labels)

@@ -22,7 +22,7 @@ from hsi_batch.engine.events import Progress
 from hsi_batch.engine.reduce import TreeReduction
 from hsi_batch.engine.window import batches, run_window
 from hsi_batch.files import write_atomically
-from hsi_batch.nodes.data import AnomalyDataNode, anomalous
+from hsi_batch.nodes.data import CU3SDataNode, anomalous
 from hsi_batch.pipeline.maps import INVALID_DECISION
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.readers.paths import natural_key
@@ -119,10 +119,8 @@ class Evaluation:
 def evaluate(run: Run, pipeline: Pipeline, archive: Archive, store: str) -> Evaluation:
     """Read all stored scores once and write ``summary.parquet`` and the metrics beside them."""
     source = pipeline.source
-    normal: tuple[int, ...] = (0,)
-    anomaly: tuple[int, ...] | None = None
-    if isinstance(source, AnomalyDataNode):
-        normal, anomaly = source.normal_class_ids, source.anomaly_class_ids
+    assert isinstance(source, CU3SDataNode)
+    normal, anomaly = source.normal_class_ids, source.anomaly_class_ids
     job = _Job(str(archive.path.absolute()), archive_stamp(archive.path), store, normal, anomaly)
     root = open_root(store, SCORES)
     items: list[tuple[str, int]] = []

@@ -144,6 +144,7 @@ class _Fit:
         pipeline.resolve(common_axis(self.sessions))
         self.failures: list[Failure] = []
         self.sample: dict[Any, NDArray[Any]] = {}
+        self.passes = 0
 
     def execute(self, *, dry_run: bool) -> FitResult:
         """Plan, take what is stored, read what is not, fit."""
@@ -155,17 +156,22 @@ class _Fit:
         plan = plan_fit(self.pipeline, stored)
         if dry_run:
             blocks, size, tasks = self._reading(plan)
+            self.passes = plan.passes
             planned = self._result(plan, 0, ())
             return replace(planned, blocks=blocks, bytes=size, tasks=tasks)
         fitting = Fitting(self.pipeline, plan, self._sample)
         pixels = 0
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DataWarning)
-            for reading in range(plan.passes + 1):
-                needs = fitting.needs(reading)
-                found = self._read(needs, reading, plan) if reading else self._stored(needs)
+            found = self._stored(fitting.stored())
+            while True:
                 pixels = max([pixels, *(s.count for n, s in found.items() if n.kind == "moments")])
                 fitting.supply(found)
+                needs = fitting.needs()
+                if not needs:
+                    break
+                self.passes += 1
+                found = self._read(needs, plan)
         said = tuple(str(w.message) for w in caught if issubclass(w.category, DataWarning))
         for warning in caught:
             if not issubclass(warning.category, DataWarning):
@@ -179,13 +185,14 @@ class _Fit:
     def _stored(self, needs: Sequence[Need]) -> dict[Need, Any]:
         found = {}
         for need in needs:
+            assert isinstance(need.kind, str)
             value = stored_statistic(self.sessions, self.selection, need.kind, self.pixels)
             if value is None:
                 raise _no_pixels(self.selection)
             found[need] = value
         return found
 
-    def _read(self, needs: tuple[Need, ...], reading: int, plan: FitPlan) -> dict[Need, Any]:
+    def _read(self, needs: tuple[Need, ...], plan: FitPlan) -> dict[Need, Any]:
         """One pass: leaf tasks read and merge, their results merge in a tree on the workers."""
         items, sizes = self._items(needs)
         run = self.run
@@ -203,11 +210,11 @@ class _Fit:
             self.pixels,
         )
         # A future of its own: the pipeline travels once to each worker, and survives its loss.
-        name = f"fit-{reading}-{job.packed.digest[:8]}-{time.monotonic_ns()}"
+        name = f"fit-{self.passes}-{job.packed.digest[:8]}-{time.monotonic_ns()}"
         shared = run.client.submit(_itself, job, key=f"{name}-job")
         blocks = sum(len(item.ranges) for item in items)
         work = BlockWork(
-            Progress(f"fit, pass {reading} of {plan.passes}", blocks, sum(sizes.values()))
+            Progress(f"fit, pass {self.passes} of {plan.passes}", blocks, sum(sizes.values()))
         )
         run.observer(work.progress)
         tasks = batches(
@@ -314,7 +321,7 @@ class _Fit:
     def _result(self, plan: FitPlan, pixels: int, said: tuple[str, ...]) -> FitResult:
         states = {name: self.pipeline.nodes[name].state for name in self.pipeline.nodes}
         return FitResult(
-            passes=plan.passes,
+            passes=self.passes,
             pixels=pixels,
             sessions=len(self.selection.sessions),
             frames=len(self.selection),

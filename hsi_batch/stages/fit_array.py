@@ -56,13 +56,15 @@ def fit_array(pipeline: Pipeline, cube: xr.DataArray, *, dry_run: bool = False) 
     pixels = 0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DataWarning)
-        for reading in range(1, plan.passes + 1):
-            found = _read(pipeline, whole, fitting.needs(reading))
+        passes = 0
+        while needs := fitting.needs():
+            passes += 1
+            found = _read(pipeline, whole, needs)
             pixels = max([pixels, *(s.count for n, s in found.items() if n.kind == "moments")])
             fitting.supply(found)
     states = {name: node.state for name, node in pipeline.nodes.items()}
     return FitResult(
-        passes=plan.passes,
+        passes=passes,
         pixels=pixels,
         sessions=1,
         frames=whole.sizes["frame"],

@@ -87,6 +87,7 @@ def frame_source(
     return FrameSource(
         lines=reader.lines,
         valid=reader.valid,
+        labels=lambda start, stop: session.labels(frame, start, stop),
         shape=geometry.shape,
         dtype=np.dtype(geometry.dtype),
         blocks=ranges,

@@ -10,6 +10,7 @@ from hsi_batch.statistics.float_histogram import FloatHistogram
 from hsi_batch.statistics.float_moments import FloatMoments
 from hsi_batch.statistics.histogram import Histogram, IntegerHistogram
 from hsi_batch.statistics.integer_moments import IntegerMoments
+from hsi_batch.statistics.measure import Measure
 from hsi_batch.statistics.moments import Moments
 from hsi_batch.statistics.ranking import Confusion, RocCurve, roc_curve
 from hsi_batch.statistics.tree import Bundle, Forest
@@ -25,6 +26,7 @@ __all__ = [
     "Histogram",
     "IntegerHistogram",
     "IntegerMoments",
+    "Measure",
     "Moments",
     "RocCurve",
     "roc_curve",

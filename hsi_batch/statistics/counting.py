@@ -12,17 +12,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["count_values"]
+__all__ = ["compiled", "count_values"]
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile a loop to machine code that other threads run beside; kept on disk if it may be."""
     try:
         return numba.njit(function, nogil=True, cache=True)  # type: ignore[no-any-return]
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
         return numba.njit(function, nogil=True)  # type: ignore[no-any-return]
 
 
-@_compiled
+@compiled
 def _count(pixels: Any, lowest: Any, counts: Any) -> None:  # pragma: no cover - machine code
     for i in range(pixels.shape[0]):
         for c in range(pixels.shape[1]):

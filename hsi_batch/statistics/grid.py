@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from hsi_batch.statistics.float_moments import FloatMoments
 from hsi_batch.statistics.leaves import aligned_ranges, leaf_count, leaf_lines
+from hsi_batch.statistics.measure import Measure
 from hsi_batch.statistics.tree import Forest, Path
 
-__all__ = ["lines_forest"]
+__all__ = ["lines_forest", "measured_forest"]
 
 S = TypeVar("S", bound=Any)
 
@@ -72,4 +73,30 @@ def lines_forest(
                 pixels = pixels[chosen]
         part = identity.update(pixels)
         forest = forest.merge(Forest.of((*prefix, (index, leaves)), part, level))
+    return forest
+
+
+def measured_forest(
+    measure: Measure,
+    cube: NDArray[Any],
+    valid: NDArray[np.bool_] | None,
+    classes: NDArray[np.int8] | None,
+    *,
+    start: int,
+    height: int,
+    prefix: Path = (),
+) -> Forest[Any]:
+    """As :func:`lines_forest`, for a measure: one part per leaf."""
+    lines, width, _ = cube.shape
+    step, leaves = leaf_lines(width), leaf_count(height, width)
+    forest: Forest[Any] = Forest()
+    for leaf in range(start // step, -(-(start + lines) // step)):
+        top = max(leaf * step, start) - start
+        bottom = min((leaf + 1) * step, start + lines) - start
+        part = measure.of(
+            cube[top:bottom],
+            None if valid is None else valid[top:bottom],
+            None if classes is None else classes[top:bottom],
+        )
+        forest = forest.merge(Forest.of((*prefix, (leaf, leaves)), part))
     return forest
