@@ -105,6 +105,8 @@ class Node(nn.Module):
     TRAINABLE_BUFFERS: ClassVar[tuple[str, ...]] = ()
     #: Outputs that hand out a parameter instead of pixels: port name -> buffer name.
     PARAMETER_PORTS: ClassVar[Mapping[str, str]] = {}
+    #: Inputs that only a fit looks at; scoring leaves what feeds them alone.
+    FIT_INPUTS: ClassVar[frozenset[str]] = frozenset()
     #: Names of the arguments that declare the number of input channels.
     CHANNEL_ARGUMENT: ClassVar[str | None] = None
     stages: ClassVar[frozenset[Stage]] = ALWAYS
@@ -176,6 +178,11 @@ class Node(nn.Module):
         """Whether an output channel of the affine map depends on several input channels."""
         return False
 
+    def settle_channels(self, count: int) -> None:
+        """Take the number of channels of the data for the argument ``CHANNEL_ARGUMENT``."""
+        if self.CHANNEL_ARGUMENT is not None:
+            setattr(self, self.CHANNEL_ARGUMENT, count)
+
     def request(self) -> Request | None:
         """The statistic this node is fitted from; None if it needs no fit."""
         return None
@@ -184,6 +191,10 @@ class Node(nn.Module):
         """All statistics that :meth:`fit` is given, in its order; by default the one or none."""
         request = self.request()
         return () if request is None else (request,)
+
+    def frame_requests(self) -> tuple[Request, ...]:
+        """Statistics of one frame that :meth:`frame_fit` is given; by default :meth:`requests`."""
+        return self.requests()
 
     @property
     def most_passes(self) -> int:
@@ -268,9 +279,10 @@ class Node(nn.Module):
             )
 
     def set_state(self, state: Mapping[str, NDArray[Any]], **buffers: NDArray[Any] | float) -> None:
-        """Keep the float64 ``state`` and round ``buffers`` from it."""
+        """Keep the float64 ``state`` and round ``buffers`` from it to the dtypes they have."""
         for name, value in buffers.items():
-            setattr(self, name, torch.as_tensor(np.asarray(value)).to(torch.float32))
+            held = getattr(self, name)
+            setattr(self, name, torch.as_tensor(np.asarray(value)).to(held.dtype))
         self.state = {k: np.asarray(v) for k, v in state.items()}
         self._rounded = self._digests()
         self._fitted = True

@@ -106,7 +106,7 @@ def _fitted(
 ) -> Node:
     node = graph.nodes[name]
     statistics = []
-    for request in node.requests():
+    for request in node.frame_requests():
         port = need_of(graph, name, request)
         folded = fold(graph, port, substitutes)
         root, derive = folded.root, folded.map
@@ -198,7 +198,7 @@ def _assembled(
     node._need_fit()  # noqa: SLF001
     node.eval()
     outputs = tuple(
-        PortRef(name, port) for port, spec in node.OUTPUT_SPECS.items() if len(spec.shape) == 4
+        PortRef(name, port) for port, spec in node.OUTPUT_SPECS.items() if spec.has_pixels
     )
     step = NodeStep(inputs=refs, outputs=outputs, node=node, ports=ports, constants=constants)
     return step.run(whole)

@@ -90,11 +90,16 @@ class NodeStep(Step):
         """Run the module on tensors ``(1, lines, x, channel)``, without gradients."""
         given: dict[str, Any] = dict(self.constants)
         for port, refs in self.ports.items():
+            spec = self.node.INPUT_SPECS[port]
             tensors = [torch.from_numpy(np.ascontiguousarray(values[ref]))[None] for ref in refs]
-            given[port] = tensors if self.node.INPUT_SPECS[port].variadic else tensors[0]
+            if len(spec.shape) == 3:
+                tensors = [tensor[..., 0] for tensor in tensors]
+            given[port] = tensors if spec.variadic else tensors[0]
         with torch.no_grad():
             result = self.node(**given)
-        return {ref: result[ref.port][0].numpy() for ref in self.outputs if ref.port in result}
+        found = {ref: result[ref.port][0].numpy() for ref in self.outputs if ref.port in result}
+        # Class numbers have no channel axis of their own.
+        return {ref: v if v.ndim == 3 else v[..., None] for ref, v in found.items()}
 
 
 @dataclass(frozen=True)
@@ -232,7 +237,7 @@ class _Compiler:
 
     def _need_node(self, node: Node, ref: PortRef) -> None:
         spec = node.OUTPUT_SPECS[ref.port]
-        if len(spec.shape) != 4:
+        if not spec.has_pixels:
             raise PipelineError(
                 f"{ref} has no pixels ({len(spec.shape)} axes), so it cannot be stored per pixel.",
                 hint="Ask for another output.",
@@ -256,7 +261,7 @@ class _Compiler:
         outputs = tuple(
             PortRef(ref.node, port)
             for port, s in node.OUTPUT_SPECS.items()
-            if port == ref.port or (len(s.shape) == 4 and not s.optional and port not in folded)
+            if port == ref.port or (s.has_pixels and not s.optional and port not in folded)
         )
         node.eval()
         self._add(
@@ -273,9 +278,10 @@ class _Compiler:
 
 def inputs_of(graph: Graph, name: str) -> tuple[dict[str, tuple[PortRef, ...]], dict[str, Any]]:
     """What feeds the inputs of a node: ports with pixels, and the values of those without."""
-    specs = graph.nodes[name].INPUT_SPECS
-    fed = graph.sources_of(name)
-    ports = {port: tuple(refs) for port, refs in fed.items() if len(specs[port].shape) == 4}
+    node = graph.nodes[name]
+    specs = node.INPUT_SPECS
+    fed = {p: refs for p, refs in graph.sources_of(name).items() if p not in node.FIT_INPUTS}
+    ports = {port: tuple(refs) for port, refs in fed.items() if specs[port].has_pixels}
     constants = {port: _constant(graph, fed[port][0]) for port in fed if port not in ports}
     return ports, constants
 
@@ -294,4 +300,5 @@ def _constant(graph: Graph, ref: PortRef) -> Any:
     buffer = node.port_buffer(ref.port)
     if buffer is None:
         raise PipelineError(f"{ref} cannot be had while scoring block by block.")
+    node._need_fit()  # noqa: SLF001
     return buffer
