@@ -1,6 +1,12 @@
 """The node library: torch modules with ports, which say what they need and never loop over data."""
 
 from hsi_batch.nodes.axis import ChannelAxis
+from hsi_batch.nodes.color_selectors import (
+    CameraEmulationFalseRGBSelector,
+    CIRSelector,
+    FixedWavelengthSelector,
+    RangeAverageFalseRGBSelector,
+)
 from hsi_batch.nodes.conversion import ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
 from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
@@ -17,15 +23,23 @@ from hsi_batch.nodes.projections import TrainablePCA
 from hsi_batch.nodes.registry import node_class, node_classes
 from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
 from hsi_batch.nodes.selectors import SoftChannelSelector
+from hsi_batch.nodes.supervised_selectors import (
+    SupervisedCIRSelector,
+    SupervisedFullSpectrumSelector,
+    SupervisedWindowedSelector,
+)
 
 __all__ = [
     "AnomalyDataNode",
     "AnomalyDetectionMetrics",
     "BandpassByWavelength",
     "BinaryDecider",
+    "CIRSelector",
     "CU3SDataNode",
+    "CameraEmulationFalseRGBSelector",
     "ChannelAxis",
     "Context",
+    "FixedWavelengthSelector",
     "InputPort",
     "LentilsAnomalyDataNode",
     "Metric",
@@ -39,11 +53,15 @@ __all__ = [
     "QuantileBinaryDecider",
     "RXGlobal",
     "RXPerBatch",
+    "RangeAverageFalseRGBSelector",
     "Request",
     "Scope",
     "ScoreToLogit",
     "SoftChannelSelector",
     "Stage",
+    "SupervisedCIRSelector",
+    "SupervisedFullSpectrumSelector",
+    "SupervisedWindowedSelector",
     "TrainablePCA",
     "ZScoreNormalizerGlobal",
     "node_class",

@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from functools import cache
 
 from hsi_batch.errors import PipelineError, did_you_mean
+from hsi_batch.nodes.color_selectors import (
+    CameraEmulationFalseRGBSelector,
+    CIRSelector,
+    FixedWavelengthSelector,
+    RangeAverageFalseRGBSelector,
+)
 from hsi_batch.nodes.conversion import ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
 from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
@@ -20,6 +26,11 @@ from hsi_batch.nodes.preprocessors import BandpassByWavelength
 from hsi_batch.nodes.projections import TrainablePCA
 from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
 from hsi_batch.nodes.selectors import SoftChannelSelector
+from hsi_batch.nodes.supervised_selectors import (
+    SupervisedCIRSelector,
+    SupervisedFullSpectrumSelector,
+    SupervisedWindowedSelector,
+)
 
 __all__ = ["is_foreign", "node_class", "node_classes"]
 
@@ -28,15 +39,22 @@ _CLASSES: tuple[type[Node], ...] = (
     AnomalyDetectionMetrics,
     BandpassByWavelength,
     BinaryDecider,
+    CIRSelector,
     CU3SDataNode,
+    CameraEmulationFalseRGBSelector,
+    FixedWavelengthSelector,
     LentilsAnomalyDataNode,
     MinMaxNormalizer,
     PerPixelUnitNorm,
     QuantileBinaryDecider,
     RXGlobal,
     RXPerBatch,
+    RangeAverageFalseRGBSelector,
     ScoreToLogit,
     SoftChannelSelector,
+    SupervisedCIRSelector,
+    SupervisedFullSpectrumSelector,
+    SupervisedWindowedSelector,
     TrainablePCA,
     ZScoreNormalizerGlobal,
 )
