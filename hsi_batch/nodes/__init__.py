@@ -10,6 +10,7 @@ from hsi_batch.nodes.color_selectors import (
 from hsi_batch.nodes.conversion import ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
 from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
+from hsi_batch.nodes.frame_selectors import FastRGBSelector, HighContrastSelector
 from hsi_batch.nodes.metrics import AnomalyDetectionMetrics, Context, Metric
 from hsi_batch.nodes.node import Node, Quadratic, Request, Scope, Stage
 from hsi_batch.nodes.normalization import (
@@ -17,6 +18,14 @@ from hsi_batch.nodes.normalization import (
     PerPixelUnitNorm,
     ZScoreNormalizerGlobal,
 )
+from hsi_batch.nodes.normalized_differences import (
+    GNDVISelector,
+    NBRSelector,
+    NDRESelector,
+    NDVISelector,
+    NDWISelector,
+)
+from hsi_batch.nodes.pigment_indices import CIRedEdgeSelector, MCARISelector, PRISelector
 from hsi_batch.nodes.ports import InputPort, OutputPort, PortRef, PortSpec
 from hsi_batch.nodes.preprocessors import BandpassByWavelength
 from hsi_batch.nodes.projections import TrainablePCA
@@ -28,24 +37,45 @@ from hsi_batch.nodes.supervised_selectors import (
     SupervisedFullSpectrumSelector,
     SupervisedWindowedSelector,
 )
+from hsi_batch.nodes.tristimulus import CIETristimulusRGBSelector
+from hsi_batch.nodes.vegetation_indices import (
+    EVI2Selector,
+    EVISelector,
+    MSAVISelector,
+    SAVISelector,
+)
 
 __all__ = [
     "AnomalyDataNode",
     "AnomalyDetectionMetrics",
     "BandpassByWavelength",
     "BinaryDecider",
+    "CIETristimulusRGBSelector",
     "CIRSelector",
+    "CIRedEdgeSelector",
     "CU3SDataNode",
     "CameraEmulationFalseRGBSelector",
     "ChannelAxis",
     "Context",
+    "EVI2Selector",
+    "EVISelector",
+    "FastRGBSelector",
     "FixedWavelengthSelector",
+    "GNDVISelector",
+    "HighContrastSelector",
     "InputPort",
     "LentilsAnomalyDataNode",
+    "MCARISelector",
+    "MSAVISelector",
     "Metric",
     "MinMaxNormalizer",
+    "NBRSelector",
+    "NDRESelector",
+    "NDVISelector",
+    "NDWISelector",
     "Node",
     "OutputPort",
+    "PRISelector",
     "PerPixelUnitNorm",
     "PortRef",
     "PortSpec",
@@ -55,6 +85,7 @@ __all__ = [
     "RXPerBatch",
     "RangeAverageFalseRGBSelector",
     "Request",
+    "SAVISelector",
     "Scope",
     "ScoreToLogit",
     "SoftChannelSelector",

@@ -22,7 +22,7 @@ from hsi_batch.statistics.extrema import Extrema
 from hsi_batch.statistics.histogram import Histogram
 from hsi_batch.statistics.mapped import MappedExtrema, MappedHistogram, Mapping32
 
-__all__ = ["BAND_INFO", "CUBE_IN", "RGB", "FalseColor", "NormMode", "nearest"]
+__all__ = ["BAND_INFO", "CUBE_IN", "RGB", "FalseColor", "NormMode", "nearest", "register_bounds"]
 
 NormMode = Literal["running", "statistical", "per_frame"]
 
@@ -106,9 +106,7 @@ class FalseColor(Node):
         self.normalize_output = bool(normalize_output)
         if not normalize_output and self.FLOOR is None:
             self.AFFINE = ("cube", "rgb_image")  # type: ignore[misc]
-        self.register_buffer("running_min", torch.full((3,), torch.nan))
-        self.register_buffer("running_max", torch.full((3,), torch.nan))
-        self.register_buffer("_norm_frame_count", torch.tensor(0))
+        register_bounds(self)
 
     # -- what a node of this kind says -----------------------------------------------------------
 
@@ -303,6 +301,13 @@ class _FrameColor(Node):
         axis = reaching_axis(node, "cube", cube.shape[-1], wavelengths)
         image = node._composed(cube, axis)  # noqa: SLF001
         return {"rgb_image": node.show(image, *self._ends)}
+
+
+def register_bounds(node: Node) -> None:
+    """Give a node the buffers that cuvis-ai keeps for every selector, used or not."""
+    node.register_buffer("running_min", torch.full((3,), torch.nan))
+    node.register_buffer("running_max", torch.full((3,), torch.nan))
+    node.register_buffer("_norm_frame_count", torch.tensor(0))
 
 
 def _finite(image: Tensor) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from hsi_batch.nodes.color_selectors import (
 from hsi_batch.nodes.conversion import ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
 from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
+from hsi_batch.nodes.frame_selectors import FastRGBSelector, HighContrastSelector
 from hsi_batch.nodes.metrics import AnomalyDetectionMetrics
 from hsi_batch.nodes.node import Node
 from hsi_batch.nodes.normalization import (
@@ -22,6 +23,14 @@ from hsi_batch.nodes.normalization import (
     PerPixelUnitNorm,
     ZScoreNormalizerGlobal,
 )
+from hsi_batch.nodes.normalized_differences import (
+    GNDVISelector,
+    NBRSelector,
+    NDRESelector,
+    NDVISelector,
+    NDWISelector,
+)
+from hsi_batch.nodes.pigment_indices import CIRedEdgeSelector, MCARISelector, PRISelector
 from hsi_batch.nodes.preprocessors import BandpassByWavelength
 from hsi_batch.nodes.projections import TrainablePCA
 from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
@@ -31,6 +40,13 @@ from hsi_batch.nodes.supervised_selectors import (
     SupervisedFullSpectrumSelector,
     SupervisedWindowedSelector,
 )
+from hsi_batch.nodes.tristimulus import CIETristimulusRGBSelector
+from hsi_batch.nodes.vegetation_indices import (
+    EVI2Selector,
+    EVISelector,
+    MSAVISelector,
+    SAVISelector,
+)
 
 __all__ = ["is_foreign", "node_class", "node_classes"]
 
@@ -39,17 +55,32 @@ _CLASSES: tuple[type[Node], ...] = (
     AnomalyDetectionMetrics,
     BandpassByWavelength,
     BinaryDecider,
+    CIETristimulusRGBSelector,
     CIRSelector,
+    CIRedEdgeSelector,
     CU3SDataNode,
     CameraEmulationFalseRGBSelector,
+    EVI2Selector,
+    EVISelector,
+    FastRGBSelector,
     FixedWavelengthSelector,
+    GNDVISelector,
+    HighContrastSelector,
     LentilsAnomalyDataNode,
+    MCARISelector,
+    MSAVISelector,
     MinMaxNormalizer,
+    NBRSelector,
+    NDRESelector,
+    NDVISelector,
+    NDWISelector,
+    PRISelector,
     PerPixelUnitNorm,
     QuantileBinaryDecider,
     RXGlobal,
     RXPerBatch,
     RangeAverageFalseRGBSelector,
+    SAVISelector,
     ScoreToLogit,
     SoftChannelSelector,
     SupervisedCIRSelector,
