@@ -11,6 +11,7 @@ from hsi_batch.nodes.conversion import ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
 from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
 from hsi_batch.nodes.frame_selectors import FastRGBSelector, HighContrastSelector
+from hsi_batch.nodes.labels import BinaryAnomalyLabelMapper
 from hsi_batch.nodes.metrics import AnomalyDetectionMetrics, Context, Metric
 from hsi_batch.nodes.node import Node, Quadratic, Request, Scope, Stage
 from hsi_batch.nodes.normalization import (
@@ -38,6 +39,7 @@ from hsi_batch.nodes.supervised_selectors import (
     SupervisedWindowedSelector,
 )
 from hsi_batch.nodes.tristimulus import CIETristimulusRGBSelector
+from hsi_batch.nodes.validity import SaturatedPixelDetector, SpectralValidity
 from hsi_batch.nodes.vegetation_indices import (
     EVI2Selector,
     EVISelector,
@@ -49,6 +51,7 @@ __all__ = [
     "AnomalyDataNode",
     "AnomalyDetectionMetrics",
     "BandpassByWavelength",
+    "BinaryAnomalyLabelMapper",
     "BinaryDecider",
     "CIETristimulusRGBSelector",
     "CIRSelector",
@@ -86,9 +89,11 @@ __all__ = [
     "RangeAverageFalseRGBSelector",
     "Request",
     "SAVISelector",
+    "SaturatedPixelDetector",
     "Scope",
     "ScoreToLogit",
     "SoftChannelSelector",
+    "SpectralValidity",
     "Stage",
     "SupervisedCIRSelector",
     "SupervisedFullSpectrumSelector",

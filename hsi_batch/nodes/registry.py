@@ -16,6 +16,7 @@ from hsi_batch.nodes.conversion import ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
 from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
 from hsi_batch.nodes.frame_selectors import FastRGBSelector, HighContrastSelector
+from hsi_batch.nodes.labels import BinaryAnomalyLabelMapper
 from hsi_batch.nodes.metrics import AnomalyDetectionMetrics
 from hsi_batch.nodes.node import Node
 from hsi_batch.nodes.normalization import (
@@ -41,6 +42,7 @@ from hsi_batch.nodes.supervised_selectors import (
     SupervisedWindowedSelector,
 )
 from hsi_batch.nodes.tristimulus import CIETristimulusRGBSelector
+from hsi_batch.nodes.validity import SaturatedPixelDetector, SpectralValidity
 from hsi_batch.nodes.vegetation_indices import (
     EVI2Selector,
     EVISelector,
@@ -54,6 +56,7 @@ _CLASSES: tuple[type[Node], ...] = (
     AnomalyDataNode,
     AnomalyDetectionMetrics,
     BandpassByWavelength,
+    BinaryAnomalyLabelMapper,
     BinaryDecider,
     CIETristimulusRGBSelector,
     CIRSelector,
@@ -81,8 +84,10 @@ _CLASSES: tuple[type[Node], ...] = (
     RXPerBatch,
     RangeAverageFalseRGBSelector,
     SAVISelector,
+    SaturatedPixelDetector,
     ScoreToLogit,
     SoftChannelSelector,
+    SpectralValidity,
     SupervisedCIRSelector,
     SupervisedFullSpectrumSelector,
     SupervisedWindowedSelector,
