@@ -11,6 +11,7 @@ from hsi_batch.nodes.conversion import ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
 from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
 from hsi_batch.nodes.frame_selectors import FastRGBSelector, HighContrastSelector
+from hsi_batch.nodes.kmeans import KMeansClusterer
 from hsi_batch.nodes.labels import BinaryAnomalyLabelMapper
 from hsi_batch.nodes.metrics import AnomalyDetectionMetrics, Context, Metric
 from hsi_batch.nodes.node import Node, Quadratic, Request, Scope, Stage
@@ -67,6 +68,7 @@ __all__ = [
     "GNDVISelector",
     "HighContrastSelector",
     "InputPort",
+    "KMeansClusterer",
     "LentilsAnomalyDataNode",
     "MCARISelector",
     "MSAVISelector",

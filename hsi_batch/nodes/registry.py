@@ -16,6 +16,7 @@ from hsi_batch.nodes.conversion import ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
 from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
 from hsi_batch.nodes.frame_selectors import FastRGBSelector, HighContrastSelector
+from hsi_batch.nodes.kmeans import KMeansClusterer
 from hsi_batch.nodes.labels import BinaryAnomalyLabelMapper
 from hsi_batch.nodes.metrics import AnomalyDetectionMetrics
 from hsi_batch.nodes.node import Node
@@ -69,6 +70,7 @@ _CLASSES: tuple[type[Node], ...] = (
     FixedWavelengthSelector,
     GNDVISelector,
     HighContrastSelector,
+    KMeansClusterer,
     LentilsAnomalyDataNode,
     MCARISelector,
     MSAVISelector,

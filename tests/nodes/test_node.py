@@ -113,13 +113,30 @@ def test_the_base_class_refuses_what_it_does_not_know():
 
 
 def test_scopes_of_the_library():
-    arguments = {"SoftChannelSelector": [1], "BandpassByWavelength": [1]}
+    arguments = {
+        "BandpassByWavelength": [1],
+        "BinaryAnomalyLabelMapper": [[0]],
+        "SoftChannelSelector": [1],
+    }
     scopes = {n: c(*arguments.get(n, [])).scope for n, c in node_classes().items()}
     assert {n for n, s in scopes.items() if s is Scope.FRAME} == {
+        "FastRGBSelector",
         "QuantileBinaryDecider",
         "RXPerBatch",
     }
-    assert set(scopes.values()) == {Scope.FRAME, Scope.PIXEL}
+    # As in cuvis-ai, the bounds of pictures move from frame to frame unless told otherwise.
+    assert {n for n, s in scopes.items() if s is Scope.SEQUENCE} == {
+        "CIETristimulusRGBSelector",
+        "CIRSelector",
+        "CameraEmulationFalseRGBSelector",
+        "FixedWavelengthSelector",
+        "HighContrastSelector",
+        "RangeAverageFalseRGBSelector",
+        "SupervisedCIRSelector",
+        "SupervisedFullSpectrumSelector",
+        "SupervisedWindowedSelector",
+    }
+    assert Scope.WINDOW not in scopes.values()
 
 
 # --- the library --------------------------------------------------------------------------------
