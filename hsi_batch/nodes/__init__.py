@@ -33,7 +33,9 @@ from hsi_batch.nodes.preprocessors import BandpassByWavelength
 from hsi_batch.nodes.projections import TrainablePCA
 from hsi_batch.nodes.registry import node_class, node_classes
 from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
+from hsi_batch.nodes.segmentation import IntensityThresholdSegmenter
 from hsi_batch.nodes.selectors import SoftChannelSelector
+from hsi_batch.nodes.smoothing import ScoreMapSmoothing
 from hsi_batch.nodes.supervised_selectors import (
     SupervisedCIRSelector,
     SupervisedFullSpectrumSelector,
@@ -68,6 +70,7 @@ __all__ = [
     "GNDVISelector",
     "HighContrastSelector",
     "InputPort",
+    "IntensityThresholdSegmenter",
     "KMeansClusterer",
     "LentilsAnomalyDataNode",
     "MCARISelector",
@@ -93,6 +96,7 @@ __all__ = [
     "SAVISelector",
     "SaturatedPixelDetector",
     "Scope",
+    "ScoreMapSmoothing",
     "ScoreToLogit",
     "SoftChannelSelector",
     "SpectralValidity",

@@ -69,9 +69,8 @@ def rainbow(values: Tensor) -> Tensor:
             [0.5000, 1.0000, 0.0000],
             [0.0000, 0.0000, 1.0000]])
     """
-    hue = torch.clamp(values, 0.0, 1.0)
-    # Distance on the circle of hues from the hue at which a primary is strongest.
-    peaks = torch.tensor([0.0, 1.0 / 3.0, 2.0 / 3.0], dtype=hue.dtype, device=hue.device)
+    hue = 6.0 * torch.clamp(values, 0.0, 1.0)
+    # Distance on the circle of hues, in sixths, from the hue at which a primary is strongest.
+    peaks = torch.tensor([0.0, 2.0, 4.0], dtype=hue.dtype, device=hue.device)
     apart = torch.abs(hue - peaks)
-    apart = torch.minimum(apart, 1.0 - apart)
-    return torch.clamp(2.0 - 6.0 * apart, 0.0, 1.0)
+    return torch.clamp(2.0 - torch.minimum(apart, 6.0 - apart), 0.0, 1.0)

@@ -36,7 +36,9 @@ from hsi_batch.nodes.pigment_indices import CIRedEdgeSelector, MCARISelector, PR
 from hsi_batch.nodes.preprocessors import BandpassByWavelength
 from hsi_batch.nodes.projections import TrainablePCA
 from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
+from hsi_batch.nodes.segmentation import IntensityThresholdSegmenter
 from hsi_batch.nodes.selectors import SoftChannelSelector
+from hsi_batch.nodes.smoothing import ScoreMapSmoothing
 from hsi_batch.nodes.supervised_selectors import (
     SupervisedCIRSelector,
     SupervisedFullSpectrumSelector,
@@ -70,6 +72,7 @@ _CLASSES: tuple[type[Node], ...] = (
     FixedWavelengthSelector,
     GNDVISelector,
     HighContrastSelector,
+    IntensityThresholdSegmenter,
     KMeansClusterer,
     LentilsAnomalyDataNode,
     MCARISelector,
@@ -87,6 +90,7 @@ _CLASSES: tuple[type[Node], ...] = (
     RangeAverageFalseRGBSelector,
     SAVISelector,
     SaturatedPixelDetector,
+    ScoreMapSmoothing,
     ScoreToLogit,
     SoftChannelSelector,
     SpectralValidity,
