@@ -37,7 +37,7 @@ from hsi_batch.pipeline.fitting import FitPlan, Fitting, plan_fit
 from hsi_batch.pipeline.fold import CUBE
 from hsi_batch.pipeline.frames import assembled_channels
 from hsi_batch.pipeline.gather import Need, finished
-from hsi_batch.pipeline.passes import whole_frames
+from hsi_batch.pipeline.passes import marks_of, whole_frames
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.agreement import common_axis
 from hsi_batch.stages.fit_blocks import (
@@ -200,7 +200,7 @@ class _Fit:
         geometries = [session.geometry for session in self.sessions.values()]
         held = _BLOCKS_HELD * max(geometry.block_bytes for geometry in geometries)
         if whole_frames(self.pipeline, needs):
-            roots = tuple(need.root for need in needs)
+            roots = (*(need.root for need in needs), *marks_of(self.pipeline))
             held += assembled_bytes(geometries, assembled_channels(self.pipeline, roots))
         check_memory(run.client, held, "fit")
         job = FitJob(
