@@ -14,7 +14,7 @@ from hsi_batch.errors import PipelineError, did_you_mean
 if TYPE_CHECKING:
     from hsi_batch.nodes.node import Node
 
-__all__ = ["InputPort", "OutputPort", "PortRef", "PortSpec", "Ports", "mismatch"]
+__all__ = ["InputPort", "OutputPort", "PortRef", "PortSpec", "Ports", "mismatch", "seed_port"]
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,26 @@ class Ports(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._specs)
+
+
+#: Names that the seed pages use for inputs.
+_SEED_INPUTS = {"scores": "logits", "weights": "selection_weights"}
+
+
+def seed_port(node: Node, name: str, side: str) -> str | None:
+    """The port that a name of the seed pages means, if the node has none of that name.
+
+    ``normalizer.output`` is the output of a node that has but one for pixels, ``decider.scores``
+    its input ``logits``, ``loss.weights`` its input ``selection_weights``.
+    """
+    if side == "outputs":
+        if name != "output":
+            return None
+        affine = node.AFFINE
+        outputs = [affine[1]] if affine is not None else list(node.OUTPUT_SPECS)
+        return outputs[0] if len(outputs) == 1 else None
+    meant = _SEED_INPUTS.get(name)
+    return meant if meant in node.INPUT_SPECS else None
 
 
 def _is_tensor(dtype: Any) -> bool:

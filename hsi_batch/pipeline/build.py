@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from hsi_batch.documents import Document, validate
 from hsi_batch.errors import ConfigError, PipelineError, Problem, did_you_mean
 from hsi_batch.nodes import Node, node_class
+from hsi_batch.nodes.ports import seed_port
 from hsi_batch.nodes.registry import is_foreign
 from hsi_batch.pipeline.config import (
     ConnectionConfig,
@@ -225,12 +226,5 @@ def _end(graph: Graph, text: str, side: str, missing: set[str], *, lenient: bool
     node = graph.nodes[name]
     specs = node.OUTPUT_SPECS if side == "outputs" else node.INPUT_SPECS
     if lenient and port not in specs:
-        port = _seed_port(node, port, side)
+        port = seed_port(node, port, side) or port
     return (node.outputs if side == "outputs" else node.inputs)[port]
-
-
-def _seed_port(node: Node, port: str, side: str) -> str:
-    """Map port names that only the seed pages use."""
-    if side == "outputs" and port == "output" and node.AFFINE is not None:
-        return node.AFFINE[1]
-    return {"scores": "logits", "weights": "selection_weights"}.get(port, port)
