@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 import typer
 
 from hsi_batch._version import __version__
-from hsi_batch.cli import demo, stages, stores
+from hsi_batch.cli import demo, drift, restore, stages, stores
 from hsi_batch.errors import HsiBatchError
 
 __all__ = ["app", "main"]
@@ -46,10 +47,13 @@ def _root(
 demo.register(app)
 stages.register(app)
 stores.register(app)
+drift.register(app)
+restore.register(app)
 
 
 def main() -> None:
     """Run the command line; exits with the code of the run."""
+    warnings.formatwarning = _warning
     try:
         app()
     except SystemExit as error:
@@ -76,6 +80,10 @@ def main() -> None:
             " report it. Set HSI_BATCH_TRACEBACK=1 to see where it happened."
         )
         sys.exit(1)
+
+
+def _warning(message: Warning | str, *_: object, **__: object) -> str:
+    return f"warning: {message}\n"
 
 
 def _say(text: str) -> None:
