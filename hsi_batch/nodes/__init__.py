@@ -4,6 +4,7 @@ from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.conversion import ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
 from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
+from hsi_batch.nodes.local_rx import LocalRX
 from hsi_batch.nodes.metrics import AnomalyDetectionMetrics, Context, Metric
 from hsi_batch.nodes.node import Node, Quadratic, Request, Scope, Stage
 from hsi_batch.nodes.normalization import (
@@ -15,6 +16,7 @@ from hsi_batch.nodes.ports import InputPort, OutputPort, PortRef, PortSpec
 from hsi_batch.nodes.preprocessors import BandpassByWavelength
 from hsi_batch.nodes.projections import TrainablePCA
 from hsi_batch.nodes.registry import node_class, node_classes
+from hsi_batch.nodes.robust_rx import RobustRX
 from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
 from hsi_batch.nodes.selectors import SoftChannelSelector
 
@@ -28,6 +30,7 @@ __all__ = [
     "Context",
     "InputPort",
     "LentilsAnomalyDataNode",
+    "LocalRX",
     "Metric",
     "MinMaxNormalizer",
     "Node",
@@ -40,6 +43,7 @@ __all__ = [
     "RXGlobal",
     "RXPerBatch",
     "Request",
+    "RobustRX",
     "Scope",
     "ScoreToLogit",
     "SoftChannelSelector",

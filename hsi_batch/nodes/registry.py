@@ -9,6 +9,7 @@ from hsi_batch.errors import PipelineError, did_you_mean
 from hsi_batch.nodes.conversion import ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
 from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
+from hsi_batch.nodes.local_rx import LocalRX
 from hsi_batch.nodes.metrics import AnomalyDetectionMetrics
 from hsi_batch.nodes.node import Node
 from hsi_batch.nodes.normalization import (
@@ -18,6 +19,7 @@ from hsi_batch.nodes.normalization import (
 )
 from hsi_batch.nodes.preprocessors import BandpassByWavelength
 from hsi_batch.nodes.projections import TrainablePCA
+from hsi_batch.nodes.robust_rx import RobustRX
 from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
 from hsi_batch.nodes.selectors import SoftChannelSelector
 
@@ -30,11 +32,13 @@ _CLASSES: tuple[type[Node], ...] = (
     BinaryDecider,
     CU3SDataNode,
     LentilsAnomalyDataNode,
+    LocalRX,
     MinMaxNormalizer,
     PerPixelUnitNorm,
     QuantileBinaryDecider,
     RXGlobal,
     RXPerBatch,
+    RobustRX,
     ScoreToLogit,
     SoftChannelSelector,
     TrainablePCA,

@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -138,6 +139,9 @@ def _node(document: Document, index: int, entry: NodeConfig, graph: Graph) -> No
     except PipelineError as error:
         raise PipelineError.collect([document.problem(str(error), (*at, "class_name"))]) from None
     hparams = _checked(cls, entry.hparams, document, at, lenient=graph.lenient)
+    for argument in cls.PATH_ARGUMENTS:
+        if hparams.get(argument) is not None and document.path is not None:
+            hparams[argument] = str(Path(document.path).absolute().parent / hparams[argument])
     try:
         return cls(name=entry.name, **hparams)
     except PipelineError as error:

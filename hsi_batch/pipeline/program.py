@@ -33,10 +33,18 @@ class Step(ABC):
     inputs: tuple[PortRef, ...]
     outputs: tuple[PortRef, ...]
     halo: int = 0
+    #: Pixels that are invalid are given as NaN.
+    masked: bool = False
 
     @abstractmethod
     def run(self, values: Mapping[PortRef, NDArray[Any]]) -> dict[PortRef, NDArray[Any]]:
         """From ``(lines, x, channel)`` arrays to such arrays."""
+
+    def run_within(
+        self, values: Mapping[PortRef, NDArray[Any]], start: int, stop: int
+    ) -> dict[PortRef, NDArray[Any]]:
+        """The lines ``start:stop`` of what :meth:`run` gives."""
+        return {ref: value[start:stop] for ref, value in self.run(values).items()}
 
 
 def _groups(lines: NDArray[Any], out: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
@@ -88,12 +96,24 @@ class NodeStep(Step):
 
     def run(self, values: Mapping[PortRef, NDArray[Any]]) -> dict[PortRef, NDArray[Any]]:
         """Run the module on tensors ``(1, lines, x, channel)``, without gradients."""
+        with torch.no_grad():
+            return self._arrays(self.node(**self._tensors(values)))
+
+    def run_within(
+        self, values: Mapping[PortRef, NDArray[Any]], start: int, stop: int
+    ) -> dict[PortRef, NDArray[Any]]:
+        """As :meth:`run`, for some lines."""
+        with torch.no_grad():
+            return self._arrays(self.node.forward_lines(start, stop, **self._tensors(values)))
+
+    def _tensors(self, values: Mapping[PortRef, NDArray[Any]]) -> dict[str, Any]:
         given: dict[str, Any] = dict(self.constants)
         for port, refs in self.ports.items():
             tensors = [torch.from_numpy(np.ascontiguousarray(values[ref]))[None] for ref in refs]
             given[port] = tensors if self.node.INPUT_SPECS[port].variadic else tensors[0]
-        with torch.no_grad():
-            result = self.node(**given)
+        return given
+
+    def _arrays(self, result: Mapping[str, Any]) -> dict[PortRef, NDArray[Any]]:
         return {ref: result[ref.port][0].numpy() for ref in self.outputs if ref.port in result}
 
 
@@ -267,6 +287,7 @@ class _Compiler:
                 ports=ports,
                 constants=constants,
                 halo=node.halo,
+                masked=node.SKIPS_INVALID,
             )
         )
 

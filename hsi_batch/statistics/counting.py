@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from hsi_batch.statistics.compiled import compiled
 
+if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["count_values"]
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    try:
-        return numba.njit(function, nogil=True, cache=True)  # type: ignore[no-any-return]
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return numba.njit(function, nogil=True)  # type: ignore[no-any-return]
-
-
-@_compiled
+@compiled
 def _count(pixels: Any, lowest: Any, counts: Any) -> None:  # pragma: no cover - machine code
     for i in range(pixels.shape[0]):
         for c in range(pixels.shape[1]):
