@@ -10,22 +10,32 @@ from hsi_batch.nodes.conversion import ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
 from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
 from hsi_batch.nodes.local_rx import LocalRX
+from hsi_batch.nodes.matched_filter import ACE, CEM, MatchedFilter
 from hsi_batch.nodes.metrics import AnomalyDetectionMetrics
 from hsi_batch.nodes.node import Node
+from hsi_batch.nodes.noise_fraction import MNF
 from hsi_batch.nodes.normalization import (
     MinMaxNormalizer,
     PerPixelUnitNorm,
     ZScoreNormalizerGlobal,
 )
+from hsi_batch.nodes.osp import OSP
 from hsi_batch.nodes.preprocessors import BandpassByWavelength
 from hsi_batch.nodes.projections import TrainablePCA
 from hsi_batch.nodes.robust_rx import RobustRX
 from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
 from hsi_batch.nodes.selectors import SoftChannelSelector
+from hsi_batch.nodes.spectral_divergence import SID
 
 __all__ = ["is_foreign", "node_class", "node_classes"]
 
 _CLASSES: tuple[type[Node], ...] = (
+    ACE,
+    CEM,
+    MNF,
+    OSP,
+    SID,
+    MatchedFilter,
     AnomalyDataNode,
     AnomalyDetectionMetrics,
     BandpassByWavelength,
