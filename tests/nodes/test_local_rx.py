@@ -162,3 +162,21 @@ def test_rings_of_too_few_pixels_are_told():
         node.channel_axis({"data": ChannelAxis(8)})
     node.channel_axis({"data": ChannelAxis(7)})
     LocalRX(1, 5, loading=1e-3).channel_axis({"data": ChannelAxis(24)})
+
+
+AUC = {"abu-airport-1": 0.9625, "abu-airport-2": 0.9445, "hydice-urban": 0.9981}
+
+
+@pytest.mark.parametrize("name", AUC)
+def test_areas_under_the_curve_of_the_shipped_pipeline(shared_data, name):
+    from pathlib import Path
+
+    from sklearn.metrics import roc_auc_score
+
+    with np.load(shared_data / f"{name}.npz") as stored:
+        cube, mask = stored["cube"], stored["mask"]
+    root = Path(__file__).parent.parent.parent
+    pipeline = Pipeline.from_yaml(root / "workflows" / "pipelines" / "local_rx.yaml")
+    fit(pipeline, cube, sample=False)
+    scores = pipeline.apply(labelled(cube)).to_numpy()
+    assert roc_auc_score(mask.ravel() == 1, scores.ravel()) == pytest.approx(AUC[name], abs=2e-4)

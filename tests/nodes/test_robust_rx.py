@@ -196,3 +196,24 @@ def test_without_shrinkage_nothing_changes():
     np.testing.assert_allclose(found, mahalanobis(x), rtol=1e-6)
     with pytest.raises(PipelineError, match="shrinkage 'lw' is not one of 'ledoit-wolf', 'oas'"):
         RXGlobal(shrinkage="lw")
+
+
+# --- real scenes --------------------------------------------------------------------------------
+
+#: Of global RX: 0.8221, 0.9887, 0.9910.
+AUC = {"abu-airport-1": 0.8761, "abu-urban-4": 0.9932, "envi-lhdata-100": 0.9961}
+
+
+@pytest.mark.parametrize("name", AUC)
+def test_areas_under_the_curve_of_the_shipped_pipeline(shared_data, name):
+    from pathlib import Path
+
+    from sklearn.metrics import roc_auc_score
+
+    with np.load(shared_data / f"{name}.npz") as stored:
+        cube, mask = stored["cube"], stored["mask"]
+    root = Path(__file__).parent.parent.parent
+    pipeline = Pipeline.from_yaml(root / "workflows" / "pipelines" / "robust_rx.yaml")
+    assert fit(pipeline, cube, stored=("moments",), sample=False).passes == 2
+    scores = pipeline.apply(labelled(cube)).to_numpy()
+    assert roc_auc_score(mask.ravel() == 1, scores.ravel()) == pytest.approx(AUC[name], abs=2e-4)
