@@ -114,12 +114,14 @@ def test_the_base_class_refuses_what_it_does_not_know():
 
 def test_scopes_of_the_library():
     arguments = {"SoftChannelSelector": [1], "BandpassByWavelength": [1]}
+    arguments |= {n: [[[1.0]]] for n in ("ACE", "CEM", "MatchedFilter", "OSP", "SID")}
     scopes = {n: c(*arguments.get(n, [])).scope for n, c in node_classes().items()}
     assert {n for n, s in scopes.items() if s is Scope.FRAME} == {
         "QuantileBinaryDecider",
         "RXPerBatch",
     }
-    assert set(scopes.values()) == {Scope.FRAME, Scope.PIXEL}
+    assert {n for n, s in scopes.items() if s is Scope.WINDOW} == {"LocalRX"}
+    assert set(scopes.values()) == {Scope.FRAME, Scope.PIXEL, Scope.WINDOW}
 
 
 # --- the library --------------------------------------------------------------------------------
