@@ -5,6 +5,7 @@ The references compute on whole arrays in float64 and use nothing of the package
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import ClassVar
 
 import numpy as np
@@ -210,17 +211,20 @@ class Shift(Node):
 EXTRA = (Scale, Mix, Square, Box, Ends, Drift, Untold, WeightedSum, Shift)
 
 
+@contextmanager
+def known(*classes):
+    """Put classes into the library, so that pipelines with them travel."""
+    library = {**registry.node_classes(), **{cls.__name__: cls for cls in classes}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "node_classes", lambda: library)
+        yield
+
+
 @pytest.fixture
-def extra_nodes(monkeypatch):
-    """Put the nodes above into the library, so that pipelines with them travel."""
-    monkeypatch.setattr(registry, "_CLASSES", (*registry._CLASSES, *EXTRA))
-    registry.node_classes.cache_clear()
-    yield
-    monkeypatch.undo()
-    registry.node_classes.cache_clear()
-
-
-# --- graphs -----------------------------------------------------------------------------------
+def extra_nodes():
+    """The nodes above are in the library."""
+    with known(*EXTRA):
+        yield
 
 
 def first_output(node):

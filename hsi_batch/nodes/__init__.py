@@ -1,64 +1,190 @@
 """The node library: torch modules with ports, which say what they need and never loop over data."""
 
+from hsi_batch.nodes.anomaly_visualizers import AnomalyMask, RGBAnomalyMask, ScoreHeatmapVisualizer
 from hsi_batch.nodes.axis import ChannelAxis
-from hsi_batch.nodes.conversion import ScoreToLogit
+from hsi_batch.nodes.concrete_mixer import ConcreteBandSelector, ConcreteChannelMixer
+from hsi_batch.nodes.conversion import DecisionToMask, ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
-from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
+from hsi_batch.nodes.deciders import (
+    BinaryDecider,
+    MultiRangeSlicer,
+    QuantileBinaryDecider,
+    ScoreThreshold,
+)
+from hsi_batch.nodes.deep_svdd import DeepSVDDCenterTracker, DeepSVDDProjection, DeepSVDDScores
+from hsi_batch.nodes.derivatives import SpectralDerivative, SpectralDetrend
+from hsi_batch.nodes.fixed_projection import FixedPCAProjection
+from hsi_batch.nodes.frame_gate import FrameScoreGate
+from hsi_batch.nodes.fusion import DecisionFusion, ScoreMapFusion
+from hsi_batch.nodes.image_normalization import SigmoidNormalizer, ZScoreNormalizer
+from hsi_batch.nodes.lad import LADGlobal
+from hsi_batch.nodes.learnable_mixer import LearnableChannelMixer
 from hsi_batch.nodes.local_rx import LocalRX
+from hsi_batch.nodes.losses import (
+    AnomalyBCEWithLogits,
+    DeepSVDDSoftBoundaryLoss,
+    IoULoss,
+    LossNode,
+    MSEReconstructionLoss,
+)
 from hsi_batch.nodes.matched_filter import ACE, CEM, MatchedFilter
-from hsi_batch.nodes.metrics import AnomalyDetectionMetrics, Context, Metric
+from hsi_batch.nodes.metrics import (
+    AnomalyDetectionMetrics,
+    Artifact,
+    ArtifactType,
+    Context,
+    Metric,
+    MetricNode,
+)
+from hsi_batch.nodes.monitor import TensorBoardMonitorNode
 from hsi_batch.nodes.node import Node, Quadratic, Request, Scope, Stage
 from hsi_batch.nodes.noise_fraction import MNF
-from hsi_batch.nodes.normalization import (
-    MinMaxNormalizer,
-    PerPixelUnitNorm,
-    ZScoreNormalizerGlobal,
-)
+from hsi_batch.nodes.normalization import MinMaxNormalizer, PerPixelUnitNorm, ZScoreNormalizerGlobal
 from hsi_batch.nodes.osp import OSP
+from hsi_batch.nodes.parameter_metrics import (
+    ComponentOrthogonalityMetric,
+    ExplainedVarianceMetric,
+    SelectorDiversityMetric,
+    SelectorEntropyMetric,
+)
+from hsi_batch.nodes.percentiles import PercentileNormalizer
 from hsi_batch.nodes.ports import InputPort, OutputPort, PortRef, PortSpec
 from hsi_batch.nodes.preprocessors import BandpassByWavelength
-from hsi_batch.nodes.projections import TrainablePCA
+from hsi_batch.nodes.pretreatments import ContinuumRemoval, Logarithm, SNVCorrection
+from hsi_batch.nodes.projections import PCA, TrainablePCA
 from hsi_batch.nodes.registry import node_class, node_classes
+from hsi_batch.nodes.regularizers import (
+    DistinctnessLoss,
+    OrthogonalityLoss,
+    SelectorDiversityRegularizer,
+    SelectorEntropyRegularizer,
+)
+from hsi_batch.nodes.resampling import SpectralResample
+from hsi_batch.nodes.residual import PCAResidual
 from hsi_batch.nodes.robust_rx import RobustRX
 from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
-from hsi_batch.nodes.selectors import SoftChannelSelector
+from hsi_batch.nodes.savitzky_golay import SavitzkyGolay
+from hsi_batch.nodes.scaling import MeanCenter, UnitVarianceScaling
+from hsi_batch.nodes.score_metrics import (
+    AnomalyPixelStatisticsMetric,
+    DistinctLabelCount,
+    ScoreStatisticsMetric,
+)
+from hsi_batch.nodes.segmentation_losses import CrossEntropyLoss, DiceLoss, ForegroundContrastLoss
+from hsi_batch.nodes.selectors import SoftChannelSelector, TopKIndices
+from hsi_batch.nodes.spectral_angle import SpectralAngleMapper
 from hsi_batch.nodes.spectral_divergence import SID
+from hsi_batch.nodes.thresholds import ArchiveQuantileDecider, CFARThreshold
+from hsi_batch.nodes.transforms import DisplayNormalizer, IdentityNormalizer, SigmoidTransform
+from hsi_batch.nodes.two_stage import TwoStageBinaryDecider
+from hsi_batch.nodes.visualizers import (
+    ChannelWeightsViz,
+    CubeRGBVisualizer,
+    ImageArtifactVizBase,
+    PCAVisualization,
+)
 
 __all__ = [
     "ACE",
     "CEM",
     "MNF",
     "OSP",
+    "PCA",
     "SID",
+    "AnomalyBCEWithLogits",
     "AnomalyDataNode",
     "AnomalyDetectionMetrics",
+    "AnomalyMask",
+    "AnomalyPixelStatisticsMetric",
+    "ArchiveQuantileDecider",
+    "Artifact",
+    "ArtifactType",
     "BandpassByWavelength",
     "BinaryDecider",
+    "CFARThreshold",
     "CU3SDataNode",
     "ChannelAxis",
+    "ChannelWeightsViz",
+    "ComponentOrthogonalityMetric",
+    "ConcreteBandSelector",
+    "ConcreteChannelMixer",
     "Context",
+    "ContinuumRemoval",
+    "CrossEntropyLoss",
+    "CubeRGBVisualizer",
+    "DecisionFusion",
+    "DecisionToMask",
+    "DeepSVDDCenterTracker",
+    "DeepSVDDProjection",
+    "DeepSVDDScores",
+    "DeepSVDDSoftBoundaryLoss",
+    "DiceLoss",
+    "DisplayNormalizer",
+    "DistinctLabelCount",
+    "DistinctnessLoss",
+    "ExplainedVarianceMetric",
+    "FixedPCAProjection",
+    "ForegroundContrastLoss",
+    "FrameScoreGate",
+    "IdentityNormalizer",
+    "ImageArtifactVizBase",
     "InputPort",
+    "IoULoss",
+    "LADGlobal",
+    "LearnableChannelMixer",
     "LentilsAnomalyDataNode",
     "LocalRX",
+    "Logarithm",
+    "LossNode",
+    "MSEReconstructionLoss",
     "MatchedFilter",
+    "MeanCenter",
     "Metric",
+    "MetricNode",
     "MinMaxNormalizer",
+    "MultiRangeSlicer",
     "Node",
+    "OrthogonalityLoss",
     "OutputPort",
+    "PCAResidual",
+    "PCAVisualization",
     "PerPixelUnitNorm",
+    "PercentileNormalizer",
     "PortRef",
     "PortSpec",
     "Quadratic",
     "QuantileBinaryDecider",
+    "RGBAnomalyMask",
     "RXGlobal",
     "RXPerBatch",
     "Request",
     "RobustRX",
+    "SNVCorrection",
+    "SavitzkyGolay",
     "Scope",
+    "ScoreHeatmapVisualizer",
+    "ScoreMapFusion",
+    "ScoreStatisticsMetric",
+    "ScoreThreshold",
     "ScoreToLogit",
+    "SelectorDiversityMetric",
+    "SelectorDiversityRegularizer",
+    "SelectorEntropyMetric",
+    "SelectorEntropyRegularizer",
+    "SigmoidNormalizer",
+    "SigmoidTransform",
     "SoftChannelSelector",
+    "SpectralAngleMapper",
+    "SpectralDerivative",
+    "SpectralDetrend",
+    "SpectralResample",
     "Stage",
+    "TensorBoardMonitorNode",
+    "TopKIndices",
     "TrainablePCA",
+    "TwoStageBinaryDecider",
+    "UnitVarianceScaling",
+    "ZScoreNormalizer",
     "ZScoreNormalizerGlobal",
     "node_class",
     "node_classes",

@@ -1,4 +1,4 @@
-"""From scores to logits."""
+"""From scores to logits, and from decisions to masks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hsi_batch.nodes.node import Node, Request
+from hsi_batch.nodes.node import Node, Request, Scope
 from hsi_batch.nodes.ports import PortSpec
 from hsi_batch.statistics.affine import Affine
 from hsi_batch.statistics.moments import Moments
 
-__all__ = ["ScoreToLogit"]
+__all__ = ["DecisionToMask", "ScoreToLogit"]
 
 
 class ScoreToLogit(Node):
@@ -63,3 +63,32 @@ class ScoreToLogit(Node):
     def forward(self, scores: Tensor) -> dict[str, Tensor]:
         """Map ``scores`` (B, y, x, 1)."""
         return {"logits": self.scale * (scores - self.bias)}
+
+
+class DecisionToMask(Node):
+    """Keep the class numbers of flagged pixels: ``identity_mask`` where flagged, else 0.
+
+    Examples
+    --------
+    >>> flagged = torch.tensor([[[[True], [False]]]])
+    >>> DecisionToMask()(decisions=flagged, identity_mask=torch.tensor([[[3, 4]]]))["mask"]
+    tensor([[[3, 0]]], dtype=torch.int32)
+    """
+
+    INPUT_SPECS = {
+        "decisions": PortSpec(torch.bool, (-1, -1, -1, 1), "True where flagged"),
+        "identity_mask": PortSpec(torch.int32, (-1, -1, -1), "class numbers"),
+    }
+    OUTPUT_SPECS = {"mask": PortSpec(torch.int32, (-1, -1, -1), "class numbers where flagged")}
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name)
+
+    @property
+    def scope(self) -> Scope:
+        """A pixel at a time."""
+        return Scope.PIXEL
+
+    def forward(self, decisions: Tensor, identity_mask: Tensor) -> dict[str, Tensor]:
+        """Mask ``identity_mask`` (B, y, x) by ``decisions`` (B, y, x, 1)."""
+        return {"mask": torch.where(decisions[..., 0], identity_mask, 0).to(torch.int32)}

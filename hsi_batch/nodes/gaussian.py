@@ -28,6 +28,7 @@ __all__ = [
     "least_squares",
     "qr_triangle",
     "single_thread",
+    "square_root",
     "whitening",
 ]
 
@@ -144,6 +145,14 @@ def whitening(covariance: NDArray[np.float64]) -> NDArray[np.float64] | None:
         inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
     factor: NDArray[np.float64] = np.tril(inverse.numpy())
     return factor if np.isfinite(factor).all() else None
+
+
+def square_root(matrix: NDArray[Any]) -> NDArray[np.float64]:
+    """``F`` with ``F^T F = matrix`` for a symmetric matrix; negative eigenvalues count as zero."""
+    with single_thread():
+        values, vectors = torch.linalg.eigh(torch.from_numpy((matrix + matrix.T) / 2))
+    root = np.sqrt(np.clip(values.numpy(), 0.0, None))
+    return np.asarray(root[:, None] * vectors.numpy().T)
 
 
 @dataclass(frozen=True)

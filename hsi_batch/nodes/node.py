@@ -121,6 +121,8 @@ class Node(nn.Module):
         self.hparams: dict[str, Any] = hparams
         #: Channel axes of the inputs, set when the graph is resolved.
         self.axes: dict[str, ChannelAxis] = {}
+        #: Names of the inputs that a connection feeds, set when the graph is resolved.
+        self.connected: frozenset[str] = frozenset()
         self.state: dict[str, NDArray[Any]] = {}
         self._rounded: dict[str, str] = {}
         self._fitted = False
@@ -180,6 +182,11 @@ class Node(nn.Module):
         """Whether an output channel of the affine map depends on several input channels."""
         return False
 
+    def settle_channels(self, count: int) -> None:
+        """Take the number of channels of the data for the argument ``CHANNEL_ARGUMENT``."""
+        if self.CHANNEL_ARGUMENT is not None:
+            setattr(self, self.CHANNEL_ARGUMENT, count)
+
     def request(self) -> Request | None:
         """The statistic this node is fitted from; None if it needs no fit."""
         return None
@@ -235,7 +242,7 @@ class Node(nn.Module):
         overrides this to do only what is needed.
         """
         return {
-            port: value[:, start:stop] if isinstance(value, Tensor) and value.ndim == 4 else value
+            port: value[:, start:stop] if isinstance(value, Tensor) and value.ndim >= 3 else value
             for port, value in self(**inputs).items()
         }
 
@@ -286,9 +293,10 @@ class Node(nn.Module):
             )
 
     def set_state(self, state: Mapping[str, NDArray[Any]], **buffers: NDArray[Any] | float) -> None:
-        """Keep the float64 ``state`` and round ``buffers`` from it."""
+        """Keep the float64 ``state`` and round ``buffers`` from it to the dtypes they have."""
         for name, value in buffers.items():
-            setattr(self, name, torch.as_tensor(np.asarray(value)).to(torch.float32))
+            held = getattr(self, name)
+            setattr(self, name, torch.as_tensor(np.asarray(value)).to(held.dtype))
         self.state = {k: np.asarray(v) for k, v in state.items()}
         self._rounded = self._digests()
         self._fitted = True

@@ -41,6 +41,12 @@ class PortSpec:
     optional: bool = False
     variadic: bool = False
 
+    @property
+    def has_pixels(self) -> bool:
+        """Whether it carries pixels: ``(B, y, x, C)``, or class numbers ``(B, y, x)``."""
+        classes = self.dtype in (torch.int32, torch.int64)
+        return len(self.shape) == 4 or (len(self.shape) == 3 and classes)
+
 
 class PortRef(NamedTuple):
     """Name of a port in a graph."""

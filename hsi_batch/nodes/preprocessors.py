@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from hsi_batch.errors import PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.node import Node
 from hsi_batch.nodes.ports import PortSpec
+from hsi_batch.nodes.wavelengths import known_wavelengths
 from hsi_batch.statistics.affine import Affine
 
 __all__ = ["BandpassByWavelength"]
@@ -31,6 +32,9 @@ class BandpassByWavelength(Node):
         Lower end, inclusive, nm.
     max_wavelength_nm : float, optional
         Upper end, inclusive, nm; no limit by default.
+    missing : {"error", "keep_all"}
+        What to do with recordings that state no wavelengths, or have none in the range: refuse
+        them, or keep all their channels.
 
     Examples
     --------
@@ -51,21 +55,30 @@ class BandpassByWavelength(Node):
         self,
         min_wavelength_nm: float,
         max_wavelength_nm: float | None = None,
+        missing: Literal["error", "keep_all"] = "error",
         name: str | None = None,
     ) -> None:
         super().__init__(
-            name, min_wavelength_nm=min_wavelength_nm, max_wavelength_nm=max_wavelength_nm
+            name,
+            min_wavelength_nm=min_wavelength_nm,
+            max_wavelength_nm=max_wavelength_nm,
+            missing=missing,
         )
+        if missing not in ("error", "keep_all"):
+            raise PipelineError(f"missing {missing!r} is not 'error' or 'keep_all'.")
         if max_wavelength_nm is not None and max_wavelength_nm < min_wavelength_nm:
             raise PipelineError(
                 f"max_wavelength_nm {max_wavelength_nm} is below min_wavelength_nm"
                 f" {min_wavelength_nm}."
             )
+        self.missing = missing
         self.low = float(min_wavelength_nm)
         self.high = np.inf if max_wavelength_nm is None else float(max_wavelength_nm)
 
     def _kept(self, wavelengths: NDArray[Any]) -> NDArray[np.intp]:
         kept = np.flatnonzero((wavelengths >= self.low) & (wavelengths <= self.high))
+        if not kept.size and self.missing == "keep_all":
+            return np.arange(wavelengths.size, dtype=np.intp)
         if not kept.size:
             raise PipelineError(
                 f"{self.name}: no channel lies in {self.low:g}..{self.high:g} nm; the data have"
@@ -77,19 +90,15 @@ class BandpassByWavelength(Node):
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
         """The kept channels with their wavelengths."""
         axis = axes["data"]
-        if axis.wavelength is None:
-            raise PipelineError(
-                f"{self.name} needs wavelengths, but the channels of its input have none: the"
-                " recordings do not state them, or a node before it mixes channels.",
-                hint="Add 'wavelength' with 'wavelength units' to the headers and convert again,"
-                " or remove the node.",
-            )
-        return {"filtered": axis.select(self._kept(axis.wavelength))}
+        if axis.wavelength is None and self.missing == "keep_all":
+            return {"filtered": axis}
+        return {"filtered": axis.select(self._kept(known_wavelengths(axis, self.name)))}
 
     def affine(self) -> Affine:
         """Selection of the kept channels."""
         axis = self.axes["data"]
-        assert axis.wavelength is not None
+        if axis.wavelength is None:
+            return Affine.identity(axis.size)
         return Affine.selection(self._kept(axis.wavelength), axis.size)
 
     def forward(self, data: Tensor, wavelengths: Any = None) -> dict[str, Tensor]:
@@ -97,6 +106,8 @@ class BandpassByWavelength(Node):
         axis = self.axes.get("data")
         known = None if axis is None else axis.wavelength
         given = known if wavelengths is None else np.asarray(wavelengths)
+        if given is None and self.missing == "keep_all":
+            return {"filtered": data}
         if given is None or given.shape != (data.shape[-1],):
             raise PipelineError(
                 f"{self.name}: {data.shape[-1]} channels came with"

@@ -12,12 +12,24 @@ from torch import Tensor
 from hsi_batch.errors import DataError, DataWarning, PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.gaussian import covariance_rank, eigh
-from hsi_batch.nodes.node import Node, Request, need_non_negative
+from hsi_batch.nodes.node import Node, Request, Scope, need_non_negative
 from hsi_batch.nodes.ports import PortSpec
 from hsi_batch.statistics.affine import Affine
+from hsi_batch.statistics.float_moments import FloatMoments
 from hsi_batch.statistics.moments import Moments
 
-__all__ = ["TrainablePCA"]
+__all__ = ["PCA", "TrainablePCA"]
+
+
+_COMPONENTS = {
+    "projected": PortSpec(torch.float32, (-1, -1, -1, "n_components"), "principal components"),
+    "explained_variance_ratio": PortSpec(
+        torch.float32, ("n_components",), "share of the variance", optional=True
+    ),
+    "components": PortSpec(
+        torch.float32, ("n_components", -1), "eigenvectors as rows", optional=True
+    ),
+}
 
 
 class TrainablePCA(Node):
@@ -43,15 +55,7 @@ class TrainablePCA(Node):
     """
 
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, "num_channels"), "cube")}
-    OUTPUT_SPECS = {
-        "projected": PortSpec(torch.float32, (-1, -1, -1, "n_components"), "principal components"),
-        "explained_variance_ratio": PortSpec(
-            torch.float32, ("n_components",), "share of the variance", optional=True
-        ),
-        "components": PortSpec(
-            torch.float32, ("n_components", -1), "eigenvectors as rows", optional=True
-        ),
-    }
+    OUTPUT_SPECS = _COMPONENTS
     AFFINE = ("data", "projected")
     TRAINABLE_BUFFERS = ("_components",)
     PARAMETER_PORTS = {
@@ -109,12 +113,7 @@ class TrainablePCA(Node):
 
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
         """``n_components`` channels without wavelengths."""
-        if self.n_components > axes["data"].size:
-            raise PipelineError(
-                f"{self.name}: n_components {self.n_components} is more than the"
-                f" {axes['data'].size} channels of its input."
-            )
-        return {"projected": ChannelAxis(self.n_components)}
+        return _component_axis(self.name, self.n_components, axes)
 
     def request(self) -> Request:
         """Moments of the data."""
@@ -177,3 +176,74 @@ class TrainablePCA(Node):
             "explained_variance_ratio": self._explained_variance_ratio,
             "components": self._components,
         }
+
+
+class PCA(Node):
+    """Project every frame on the principal components of its own pixels.
+
+    As :class:`TrainablePCA`, from the mean and covariance of the one frame; nothing is fitted
+    beforehand. Components of different frames do not mean the same.
+
+    Parameters
+    ----------
+    n_components : int
+        Outputs.
+    eps : float
+        Kept for pipelines that name it; it does nothing.
+    """
+
+    INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, -1), "cube")}
+    OUTPUT_SPECS = _COMPONENTS
+    AFFINE = ("data", "projected")
+
+    def __init__(self, n_components: int, eps: float = 1e-6, name: str | None = None) -> None:
+        super().__init__(name, n_components=n_components, eps=eps)
+        if n_components < 1:
+            raise PipelineError(f"n_components {n_components} must be at least 1.")
+        self.n_components = int(n_components)
+
+    @property
+    def scope(self) -> Scope:
+        """A frame at once."""
+        return Scope.FRAME
+
+    @property
+    def mixes_channels(self) -> bool:
+        """Components mix channels."""
+        return True
+
+    def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
+        """``n_components`` channels without wavelengths."""
+        return _component_axis(self.name, self.n_components, axes)
+
+    def request(self) -> Request:
+        """Moments of the frame."""
+        return Request("data", "moments")
+
+    def frame_fit(self, statistic: Moments) -> TrainablePCA:
+        """The projection of this frame."""
+        node = TrainablePCA(statistic.channels, self.n_components, name=self.name)
+        node.axes = dict(self.axes)
+        node.fit(statistic)
+        return node
+
+    def forward(self, data: Tensor) -> dict[str, Tensor]:
+        """Project each image of ``data`` (B, y, x, C); the other outputs are of the last one."""
+        outputs: list[dict[str, Tensor]] = []
+        for image in data:
+            pixels = image.detach().reshape(-1, image.shape[-1]).cpu().numpy()
+            pixels = pixels[np.isfinite(pixels).all(axis=1)]
+            moments = FloatMoments.zero(pixels.shape[1]).update(pixels)
+            outputs.append(self.frame_fit(moments).to(data.device)(data=image[None]))
+        return {**outputs[-1], "projected": torch.cat([out["projected"] for out in outputs])}
+
+
+def _component_axis(
+    name: str, count: int, axes: Mapping[str, ChannelAxis]
+) -> dict[str, ChannelAxis]:
+    if count > axes["data"].size:
+        raise PipelineError(
+            f"{name}: n_components {count} is more than the {axes['data'].size} channels of its"
+            " input."
+        )
+    return {"projected": ChannelAxis(count)}

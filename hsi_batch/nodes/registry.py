@@ -4,64 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 
 from hsi_batch.errors import PipelineError, did_you_mean
-from hsi_batch.nodes.conversion import ScoreToLogit
-from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
-from hsi_batch.nodes.deciders import BinaryDecider, QuantileBinaryDecider
-from hsi_batch.nodes.local_rx import LocalRX
-from hsi_batch.nodes.matched_filter import ACE, CEM, MatchedFilter
-from hsi_batch.nodes.metrics import AnomalyDetectionMetrics
 from hsi_batch.nodes.node import Node
-from hsi_batch.nodes.noise_fraction import MNF
-from hsi_batch.nodes.normalization import (
-    MinMaxNormalizer,
-    PerPixelUnitNorm,
-    ZScoreNormalizerGlobal,
-)
-from hsi_batch.nodes.osp import OSP
-from hsi_batch.nodes.preprocessors import BandpassByWavelength
-from hsi_batch.nodes.projections import TrainablePCA
-from hsi_batch.nodes.robust_rx import RobustRX
-from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
-from hsi_batch.nodes.selectors import SoftChannelSelector
-from hsi_batch.nodes.spectral_divergence import SID
 
 __all__ = ["is_foreign", "node_class", "node_classes"]
 
-_CLASSES: tuple[type[Node], ...] = (
-    ACE,
-    CEM,
-    MNF,
-    OSP,
-    SID,
-    MatchedFilter,
-    AnomalyDataNode,
-    AnomalyDetectionMetrics,
-    BandpassByWavelength,
-    BinaryDecider,
-    CU3SDataNode,
-    LentilsAnomalyDataNode,
-    LocalRX,
-    MinMaxNormalizer,
-    PerPixelUnitNorm,
-    QuantileBinaryDecider,
-    RXGlobal,
-    RXPerBatch,
-    RobustRX,
-    ScoreToLogit,
-    SoftChannelSelector,
-    TrainablePCA,
-    ZScoreNormalizerGlobal,
-)
+#: Other names of classes: those of the seed pages.
+ALIASES: Mapping[str, str] = {"ConcreteBandSelector": "ConcreteChannelMixer"}
 #: Packages whose class paths are read by their last part.
 _FAMILY = ("cuvis_ai", "cuvis_ai_core", "hsi_batch")
+_BASES = ("ImageArtifactVizBase", "LossNode", "MetricNode", "Node")
 
 
 @cache
 def node_classes() -> Mapping[str, type[Node]]:
-    """All node classes by name."""
-    return {cls.__name__: cls for cls in _CLASSES}
+    """All node classes by name: those that :mod:`hsi_batch.nodes` exports, but for bare bases."""
+    library = import_module("hsi_batch.nodes")
+    exported = {name: getattr(library, name) for name in library.__all__}
+    return {
+        name: value
+        for name, value in exported.items()
+        if isinstance(value, type)
+        and issubclass(value, Node)
+        and name == value.__name__ not in _BASES
+    }
 
 
 def is_foreign(class_name: str) -> bool:
@@ -87,6 +55,7 @@ def node_class(class_name: str) -> type[Node]:
     """
     package, _, short = class_name.rpartition(".")
     known = node_classes()
+    short = ALIASES.get(short, short)
     if short in known and (not package or package.split(".", 1)[0] in _FAMILY):
         return known[short]
     raise PipelineError(

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsi_batch.errors import DataError, PipelineError
-from hsi_batch.nodes.gaussian import Background, background, single_thread, whitening
+from hsi_batch.nodes.gaussian import (
+    Background,
+    background,
+    single_thread,
+    square_root,
+    whitening,
+)
 from hsi_batch.nodes.node import Node, Quadratic, Request, Scope, need_non_negative
 from hsi_batch.nodes.ports import PortSpec
 from hsi_batch.statistics.float_moments import FloatMoments
@@ -149,7 +155,7 @@ class RXGlobal(Node):
                 ridge = self.eps * torch.eye(len(fitted.mean))
                 raw = torch.from_numpy(fitted.covariance - self.eps * np.eye(len(fitted.mean)))
                 inverse = torch.linalg.pinv(raw.to(torch.float32) + ridge).double().numpy()
-            factor = _square_root(inverse)
+            factor = square_root(inverse)
         else:
             factor = fitted.factor
             with single_thread():
@@ -186,10 +192,10 @@ class RXGlobal(Node):
             if factor is not None:
                 return factor
         if "cov_inv" in assigned and bool(self.cov_inv.any()):
-            return _square_root(_double(self.cov_inv))
+            return square_root(_double(self.cov_inv))
         if self.inverse == "pinv32":
             with single_thread():
-                return _square_root(_double(torch.linalg.pinv(self.cov.detach())))
+                return square_root(_double(torch.linalg.pinv(self.cov.detach())))
         raise DataError(
             f"{self.name}: the covariance that was assigned is not positive definite, and no"
             " inverse was assigned.",
@@ -261,11 +267,3 @@ class RXPerBatch(Node):
 
 def _double(tensor: Tensor) -> NDArray[np.float64]:
     return np.asarray(tensor.detach().double().cpu().numpy())
-
-
-def _square_root(inverse: NDArray[Any]) -> NDArray[np.float64]:
-    # F with F^T F = inverse, from the eigenvectors; what rounding made negative counts as zero.
-    with single_thread():
-        values, vectors = torch.linalg.eigh(torch.from_numpy((inverse + inverse.T) / 2))
-    root = np.sqrt(np.clip(values.numpy(), 0.0, None))
-    return np.asarray(root[:, None] * vectors.numpy().T)

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from hsi_batch.errors import PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
-from hsi_batch.nodes.node import Node, Request, need_non_negative
+from hsi_batch.nodes.node import Node, Request, Scope, need_non_negative
 from hsi_batch.nodes.ports import PortSpec
 from hsi_batch.statistics.affine import Affine
 from hsi_batch.statistics.moments import Moments
 
-__all__ = ["SoftChannelSelector"]
+__all__ = ["SoftChannelSelector", "TopKIndices"]
 
 
 class SoftChannelSelector(Node):
@@ -162,3 +162,39 @@ class SoftChannelSelector(Node):
         self._need_fit()
         weights = self.get_selection_weights()
         return {"selected": data * weights, "weights": weights}
+
+
+class TopKIndices(Node):
+    """Indices of the ``k`` largest weights, the largest first; the first ones of equal weights.
+
+    Parameters
+    ----------
+    k : int
+        How many.
+
+    Examples
+    --------
+    >>> TopKIndices(2)(weights=torch.tensor([0.2, 0.5, 0.5]))["indices"]
+    tensor([1, 2])
+    """
+
+    INPUT_SPECS = {"weights": PortSpec(torch.float32, (-1,), "weight per channel")}
+    OUTPUT_SPECS = {"indices": PortSpec(torch.int64, (-1,), "channel numbers, from 0")}
+
+    def __init__(self, k: int, name: str | None = None) -> None:
+        super().__init__(name, k=k)
+        if k < 1:
+            raise PipelineError(f"k {k} must be at least 1.")
+        self.k = int(k)
+
+    @property
+    def scope(self) -> Scope:
+        """A pixel at a time: it looks at none."""
+        return Scope.PIXEL
+
+    def forward(self, weights: Tensor) -> dict[str, Tensor]:
+        """Rank ``weights`` (C,)."""
+        if self.k > len(weights):
+            raise PipelineError(f"{self.name}: k {self.k} is more than the {len(weights)} weights.")
+        order = torch.sort(weights, descending=True, stable=True).indices
+        return {"indices": order[: self.k]}

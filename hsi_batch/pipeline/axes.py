@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
+import torch
+
 from hsi_batch.errors import PipelineError, Problem
 from hsi_batch.nodes import ChannelAxis, Node, PortRef
 
@@ -22,6 +24,7 @@ def resolve_axes(graph: Graph, axis: ChannelAxis) -> None:
     for name in graph.order():
         node = graph.nodes[name]
         fed = {port: refs[0] for port, refs in graph.sources_of(name).items()}
+        node.connected = frozenset(fed)
         if unknown.intersection(ref.node for ref in fed.values()):
             # What is wrong before this node is reported there.
             unknown.add(name)
@@ -83,7 +86,7 @@ def _settle_channels(graph: Graph, node: Node, fed: dict[str, PortRef]) -> None:
             raise PipelineError(f"{text}.", hint=f"Set {argument} to {actual}, or leave it out.")
         warnings.warn(f"{text}; {actual} is used.", UserWarning, stacklevel=5)
         node.hparams[argument] = actual
-    setattr(node, argument, actual)
+    node.settle_channels(actual)
 
 
 def buffer_problems(graph: Graph) -> list[Problem]:
@@ -94,7 +97,9 @@ def buffer_problems(graph: Graph) -> list[Problem]:
         if argument is None or not node.fitted:
             continue
         actual = getattr(node, argument)
-        expected = type(node)(**{**node.hparams, argument: actual}).state_dict()
+        # A new node may draw weights; the generator is to stay as it was.
+        with torch.random.fork_rng(devices=[]):
+            expected = type(node)(**{**node.hparams, argument: actual}).state_dict()
         found += [
             Problem(
                 f"{name}.{buffer} has shape {tuple(tensor.shape)}, but {actual} channels reach the"

@@ -199,7 +199,7 @@ def _assembled(
     node._need_fit()  # noqa: SLF001
     node.eval()
     outputs = tuple(
-        PortRef(name, port) for port, spec in node.OUTPUT_SPECS.items() if len(spec.shape) == 4
+        PortRef(name, port) for port, spec in node.OUTPUT_SPECS.items() if spec.has_pixels
     )
     step = NodeStep(inputs=refs, outputs=outputs, node=node, ports=ports, constants=constants)
     return step.run(whole)

@@ -54,14 +54,14 @@ def map_spec(graph: Graph, name: str) -> MapSpec:
     ref = graph.port(name)
     node = graph.nodes[ref.node]
     spec = node.OUTPUT_SPECS[ref.port]
-    if len(spec.shape) != 4:
+    if not spec.has_pixels:
         raise PipelineError(
             f"{ref} has no pixels ({len(spec.shape)} axes), so it cannot be stored per pixel.",
             hint="Ask for another output.",
         )
     same = [n for n, other in graph.nodes.items() if ref.port in other.OUTPUT_SPECS]
     short = ref.port if ref.port in ("scores", "decisions") and len(same) == 1 else str(ref)
-    size = node.outputs[ref.port].sizes()[3]
+    size = node.outputs[ref.port].sizes()[3] if len(spec.shape) == 4 else 1
     if size < 0:
         axis = node.channel_axis(node.axes).get(ref.port)
         if axis is None:

@@ -109,12 +109,17 @@ class NodeStep(Step):
     def _tensors(self, values: Mapping[PortRef, NDArray[Any]]) -> dict[str, Any]:
         given: dict[str, Any] = dict(self.constants)
         for port, refs in self.ports.items():
+            spec = self.node.INPUT_SPECS[port]
             tensors = [torch.from_numpy(np.ascontiguousarray(values[ref]))[None] for ref in refs]
-            given[port] = tensors if self.node.INPUT_SPECS[port].variadic else tensors[0]
+            if len(spec.shape) == 3:
+                tensors = [tensor[..., 0] for tensor in tensors]
+            given[port] = tensors if spec.variadic else tensors[0]
         return given
 
     def _arrays(self, result: Mapping[str, Any]) -> dict[PortRef, NDArray[Any]]:
-        return {ref: result[ref.port][0].numpy() for ref in self.outputs if ref.port in result}
+        found = {ref: result[ref.port][0].numpy() for ref in self.outputs if ref.port in result}
+        # Class numbers have no channel axis of their own.
+        return {ref: v if v.ndim == 3 else v[..., None] for ref, v in found.items()}
 
 
 @dataclass(frozen=True)
@@ -252,7 +257,7 @@ class _Compiler:
 
     def _need_node(self, node: Node, ref: PortRef) -> None:
         spec = node.OUTPUT_SPECS[ref.port]
-        if len(spec.shape) != 4:
+        if not spec.has_pixels:
             raise PipelineError(
                 f"{ref} has no pixels ({len(spec.shape)} axes), so it cannot be stored per pixel.",
                 hint="Ask for another output.",
@@ -276,7 +281,7 @@ class _Compiler:
         outputs = tuple(
             PortRef(ref.node, port)
             for port, s in node.OUTPUT_SPECS.items()
-            if port == ref.port or (len(s.shape) == 4 and not s.optional and port not in folded)
+            if port == ref.port or (s.has_pixels and not s.optional and port not in folded)
         )
         node.eval()
         self._add(
@@ -296,7 +301,7 @@ def inputs_of(graph: Graph, name: str) -> tuple[dict[str, tuple[PortRef, ...]], 
     """What feeds the inputs of a node: ports with pixels, and the values of those without."""
     specs = graph.nodes[name].INPUT_SPECS
     fed = graph.sources_of(name)
-    ports = {port: tuple(refs) for port, refs in fed.items() if len(specs[port].shape) == 4}
+    ports = {port: tuple(refs) for port, refs in fed.items() if specs[port].has_pixels}
     constants = {port: _constant(graph, fed[port][0]) for port in fed if port not in ports}
     return ports, constants
 
@@ -315,4 +320,5 @@ def _constant(graph: Graph, ref: PortRef) -> Any:
     buffer = node.port_buffer(ref.port)
     if buffer is None:
         raise PipelineError(f"{ref} cannot be had while scoring block by block.")
+    node._need_fit()  # noqa: SLF001
     return buffer

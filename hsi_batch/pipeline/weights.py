@@ -203,7 +203,8 @@ def _set_buffers(node: Node, stored: Mapping[str, Any], path: str | None) -> Non
 
 
 def _looks_fitted(node: Node) -> bool:
-    fresh = type(node)(**node.hparams).state_dict()
+    with torch.random.fork_rng(devices=[]):
+        fresh = type(node)(**node.hparams).state_dict()
     stored = node.state_dict()
     return node.default_is_fitted or any(
         stored[k].shape != fresh[k].shape

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numba
 import numpy as np
 
-from hsi_batch.statistics.compiled import compiled
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
-__all__ = ["count_values"]
+__all__ = ["compiled", "count_values"]
+
+
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile a loop to machine code that other threads run beside; kept on disk if it may be."""
+    try:
+        return numba.njit(function, nogil=True, cache=True)  # type: ignore[no-any-return]
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        return numba.njit(function, nogil=True)  # type: ignore[no-any-return]
 
 
 @compiled

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from hsi_batch.errors import DataError
 
-__all__ = ["Histogram", "IntegerHistogram"]
+__all__ = ["Histogram", "IntegerHistogram", "counted_quantile"]
 
 
 class Histogram(ABC):
@@ -90,13 +90,14 @@ class Histogram(ABC):
             raise ValueError(f"quantiles lie between 0 and 1, got {levels.tolist()}")
         result = np.empty((levels.size, self.channels))
         for channel in range(self.channels):
-            result[:, channel] = _quantile(levels, *self.bins(channel))
+            result[:, channel] = counted_quantile(levels, *self.bins(channel))
         return result
 
 
-def _quantile(
+def counted_quantile(
     levels: NDArray[np.float64], values: NDArray[np.float64], counts: NDArray[np.int64]
 ) -> NDArray[np.float64]:
+    """Quantiles (linear) of ascending ``values`` that occur ``counts`` times."""
     if counts.size == 0:
         raise DataError(
             "a quantile of no valid pixels was asked for.",

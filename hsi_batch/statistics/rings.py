@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_batch.statistics.compiled import compiled
+from hsi_batch.statistics.counting import compiled
 from hsi_batch.statistics.packed import packed_size
 
 __all__ = ["RingMoments", "ring_moments"]

@@ -113,15 +113,34 @@ def test_the_base_class_refuses_what_it_does_not_know():
 
 
 def test_scopes_of_the_library():
-    arguments = {"SoftChannelSelector": [1], "BandpassByWavelength": [1]}
+    arguments = {
+        "SoftChannelSelector": [1],
+        "BandpassByWavelength": [1],
+        "FixedPCAProjection": ["none.npz"],
+        "FrameScoreGate": [1],
+        "PCA": [1],
+        "SpectralResample": [[500.0, 510.0]],
+        "TopKIndices": [1],
+    }
     arguments |= {n: [[[1.0]]] for n in ("ACE", "CEM", "MatchedFilter", "OSP", "SID")}
-    scopes = {n: c(*arguments.get(n, [])).scope for n, c in node_classes().items()}
+    # Those that only look on (losses, metrics, pictures) never run on blocks.
+    running = {n: c for n, c in node_classes().items() if Stage.INFERENCE in c.stages}
+    scopes = {n: c(*arguments.get(n, [])).scope for n, c in running.items()}
     assert {n for n, s in scopes.items() if s is Scope.FRAME} == {
+        "DistinctLabelCount",
+        "FixedPCAProjection",
+        "FrameScoreGate",
+        "PCA",
         "QuantileBinaryDecider",
         "RXPerBatch",
+        "SigmoidNormalizer",
+        "SpectralAngleMapper",
+        "TwoStageBinaryDecider",
+        "ZScoreNormalizer",
     }
+    assert {n for n, s in scopes.items() if s is Scope.SEQUENCE} == {"PercentileNormalizer"}
     assert {n for n, s in scopes.items() if s is Scope.WINDOW} == {"LocalRX"}
-    assert set(scopes.values()) == {Scope.FRAME, Scope.PIXEL, Scope.WINDOW}
+    assert set(scopes.values()) == set(Scope)
 
 
 # --- the library --------------------------------------------------------------------------------
@@ -151,7 +170,7 @@ def test_other_classes_are_not(name):
 def test_the_message_names_the_nearest_or_all():
     with pytest.raises(PipelineError, match=r"Did you mean 'RXGlobal'\?$"):
         node_class("RXGlobl")
-    with pytest.raises(PipelineError, match="There are: AnomalyDataNode, AnomalyDetectionMetrics"):
+    with pytest.raises(PipelineError, match=r"There are: ACE, .*AnomalyDataNode, Anomaly"):
         node_class("qqqqqq")
 
 

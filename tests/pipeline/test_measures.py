@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from distributed import Client
-from graph_helpers import fit
+from graph_helpers import fit, known
 from graphs import chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +19,6 @@ from hsi_batch.nodes import (
     PerPixelUnitNorm,
     PortSpec,
     Request,
-    registry,
 )
 from hsi_batch.pipeline import Pipeline
 from hsi_batch.pipeline.fitting import plan_fit
@@ -96,12 +95,8 @@ class Climb(Node):
 @pytest.fixture(autouse=True, scope="module")
 def climb_is_known():
     """Pipelines travel by the names of their classes."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(registry, "_CLASSES", (*registry._CLASSES, Climb))
-    registry.node_classes.cache_clear()
-    yield
-    patch.undo()
-    registry.node_classes.cache_clear()
+    with known(Climb):
+        yield
 
 
 @settings(max_examples=25, deadline=None)

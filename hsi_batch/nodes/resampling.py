@@ -1,0 +1,140 @@
+"""Resampling spectra to the channels of another sensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from hsi_batch.errors import PipelineError
+from hsi_batch.nodes.axis import ChannelAxis
+from hsi_batch.nodes.spectral_map import SpectralMap
+from hsi_batch.nodes.wavelengths import known_wavelengths
+
+__all__ = ["SpectralResample"]
+
+#: Standard deviations of a Gaussian in its full width at half maximum.
+_FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
+#: Part of a width by which a response may reach beyond the data: rounding.
+_SLACK = 1e-6
+
+
+class SpectralResample(SpectralMap):
+    """What a sensor with other channels would have measured.
+
+    ``y_k = sum_c w_kc x_c / sum_c w_kc``, with ``w_kc`` the integral of the Gaussian response of
+    channel ``k`` (centre ``wavelengths[k]``, full width at half maximum ``fwhm[k]``) over the share
+    of the spectrum that the input channel ``c`` stands for: half-way to its neighbours on either
+    side. So uneven channels are weighted by their width, and a response narrower than they are
+    takes the nearest one. It is a rectangular linear map, so fits behind it read no pixels.
+
+    The wavelengths of the input come with the data; the input ``wavelengths`` is needed only where
+    the node runs on its own.
+
+    Parameters
+    ----------
+    wavelengths : sequence of float
+        Centres of the new channels, nm, in any order.
+    fwhm : float or sequence of float, optional
+        Full width at half maximum, nm, one for all or one per channel; by default the distance of
+        the new channels from their neighbours (the mean of both sides).
+
+    Raises
+    ------
+    hsi_batch.errors.PipelineError
+        The input states no wavelengths, a response reaches beyond the input at half maximum, or
+        lies in a gap of it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> node = SpectralResample([450.0], fwhm=20)
+    >>> cube = torch.tensor([[[[1.0, 2.0, 3.0]]]])
+    >>> node(cube=cube, wavelengths=np.array([440, 450, 460]))["cube"]
+    tensor([[[[2.]]]])
+    """
+
+    def __init__(
+        self,
+        wavelengths: Sequence[float],
+        fwhm: float | Sequence[float] | None = None,
+        name: str | None = None,
+    ) -> None:
+        centres = np.array([float(w) for w in wavelengths])
+        one_width = fwhm is None or isinstance(fwhm, (int, float))
+        kept = fwhm if one_width else [float(w) for w in fwhm]  # type: ignore[union-attr]
+        super().__init__(name, wavelengths=centres.tolist(), fwhm=kept)
+        if not centres.size or not np.isfinite(centres).all():
+            raise PipelineError("wavelengths must be at least one number, in nm.")
+        if np.unique(centres).size < centres.size:
+            raise PipelineError("wavelengths must be different from each other.")
+        self.centres = centres
+        self.widths = _spacing(centres) if kept is None else np.asarray(kept, dtype=np.float64)
+        if self.widths.ndim and self.widths.size != centres.size:
+            raise PipelineError(
+                f"fwhm has {self.widths.size} values for {centres.size} wavelengths; give one, or"
+                " one for each."
+            )
+        self.widths = np.broadcast_to(self.widths, centres.shape)
+        if not (np.isfinite(self.widths).all() and (self.widths > 0).all()):
+            raise PipelineError("fwhm must be above 0 nm.")
+
+    def matrix(self, axis: ChannelAxis) -> NDArray[np.float64]:
+        """The weights, each row of sum 1."""
+        given = known_wavelengths(axis, self.name)
+        order = np.argsort(given, kind="stable")
+        places = given[order]
+        if places[0] == places[-1]:
+            raise PipelineError(
+                f"{self.name}: channels at one wavelength ({places[0]:g} nm) cannot be resampled."
+            )
+        middles = (places[:-1] + places[1:]) / 2
+        edges = np.concatenate(
+            [[2 * places[0] - middles[0]], middles, [2 * places[-1] - middles[-1]]]
+        )
+        self._check(places, edges)
+        sigma = self.widths / _FWHM
+        below: NDArray[np.float64] = ndtr((edges - self.centres[:, None]) / sigma[:, None])
+        weights = np.zeros((self.centres.size, given.size))
+        weights[:, order] = np.diff(below, axis=1)
+        normalised: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
+        return normalised
+
+    def _check(self, places: NDArray[np.float64], edges: NDArray[np.float64]) -> None:
+        reach = self.widths * (0.5 - _SLACK)
+        beyond = (self.centres - reach < edges[0]) | (self.centres + reach > edges[-1])
+        if beyond.any():
+            raise PipelineError(
+                f"{self.name}: the new channels {_listed(self.centres[beyond])} nm reach, at half"
+                f" maximum, beyond the data, which cover {edges[0]:g}..{edges[-1]:g} nm.",
+                hint="Leave them out of `wavelengths`, or give a smaller `fwhm`.",
+            )
+        distance = np.abs(self.centres[:, None] - places).min(axis=1)
+        gaps = distance > self.widths / 2 + np.median(np.diff(places))
+        if gaps.any():
+            raise PipelineError(
+                f"{self.name}: the new channels {_listed(self.centres[gaps])} nm lie in a gap of"
+                f" the data, {distance[gaps].max():g} nm from the nearest channel.",
+                hint="Leave them out of `wavelengths`, or keep the channels that are missing.",
+            )
+
+    def mapped_axis(self, axis: ChannelAxis) -> ChannelAxis:  # noqa: ARG002
+        """The new channels."""
+        return ChannelAxis.of(self.centres)
+
+
+def _spacing(centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean distance of each place from its neighbours."""
+    if centres.size < 2:
+        raise PipelineError("fwhm is needed where there is one wavelength only.")
+    order = np.argsort(centres)
+    spacing = np.empty(centres.size)
+    spacing[order] = np.gradient(centres[order])
+    return spacing
+
+
+def _listed(values: NDArray[np.float64]) -> str:
+    shown = ", ".join(f"{value:g}" for value in values[:6])
+    return f"{shown} and {values.size - 6} more" if values.size > 6 else shown
