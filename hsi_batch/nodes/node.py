@@ -249,6 +249,11 @@ class Node(nn.Module):
     # -- fitted state --------------------------------------------------------------------------
 
     @property
+    def holder(self) -> nn.Module:
+        """The module whose parameters and buffers ``state_dict`` names."""
+        return self
+
+    @property
     def requires_initial_fit(self) -> bool:
         """Whether a statistical fit of the archive sets this node."""
         return bool(self.requests()) and not self.fits_each_frame

@@ -107,6 +107,13 @@ def plan_fit(pipeline: Pipeline, stored: Iterable[str] = ()) -> FitPlan:
                 " (scope sequence), so its frames cannot be shared out among workers.",
                 hint="Freeze it, or remove it from the pipeline.",
             )
+    for name, node in pipeline.nodes.items():
+        if not node.fitted and not node.requires_initial_fit:
+            raise PlanError(
+                f"{name} ({type(node).__name__}) is fitted by a stream of frames only, which no"
+                " statistic can stand for.",
+                hint="Fit it where it comes from, and load the pipeline with its weights.",
+            )
     held = frozenset(stored)
     planned: list[PlannedNode] = []
     fitted_after: dict[str, int] = {}

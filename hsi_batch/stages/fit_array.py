@@ -60,7 +60,7 @@ def fit_array(pipeline: Pipeline, cube: xr.DataArray, *, dry_run: bool = False) 
         while needs := fitting.needs():
             passes += 1
             found = _read(pipeline, whole, needs)
-            pixels = max([pixels, *(s.count for n, s in found.items() if n.kind == "moments")])
+            pixels = max([pixels, *(int(getattr(s, "count", 0)) for s in found.values())])
             fitting.supply(found)
     states = {name: node.state for name, node in pipeline.nodes.items()}
     return FitResult(
