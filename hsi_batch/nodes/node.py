@@ -112,6 +112,10 @@ class Node(nn.Module):
     #: Names of the arguments that declare the number of input channels.
     CHANNEL_ARGUMENT: ClassVar[str | None] = None
     stages: ClassVar[frozenset[Stage]] = ALWAYS
+    #: Names of the arguments that are paths; in a file they are relative to it.
+    PATH_ARGUMENTS: ClassVar[tuple[str, ...]] = ()
+    #: A window node that leaves pixels out that are NaN: invalid ones are given to it so.
+    SKIPS_INVALID: ClassVar[bool] = False
     #: The batch itself feeds this node; there is one per graph.
     is_source: ClassVar[bool] = False
 
@@ -217,6 +221,9 @@ class Node(nn.Module):
         """Whether the fit goes on: :meth:`requests` now names what the next pass takes."""
         return False
 
+    def begin_fit(self) -> None:
+        """Forget a fit of several passes that was not finished."""
+
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
         """Channel axes of the outputs from those of the inputs.
 
@@ -242,6 +249,17 @@ class Node(nn.Module):
     def quadratic(self) -> Quadratic:
         """The quadratic form between the ports of ``QUADRATIC``; needs the fitted state."""
         raise TypeError(f"{type(self).__name__} is not quadratic")
+
+    def forward_lines(self, start: int, stop: int, **inputs: Any) -> dict[str, Any]:
+        """Outputs of a window-scope node on the lines ``start:stop`` of its inputs.
+
+        The lines around them are there to be looked at; a node whose work per pixel is large
+        overrides this to do only what is needed.
+        """
+        return {
+            port: value[:, start:stop] if isinstance(value, Tensor) and value.ndim >= 3 else value
+            for port, value in self(**inputs).items()
+        }
 
     # -- fitted state --------------------------------------------------------------------------
 

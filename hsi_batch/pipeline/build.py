@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -172,6 +173,9 @@ def _node(document: Document, index: int, entry: NodeConfig, graph: Graph) -> No
     except PipelineError as error:
         raise PipelineError.collect([document.problem(str(error), (*at, "class_name"))]) from None
     hparams = _checked(cls, entry.hparams, document, at, lenient=graph.lenient)
+    for argument in cls.PATH_ARGUMENTS:
+        if hparams.get(argument) is not None and document.path is not None:
+            hparams[argument] = str(Path(document.path).absolute().parent / hparams[argument])
     try:
         return cls(name=entry.name, **hparams)
     except PipelineError as error:
