@@ -25,7 +25,7 @@ from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place
 from hsi_batch.stages.run import Failure
 
-__all__ = ["fit_file", "pipeline_from"]
+__all__ = ["check_name", "fit_file", "pipeline_from"]
 
 
 def pipeline_from(
@@ -36,6 +36,28 @@ def pipeline_from(
     for assignment in overrides:
         document = set_value(document, assignment)
     return Pipeline.from_document(document)
+
+
+def check_name(out: Path, source: str | os.PathLike[str] | None) -> None:
+    """Refuse a name that a fitted pipeline cannot have.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        It is no YAML, or the file that it is fitted from.
+    """
+    if out.suffix.lower() not in (".yaml", ".yml"):
+        raise ConfigError(
+            "the fitted pipeline is a YAML file; this name has another suffix.",
+            path=str(out),
+            hint=f"Write for example {out.with_suffix('.yaml').name}.",
+        )
+    if source is not None and out.resolve() == Path(source).resolve():
+        raise ConfigError(
+            "the fitted pipeline would overwrite the file it is fitted from.",
+            path=str(out),
+            hint="Choose another --out.",
+        )
 
 
 def fit_file(
@@ -80,18 +102,7 @@ def fit_file(
     if not isinstance(archive, Archive):
         archive = Archive(archive)
     target = Path(out)
-    if target.suffix.lower() not in (".yaml", ".yml"):
-        raise ConfigError(
-            "the fitted pipeline is a YAML file; this name has another suffix.",
-            path=str(target),
-            hint=f"Write for example {target.with_suffix('.yaml').name}.",
-        )
-    if isinstance(source, (str, os.PathLike)) and target.resolve() == Path(source).resolve():
-        raise ConfigError(
-            "the fitted pipeline would overwrite the file it is fitted from.",
-            path=str(target),
-            hint="Choose another --out.",
-        )
+    check_name(target, None if isinstance(source, Document) else source)
     check_place(target)
     content = pipeline.serialize()
     refuse_what_is_not_in(dialect, pipeline)

@@ -142,6 +142,47 @@ def test_a_mistake_in_the_pipeline_starts_nothing(hsi, folder):
     assert not (folder / "out").exists()
 
 
+WRONG_PARTS = """\
+archive: out/a.zarr
+sources: in
+pipeline: rx.yaml
+fit:
+  out: out/fitted.pt
+  pixels: ${NOPE}
+score:
+  out: out/s.zarr
+  outputs:
+    - scors
+    - decisions
+    - data.wavelengths
+"""
+
+
+def test_what_stages_would_refuse_starts_nothing(hsi, folder):
+    (folder / "w.yaml").write_text(WRONG_PARTS)
+    done = hsi("run", folder / "w.yaml")
+    assert (done.code, done.out) == (2, "")
+    assert not (folder / "out").exists()
+    head, *problems = done.err.splitlines()
+    assert "4 problems" in head
+    expected = [
+        (6, "NOPE is not set"),
+        (5, "fit.out: the fitted pipeline is a YAML file"),
+        (10, "no output 'scors'. Did you mean 'scores'?"),
+        (12, "data.wavelengths has no pixels"),
+    ]
+    for line, says in expected:
+        assert any(f"w.yaml:{line}: " in p and says in p for p in problems), (line, says, problems)
+
+
+def test_scoring_without_any_output_starts_nothing(hsi, folder):
+    (folder / "rx.yaml").write_text("nodes: {data: CU3SDataNode}\n")
+    done = hsi("run", folder / "w.yaml")
+    assert done.code == 2
+    assert "w.yaml:5: the pipeline has no output `scores` or `decisions`" in done.err
+    assert not (folder / "out").exists()
+
+
 def test_variables_and_settings(hsi, folder, monkeypatch):
     text = GOOD.replace("out/a.zarr", "${PLACE}/a.zarr").replace("in\n", "${GIVEN:-in}\n", 1)
     (folder / "w.yaml").write_text(text)
