@@ -14,10 +14,11 @@ from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.session import PixelChoice
 from hsi_batch.archive.writer import disk_errors
-from hsi_batch.documents import Document, read_yaml, set_value
+from hsi_batch.documents import Document, read_yaml
 from hsi_batch.engine.events import Observer
 from hsi_batch.errors import ConfigError
 from hsi_batch.files import digest_json
+from hsi_batch.pipeline.dialects import set_entry
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.written import Dialect, refuse_what_is_not_in
 from hsi_batch.stages.fit import fit
@@ -34,7 +35,7 @@ def pipeline_from(
     """Build the pipeline of a YAML file or document, with ``a.b=c`` overrides, unfitted."""
     document = source if isinstance(source, Document) else read_yaml(source, collect=True)
     for assignment in overrides:
-        document = set_value(document, assignment)
+        document = set_entry(document, assignment)
     return Pipeline.from_document(document)
 
 

@@ -271,3 +271,19 @@ def test_fitting_for_cuvis_ai(hsi, mine, monkeypatch):
     assert (wrong.code, wrong.out) == (2, "")
     assert "logit: cuvis-ai 0.19.3 has no node ScoreToLogit" in wrong.err
     assert not re.search(r"fit, pass|/\d+ blocks", wrong.err)
+
+
+def test_settings_that_mean_nothing_are_refused(hsi, mine):
+    short = mine.root / "short.yaml"
+    short.write_text(
+        "nodes:\n  data: CU3SDataNode\n  rx: {type: RXGlobal, config: {eps: 0}}\n"
+        "connections: [[data.cube, rx.data]]\n"
+    )
+    fit = ["fit", short, "--archive", mine.archive, "--out", mine.root / "new.yaml"]
+    done = hsi(*fit, "--set", "nodes.rx.hparams.esp=0.5")
+    assert done.code == 2
+    assert "short.yaml:3: RXGlobal has no parameter 'esp'. Did you mean 'eps'?" in done.err
+    done = hsi(*fit, "--set", "nodes.rxx.hparams.eps=1")
+    assert done.code == 2
+    assert "there is no node 'rxx'. Did you mean 'rx'?" in done.err
+    assert not (mine.root / "new.yaml").exists()
