@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import nn
 
 from hsi_batch.documents import Document, validate
-from hsi_batch.errors import ConfigError, PipelineError, Problem, did_you_mean
+from hsi_batch.errors import ConfigError, HsiBatchWarning, PipelineError, Problem, did_you_mean
 from hsi_batch.nodes import Node, node_class
 from hsi_batch.nodes.plugin import PluginNode, plugin_class
 from hsi_batch.pipeline.catalogue import is_default, without_pixels
@@ -104,7 +104,7 @@ def _only_shows(entry: NodeConfig, plugins: Sequence[str]) -> bool:
 
 def _warn(document: Document, at: tuple[str | int, ...], text: str) -> None:
     where = f"{document.path or 'pipeline'}:{document.line(at)}"
-    warnings.warn(f"{where}: {text}", UserWarning, stacklevel=5)
+    warnings.warn(f"{where}: {text}", HsiBatchWarning, stacklevel=5)
 
 
 def _raw(document: Document, key: str) -> list[dict[str, Any]]:

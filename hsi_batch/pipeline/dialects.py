@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from hsi_batch.documents import Document, Location, set_value
-from hsi_batch.errors import ConfigError, did_you_mean
+from hsi_batch.errors import ConfigError, HsiBatchWarning, did_you_mean
 from hsi_batch.nodes import Node
 from hsi_batch.nodes.registry import is_foreign
 
@@ -136,7 +136,7 @@ def _long(document: Document) -> Document:
         warnings.warn(
             f"{document.path or 'pipeline'}:{document.line(('trainer',))}: `trainer` is ignored;"
             " it belongs to the run, not to the pipeline.",
-            UserWarning,
+            HsiBatchWarning,
             stacklevel=5,
         )
     lines: _Lines = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,12 @@ from hsi_batch.archive.session import PixelChoice
 from hsi_batch.archive.writer import disk_errors
 from hsi_batch.documents import Document, read_yaml
 from hsi_batch.engine.events import Observer
-from hsi_batch.errors import ConfigError
+from hsi_batch.errors import ConfigError, HsiBatchWarning
 from hsi_batch.files import digest_json
 from hsi_batch.pipeline.dialects import set_entry
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.written import Dialect, refuse_what_is_not_in
+from hsi_batch.stages.agreement import common_axis
 from hsi_batch.stages.fit import fit
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place
@@ -113,6 +115,9 @@ def fit_file(
     left_out = known.get("left_out") or ()
     again = force or dry_run or (only_failed and left_out)
     if not again and known.get("digest") == digest:
+        # A file in another form may ask for the same, and yet be refused.
+        selection = archive.select(frames)
+        pipeline.resolve(common_axis({n: archive.session(n) for n in selection.sessions}))
         return FitResult(
             passes=0,
             pixels=int(known["pixel_count"]),
@@ -149,7 +154,9 @@ def _provenance_of(fitted: Path) -> dict[str, Any]:
     if not fitted.exists() or not fitted.with_suffix(".pt").exists():
         return {}
     try:
-        pipeline = Pipeline.from_yaml(fitted)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", HsiBatchWarning)
+            pipeline = Pipeline.from_yaml(fitted)
     except ConfigError:
         # Something else has this name; fitting writes over it.
         return {}
