@@ -21,6 +21,7 @@ from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import consolidate, create_array, groups_of
 from hsi_batch.archive.writer import create_session, disk_errors
 from hsi_batch.errors import IncompleteError, StoreError
+from hsi_batch.readers.registry import resolved
 from hsi_batch.stages.convert_plan import ConvertPlan, PlannedSession
 from hsi_batch.stages.convert_scan import settings_of, signature
 from hsi_batch.statistics import Bundle, Extrema
@@ -81,7 +82,11 @@ def begin(root: zarr.Group, plan: ConvertPlan) -> None:
                     planned.geometry,
                     classes=planned.classes,
                     attrs={
-                        "source": {"path": planned.path, "files": planned.signature},
+                        "source": {
+                            "path": planned.path,
+                            "resolved": resolved(planned.path),
+                            "files": planned.signature,
+                        },
                         "annotation": planned.annotation,
                         "settings": settings_of(plan.options),
                         "digest": planned.digest,

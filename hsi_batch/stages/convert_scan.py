@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
@@ -21,7 +22,7 @@ from hsi_batch.files import digest_json
 from hsi_batch.readers.annotations import find_annotation, open_annotation
 from hsi_batch.readers.paths import natural_key
 from hsi_batch.readers.protocol import SourceInfo
-from hsi_batch.readers.registry import discover, open_source
+from hsi_batch.readers.registry import discover, open_source, resolved
 from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan, PlannedSession, Status
 from hsi_batch.stages.run import Failure, Run
 
@@ -108,7 +109,7 @@ def plan_convert(
     if not found.recordings:
         raise _all_skipped(found.skipped)
     existing = _existing_sessions(archive)
-    owners = {name: str(s.attrs.get("source", {}).get("path")) for name, s in existing.items()}
+    owners = _owners(found.recordings, existing)
     names = session_names(found.recordings, root=root, taken=owners)
     records = Records(state_folder(archive) / "records" / "convert").load() if existing else {}
     by_session: dict[str, list[BlockRecord]] = {}
@@ -119,7 +120,7 @@ def plan_convert(
     unknown: list[str] = []
     for path in found.recordings:
         session = existing.get(names[path])
-        if session is None or not _unchanged(session, options) or force:
+        if session is None or not _unchanged(session, path, options) or force:
             unknown.append(path)
             continue
         plan.sessions.append(
@@ -165,6 +166,27 @@ def _existing_sessions(archive: str) -> dict[str, Session]:
     return found
 
 
+def _owners(paths: Sequence[str], existing: Mapping[str, Session]) -> dict[str, str]:
+    """Path of each session's recording, as it is named now if that is one of ``paths``."""
+    sources = {name: session.attrs.get("source", {}) for name, session in existing.items()}
+    owners = {name: str(source.get("path")) for name, source in sources.items()}
+    left = set(paths).difference(owners.values())
+    if not left:
+        return owners
+    # Reached through a link, a recording is none but the one that is there already.
+    asked = set(paths)
+    held = {
+        str(source.get("resolved") or resolved(owners[name])): name
+        for name, source in sources.items()
+        if owners[name] not in asked
+    }
+    for path in sorted(left, key=natural_key):
+        name = held.pop(resolved(path), None)
+        if name is not None:
+            owners[name] = path
+    return owners
+
+
 def settings_of(options: ConvertOptions) -> dict[str, Any]:
     """Settings as they are kept with a session."""
     return {
@@ -176,13 +198,16 @@ def settings_of(options: ConvertOptions) -> dict[str, Any]:
     }
 
 
-def _unchanged(session: Session, options: ConvertOptions) -> bool:
+def _unchanged(session: Session, path: str, options: ConvertOptions) -> bool:
     source = session.attrs.get("source", {})
     files = source.get("files", {})
     if options.annotations == "sibling":
-        annotation = find_annotation(str(source.get("path")))
+        annotation = find_annotation(path)
         if annotation is not None and annotation not in files:
-            return False
+            # The same file may have been named through a link.
+            annotation = os.path.realpath(annotation)
+            if annotation not in map(os.path.realpath, files):
+                return False
     return (
         bool(files)
         and signature(files) == {k: v and list(v) for k, v in files.items()}
