@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from hsi_batch.documents import Document, read_yaml, set_value, validate
+from hsi_batch.documents import Document, read_yaml, validate
 from hsi_batch.errors import ConfigError, Problem
-from hsi_batch.workflow_parts import below, part, problems_of_parts
+from hsi_batch.workflow_parts import below, part, problems_of_parts, set_part
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -142,7 +142,7 @@ def read_workflow(
     """
     document = read_yaml(path, variables=True, collect=True)
     for assignment in overrides:
-        document = set_value(document, assignment)
+        document = set_part(document, assignment)
     problems: list[Problem] = []
     config: WorkflowConfig | None = None
     try:
@@ -167,6 +167,7 @@ def run_workflow(
     cluster: str | os.PathLike[str] | None = None,
     force: bool = False,
     only_failed: bool = False,
+    replace: bool = False,
     dry_run: bool = False,
     observer: Observer | None = None,
 ) -> WorkflowResult:
@@ -188,6 +189,8 @@ def run_workflow(
         Do everything again.
     only_failed : bool
         Try again what failed before.
+    replace : bool
+        Convert sources again that changed since.
     dry_run : bool
         Plan only.
     observer : callable, optional
@@ -209,6 +212,8 @@ def run_workflow(
     from hsi_batch.cluster import connect, current_client
 
     config, document = read_workflow(path, overrides)
+    if replace and config.sources is not None:
+        config.sources.replace = True
     settings = _cluster(config, document, cluster)
     common: dict[str, Any] = {"observer": observer, "dry_run": dry_run}
     if client is not None or current_client() is not None:

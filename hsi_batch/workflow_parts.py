@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hsi_batch.documents import Document
+from hsi_batch.documents import Document, set_value
 from hsi_batch.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from hsi_batch.pipeline.pipeline import Pipeline
 
-__all__ = ["below", "part", "problems_of_parts"]
+__all__ = ["below", "part", "problems_of_parts", "set_part"]
 
 #: Stages that need one of other entries.
 _NEEDS = (
@@ -34,6 +35,36 @@ def part(key: str, value: Any, document: Document) -> str | Document:
         return below(document, value)
     lines = {at[1:]: line for at, line in document.lines.items() if at[:1] == (key,)}
     return Document(value, lines, document.path)
+
+
+def set_part(document: Document, assignment: str) -> Document:
+    """Apply one ``a.b=c`` of the command line, whatever form an entry has in the file.
+
+    Examples
+    --------
+    >>> from hsi_batch.documents import read_yaml
+    >>> short = read_yaml("w.yaml", text="sources: [in]")
+    >>> set_part(short, "sources.replace=true").data
+    {'sources': {'paths': ['in'], 'replace': True}}
+    """
+    data = document.data
+    key, _, rest = assignment.partition(".")
+    value = data.get(key) if isinstance(data, dict) else None
+    name = rest.partition("=")[0].partition(".")[0]
+    if key == "sources" and isinstance(value, (str, list)) and name and not name.isdecimal():
+        value = [value] if isinstance(value, str) else value
+        document = replace(document, data={**data, key: {"paths": value}})
+    elif key == "pipeline" and isinstance(value, dict) and rest:
+        from hsi_batch.pipeline.dialects import set_entry
+
+        changed = set_entry(Document(value, {}, document.path), rest)
+        return replace(document, data={**data, key: changed.data})
+    elif key == "pipeline" and isinstance(value, str) and name:
+        raise ConfigError(
+            f"--set {assignment!r}: the pipeline is in a file of its own, {value}.",
+            hint="Change it there, or write the pipeline into the workflow.",
+        )
+    return set_value(document, assignment)
 
 
 def problems_of_parts(document: Document) -> list[Problem]:

@@ -25,6 +25,7 @@ __all__ = [
     "MaxFailed",
     "OnlyFailed",
     "Quiet",
+    "Replace",
     "Set",
     "Workers",
     "client_of",
@@ -40,6 +41,9 @@ Workers = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")]
 Force = Annotated[bool, typer.Option("--force", help="Do everything again.")]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Convert sources again that changed since.")
+]
 OnlyFailed = Annotated[bool, typer.Option("--only-failed", help="Try again what failed before.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", callback=hush, help="Print errors only.")]

@@ -216,7 +216,11 @@ def test_a_changed_source(hsi, tmp_path):
     write_envi(tmp_path / "s.hdr", scene(2)[0])
     done = hsi(*convert)
     assert done.code == 1
-    assert "changed: session s: use --replace" in done.err
+    said = f"changed: session s: {tmp_path / 's.raw'} changed since; the archive keeps what it has."
+    assert f"{said} Use --replace to convert it again.\n" in done.err
+    assert "1 changed since and kept as converted (use --replace); 0 blocks" in done.out
+    mode = hsi(*convert, "--nodata", "0")
+    assert "session s: it was converted with other settings (nodata)" in mode.err
     assert chunks(tmp_path) == before
     assert hsi(*convert, "--replace").code == 0
     assert hsi(*convert).code == 0

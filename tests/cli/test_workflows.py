@@ -62,6 +62,45 @@ def test_a_whole_workflow_from_another_folder(hsi, folder, tmp_path, monkeypatch
     assert forced["convert"]["blocks"] == forced["score"]["blocks"] == 2
 
 
+def test_a_recording_that_changed(hsi, folder):
+    text = GOOD[: GOOD.index("fit:")].replace("sources: in", "sources: [in]")
+    (folder / "w.yaml").write_text(text)
+    run = ["run", folder / "w.yaml"]
+    assert hsi(*run).code == 0
+    (folder / "in" / "a.raw").touch()
+    touched = hsi(*run)
+    assert (touched.code, touched.err) == (0, "")
+    for setting in ("--replace", "--set=sources.replace=true"):
+        write_envi(folder / "in" / "a.hdr", scene(3 + len(setting))[0])
+        done = hsi(*run)
+        assert done.code == 1
+        assert f"changed: session a: {folder / 'in' / 'a'}" in done.err
+        done = hsi(*run, setting)
+        assert done.code == 0
+        assert "1 session converted, 1 up to date" in done.out
+        assert hsi(*run).code == 0
+    write_envi(folder / "in" / "a.hdr", scene(9)[0])
+    (folder / "w.yaml").write_text(text.replace("sources: [in]", "sources: in"))
+    assert hsi(*run, "--set", "sources.replace=true").code == 0
+
+
+def test_settings_of_a_pipeline_in_the_workflow(hsi, folder):
+    inline = (
+        "pipeline: {nodes: {data: CU3SDataNode, rx: RXGlobal}, connections: [[data.cube, rx.data]]}"
+    )
+    (folder / "w.yaml").write_text(GOOD.replace("pipeline: rx.yaml", inline))
+    run = ["run", folder / "w.yaml", "--dry-run"]
+    assert hsi(*run, "--set", "pipeline.nodes.rx.hparams.eps=0.5").code == 0
+    done = hsi(*run, "--set", "pipeline.nodes.rx.hparams.esp=0.5")
+    assert done.code == 2
+    assert "no parameter 'esp'. Did you mean 'eps'?" in done.err
+    assert "there is no node 'rxx'" in hsi(*run, "--set", "pipeline.nodes.rxx.hparams.eps=1").err
+    (folder / "w.yaml").write_text(GOOD)
+    done = hsi(*run, "--set", "pipeline.nodes.rx.hparams.eps=0.5")
+    assert done.code == 2
+    assert "the pipeline is in a file of its own, rx.yaml" in done.err
+
+
 def test_what_failed_is_in_the_exit_code(hsi, folder):
     write_envi(folder / "in" / "cut.hdr", scene(3)[0])
     (folder / "in" / "cut.raw").write_bytes(b"x")
