@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hsi_batch.stages.convert import ConvertResult
     from hsi_batch.stages.fit_result import FitResult
     from hsi_batch.stages.report import ReportResult
-    from hsi_batch.stages.score import ScoreResult
+    from hsi_batch.stages.score_result import ScoreResult
 
 __all__ = ["WorkflowConfig", "WorkflowResult", "read_workflow", "run_workflow", "shipped"]
 

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from hsi_batch._version import __version__
-from hsi_batch.cli import checks, demo, library, stages, stores
+from hsi_batch.cli import checks, demo, drift, library, restore, stages, stores
 from hsi_batch.cli.warned import warnings_as_lines
 from hsi_batch.errors import HsiBatchError
 
@@ -49,6 +49,8 @@ stages.register(app)
 stores.register(app)
 library.register(app)
 checks.register(app)
+drift.register(app)
+restore.register(app)
 
 
 def main() -> None:

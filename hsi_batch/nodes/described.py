@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -225,9 +225,9 @@ def _some(hint: Any) -> Any:
     """A value of a type that a constructor may take."""
     if choices := _choices(hint):
         return choices[0]
+    origin = get_origin(hint)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return [500.0, 600.0, 700.0]
     values: tuple[tuple[type, Any], ...] = ((int, 2), (float, 2.0), (str, "a"))
     kinds = get_args(hint) or (hint,)
-    for kind, value in values:
-        if kind in kinds:
-            return value
-    return [2]
+    return next((value for kind, value in values if kind in kinds), [2])

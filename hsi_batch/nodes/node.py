@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hsi_batch.errors import NotFittedError, PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
-from hsi_batch.nodes.ports import InputPort, OutputPort, Ports, PortSpec
+from hsi_batch.nodes.ports import InputPort, OutputPort, Ports, PortSpec, seed_port
 from hsi_batch.statistics.affine import Affine
 from hsi_batch.statistics.measure import Measure
 
@@ -105,6 +105,10 @@ class Node(nn.Module):
     TRAINABLE_BUFFERS: ClassVar[tuple[str, ...]] = ()
     #: Outputs that hand out a parameter instead of pixels: port name -> buffer name.
     PARAMETER_PORTS: ClassVar[Mapping[str, str]] = {}
+    #: Inputs that only a fit looks at; scoring leaves what feeds them alone.
+    FIT_INPUTS: ClassVar[frozenset[str]] = frozenset()
+    #: Output that marks the pixels which fits may count, if the node judges that.
+    MARKS_VALID: ClassVar[str | None] = None
     #: Names of the arguments that declare the number of input channels.
     CHANNEL_ARGUMENT: ClassVar[str | None] = None
     stages: ClassVar[frozenset[Stage]] = ALWAYS
@@ -122,6 +126,7 @@ class Node(nn.Module):
         self.state: dict[str, NDArray[Any]] = {}
         self._rounded: dict[str, str] = {}
         self._fitted = False
+        self._frozen = True
 
     # -- ports -------------------------------------------------------------------------------
 
@@ -139,7 +144,9 @@ class Node(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            is_in, is_out = name in self.INPUT_SPECS, name in self.OUTPUT_SPECS
+            is_out = name in self.OUTPUT_SPECS
+            # The inputs of a source are fed by the batch, never by a connection.
+            is_in = name in self.INPUT_SPECS and not (is_out and self.is_source)
             if is_in and is_out:
                 raise AttributeError(
                     f"{type(self).__name__} has an input and an output {name!r}; write"
@@ -149,6 +156,10 @@ class Node(nn.Module):
                 return self.inputs[name]
             if is_out:
                 return self.outputs[name]
+            for side in ("outputs", "inputs"):
+                meant = seed_port(self, name, side)
+                if meant is not None:
+                    return getattr(self, side)[meant]
             raise
 
     def port_buffer(self, port: str) -> Tensor | None:
@@ -191,6 +202,10 @@ class Node(nn.Module):
         """All statistics that :meth:`fit` is given, in its order; by default the one or none."""
         request = self.request()
         return () if request is None else (request,)
+
+    def frame_requests(self) -> tuple[Request, ...]:
+        """Statistics of one frame that :meth:`frame_fit` is given; by default :meth:`requests`."""
+        return self.requests()
 
     @property
     def most_passes(self) -> int:
@@ -282,11 +297,44 @@ class Node(nn.Module):
     def set_state(self, state: Mapping[str, NDArray[Any]], **buffers: NDArray[Any] | float) -> None:
         """Keep the float64 ``state`` and round ``buffers`` from it to the dtypes they have."""
         for name, value in buffers.items():
-            held = getattr(self, name)
-            setattr(self, name, torch.as_tensor(np.asarray(value)).to(held.dtype))
+            tensor = torch.as_tensor(np.asarray(value)).to(getattr(self, name).dtype)
+            setattr(self, name, self._as_held(name, tensor))
         self.state = {k: np.asarray(v) for k, v in state.items()}
         self._rounded = self._digests()
         self._fitted = True
+
+    def _as_held(self, name: str, tensor: Tensor) -> Tensor:
+        held = self._parameters.get(name)
+        return tensor if held is None else nn.Parameter(tensor, held.requires_grad)
+
+    # -- training ------------------------------------------------------------------------------
+
+    @property
+    def frozen(self) -> bool:
+        """Whether a gradient stage leaves the node alone; so it is until :meth:`unfreeze`."""
+        return self._frozen
+
+    def unfreeze(self) -> None:
+        """Turn the trainable buffers into parameters, and let all parameters be trained."""
+        for name in self.TRAINABLE_BUFFERS:
+            if name in self._buffers:
+                held = getattr(self, name)
+                delattr(self, name)
+                self.register_parameter(name, nn.Parameter(held.detach().clone()))
+        self.requires_grad_(True)
+        self._frozen = False
+
+    def freeze(self) -> None:
+        """Undo :meth:`unfreeze`; values stay."""
+        self.requires_grad_(False)
+        for name in self.TRAINABLE_BUFFERS:
+            if name in self._parameters:
+                held = getattr(self, name)
+                delattr(self, name)
+                self.register_buffer(name, held.detach().clone())
+        self._frozen = True
+
+    # -- digests -------------------------------------------------------------------------------
 
     def buffer_digest(self) -> str:
         """SHA-256 of the names and bytes of all parameters and buffers."""

@@ -29,6 +29,8 @@ class CuvisClass(NamedTuple):
         Defaults of those that need not.
     inputs, outputs : mapping of str to bool
         Whether each port is optional.
+    axes : mapping of str to int
+        Number of axes of each port.
     """
 
     path: str
@@ -36,6 +38,7 @@ class CuvisClass(NamedTuple):
     defaults: Mapping[str, Any]
     inputs: Mapping[str, bool]
     outputs: Mapping[str, bool]
+    axes: Mapping[str, int]
 
 
 @cache

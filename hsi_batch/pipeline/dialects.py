@@ -10,6 +10,7 @@ from typing import Any
 from hsi_batch.documents import Document, Location, set_value
 from hsi_batch.errors import ConfigError, HsiBatchWarning, did_you_mean
 from hsi_batch.nodes import Node
+from hsi_batch.nodes.ports import seed_port
 from hsi_batch.nodes.registry import is_foreign
 
 __all__ = ["is_lenient", "names_cuvis_ai", "port_of", "set_entry", "written_out"]
@@ -22,15 +23,6 @@ _OLD_NODES = {"class": "class_name", "params": "hparams"}
 _OLD_CONNECTIONS = {"from": "source", "to": "target"}
 #: Arguments that cuvis-ai writes without meaning anything by them.
 _MEANINGLESS = ("execution_stages", "name")
-#: Ports that the seed pages, or early versions, name otherwise.
-_PORTS = {
-    "outputs": {"weights": "selection_weights"},
-    "inputs": {
-        "scores": "logits",
-        "weights": "selection_weights",
-        "adaclip_scores": "anomaly_scores",
-    },
-}
 
 
 def is_lenient(document: Document) -> bool:
@@ -226,11 +218,4 @@ def _without_nulls(document: Document) -> Document:
 def port_of(node: Node, port: str, side: str) -> str:
     """The port of a node that a lenient file means by a name."""
     specs = node.OUTPUT_SPECS if side == "outputs" else node.INPUT_SPECS
-    if port in specs:
-        return port
-    if port == side[:-1]:
-        needed = [name for name, spec in specs.items() if not spec.optional]
-        affine = None if node.AFFINE is None else node.AFFINE[0 if side == "inputs" else 1]
-        only = affine or (needed[0] if len(needed) == 1 else None)
-        return only or port
-    return _PORTS[side].get(port, port)
+    return port if port in specs else seed_port(node, port, side) or port

@@ -165,6 +165,7 @@ class _Writing:
                     self._wrong(
                         f"{ref}: {cls} of cuvis-ai {VERSION} has no {side[:-1]} {ref.port}."
                     )
+            self._check_axes(source, target)
         fed = {target for _, target in edges}
         for name, known in self.known.items():
             if self.pipeline.nodes[name].is_source:
@@ -178,6 +179,17 @@ class _Writing:
                 else:
                     self._wrong(f"{target}: cuvis-ai needs a connection to it.")
         return edges
+
+    def _check_axes(self, source: PortRef, target: PortRef) -> None:
+        counts = [
+            self.known[ref.node].axes.get(ref.port) if ref.node in self.known else None
+            for ref in (source, target)
+        ]
+        if None not in counts and counts[0] != counts[1]:
+            self._wrong(
+                f"{target}: in cuvis-ai {VERSION} it takes {counts[1]} axes, and {source} has"
+                f" {counts[0]}."
+            )
 
     def _sees_all_channels(self, name: str) -> bool:
         """Whether a node gets the channels of the data: cuvis-ai hands on no other wavelengths."""

@@ -17,8 +17,8 @@ from typing import Any
 
 
 def catalogue() -> dict[str, dict[str, Any]]:
-    """Path, arguments (True where one must be given), their defaults, and ports (True where
-    optional) by class.
+    """Path, arguments (True where one must be given), their defaults, ports (True where
+    optional) and the number of their axes, by class.
     """
     import cuvis_ai
     from cuvis_ai_core.node import Node
@@ -57,6 +57,11 @@ def described(cls: type) -> dict[str, Any]:
         "defaults": defaults,
         "inputs": {name: bool(spec.optional) for name, spec in cls.INPUT_SPECS.items()},
         "outputs": {name: bool(spec.optional) for name, spec in cls.OUTPUT_SPECS.items()},
+        "axes": {
+            name: len(spec.shape)
+            for specs in (cls.INPUT_SPECS, cls.OUTPUT_SPECS)
+            for name, spec in specs.items()
+        },
     }
 
 

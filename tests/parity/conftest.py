@@ -18,10 +18,12 @@ def close(request):
     """Compare with a bound relative to the largest entry, and note the deviation."""
     import numpy as np
 
-    def check(what, found, expected, bound):
+    def check(what, found, expected, bound, floor=1e-300):
         a, b = (np.asarray(value, dtype=np.float64) for value in (found, expected))
         assert a.shape == b.shape, (what, a.shape, b.shape)
-        scale = max(float(np.abs(b).max(initial=0.0)), np.finfo(np.float64).tiny)
+        assert (np.isnan(a) == np.isnan(b)).all(), what
+        a, b = np.nan_to_num(a), np.nan_to_num(b)
+        scale = max(float(np.abs(b).max(initial=0.0)), floor)
         deviation = float(np.abs(a - b).max(initial=0.0)) / scale
         FIGURES.append((f"{request.node.name}: {what}", deviation, bound))
         assert deviation <= bound, (what, deviation, bound)

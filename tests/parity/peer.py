@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hsi_batch.pipeline.catalogue import cuvis_classes
 from hsi_batch.stages.fit import fit
 
 CHANNELS = 12
-NM = np.arange(CHANNELS) * 25 + 450
+NM = np.arange(CHANNELS) * 40 + 450
 #: Values of arguments that must be given, or that make a case short.
 ARGUMENTS = {
     **dict.fromkeys(("num_channels", "input_channels", "in_channels", "n_channels"), CHANNELS),
@@ -26,7 +27,25 @@ ARGUMENTS = {
     "normal_class_ids": [0],
     "min_wavelength_nm": 500.0,
     "threshold": 0.5,
+    "channel": 1,
 }
+#: Arguments of single classes.
+OWN = {
+    # By default it keeps state from frame to frame, which nothing here can share out.
+    "PercentileNormalizer": {"norm_mode": "per_frame"},
+    # The default has the sign that the name says; theirs is the other.
+    "SelectorDiversityRegularizer": {"mode": "concentrate"},
+    "FixedPCAProjection": {"projection_path": str(Path(tempfile.mkdtemp()) / "pca.npz")},
+}
+np.savez(
+    OWN["FixedPCAProjection"]["projection_path"],
+    mean=np.zeros(CHANNELS, np.float32),
+    comps=np.eye(CHANNELS, dtype=np.float32)[:3],
+    lo=np.zeros(3, np.float32),
+    hi=np.ones(3, np.float32),
+)
+#: Ports that no output of the library feeds, or that want a list.
+NO_SOURCE = ("spectral_signature", "references", "endmembers")
 
 
 def scene(frames: int = 3, height: int = 24, width: int = 20, seed: int = 0):
@@ -75,7 +94,7 @@ def fit_here(pipeline: Pipeline, cube: np.ndarray) -> Pipeline:
 
 
 def load_there(pipeline: Pipeline, folder: Path, *, weights: bool = True) -> Any:
-    """Write ours in their dialect and load it with their loader."""
+    """Write ours in their dialect and load it with their loader, by default with its weights."""
     from cuvis_ai_core.pipeline.pipeline import CuvisPipeline
 
     path = pipeline.save(folder / "ours.yaml", dialect="cuvis-ai")
@@ -92,6 +111,15 @@ def fit_there(theirs: Any, found: list[dict[str, Any]]) -> Any:
     return theirs
 
 
+def alike(pipeline: Pipeline, theirs: Any) -> None:
+    """Start parameters that no fit sets from the same values."""
+    there = nodes_there(theirs)
+    for name, node in pipeline.nodes.items():
+        own, other = node.state_dict(), there[name].state_dict()
+        if own and all(own[key].shape == other[key].shape for key in other):
+            there[name].load_state_dict(own)
+
+
 def load_here(theirs: Any, folder: Path) -> Pipeline:
     """Write theirs with their writer and load it here."""
     theirs.save_to_file(str(folder / "theirs.yaml"))
@@ -103,20 +131,33 @@ def nodes_there(theirs: Any) -> dict[str, Any]:
     return {node.name: node for node in theirs.nodes()}
 
 
-def run_there(theirs: Any, batch: dict[str, Any]) -> dict[tuple[str, str], Any]:
-    """All outputs, as inference gives them."""
+def forget(node: Any) -> None:
+    """Begin the pooled values of a metric anew."""
+    if "metrics" in node.OUTPUT_SPECS and "Metric" in type(node).__name__:
+        getattr(node, "reset", lambda: None)()
+
+
+def run_there(
+    theirs: Any, batch: dict[str, Any], stage: str = "inference"
+) -> dict[tuple[str, str], Any]:
+    """All outputs of a stage."""
     from cuvis_ai_schemas.enums import ExecutionStage
 
     for node in theirs.nodes():
         node.eval()
+        forget(node)
     with torch.no_grad():
-        return dict(theirs.forward(dict(batch), stage=ExecutionStage.INFERENCE))
+        return dict(theirs.forward(dict(batch), stage=ExecutionStage(stage)))
 
 
-def run_here(pipeline: Pipeline, batch: dict[str, Any]) -> dict[tuple[str, str], Any]:
-    """All outputs, as inference gives them."""
+def run_here(
+    pipeline: Pipeline, batch: dict[str, Any], stage: str = "inference"
+) -> dict[tuple[str, str], Any]:
+    """All outputs of a stage."""
+    for node in pipeline.nodes.values():
+        forget(node)
     with torch.no_grad():
-        found = pipeline.forward(dict(batch))
+        found = pipeline.forward(dict(batch), stage)
     return {tuple(ref): value for ref, value in found.items()}
 
 
@@ -131,9 +172,10 @@ def case(name: str) -> Pipeline | None:
         if port not in cuvis_classes()[name].inputs:
             continue
         source = source_of(pipeline, port, spec)
-        if source is not None:
+        known = cuvis_classes()[name]
+        if source is not None and len(spec.shape) == known.axes[port]:
             pipeline.connect((source, node.inputs[port]))
-        elif not spec.optional:
+        elif not known.inputs[port]:
             return None
     return pipeline
 
@@ -149,12 +191,14 @@ def make(cls: type[Node], **more: Any) -> Node:
     }
     if "inverse" in own:
         given["inverse"] = "pinv32"
-    return cls(**{**given, **more}, name="node")
+    return cls(**{**given, **OWN.get(cls.__name__, {}), **more}, name="node")
 
 
 def source_of(pipeline: Pipeline, port: str, spec: Any) -> Any:
     """An output of the pipeline that fits a port, made where there is none."""
     data = pipeline.nodes["data"]
+    if port in NO_SOURCE or (spec.optional and len(spec.shape) == 1 and port != "wavelengths"):
+        return None
     last = spec.shape[-1] if spec.shape else None
     if spec.dtype is np.int32 and port == "wavelengths":
         return data.outputs["wavelengths"]
@@ -165,10 +209,14 @@ def source_of(pipeline: Pipeline, port: str, spec: Any) -> Any:
             pipeline, "QuantileBinaryDecider", scores(pipeline), "decisions", quantile=0.9
         )
     if spec.dtype is torch.float32 and len(spec.shape) == 4:
+        if last == 3:
+            cube = data.outputs["cube"]
+            return helper(pipeline, "TrainablePCA", cube, "projected", n_components=3)
         return scores(pipeline) if last == 1 or port == "logits" else data.outputs["cube"]
     if spec.dtype is torch.float32 and len(spec.shape) == 1:
         cube = data.outputs["cube"]
-        return helper(pipeline, "SoftChannelSelector", cube, "weights", n_select=3)
+        by = {"n_select": 3, "init_method": "variance"}
+        return helper(pipeline, "SoftChannelSelector", cube, "weights", **by)
     if spec.dtype is torch.float32 and len(spec.shape) == 2:
         return helper(pipeline, "TrainablePCA", data.outputs["cube"], "components", n_components=3)
     return None
@@ -190,7 +238,7 @@ def helper(pipeline: Pipeline, name: str, source: Any, port: str, **arguments: A
 
 def aligned(name: str, found: Any, expected: Any) -> tuple[np.ndarray, np.ndarray]:
     """Two arrays in float64; components, and projections on them, with one sign each."""
-    got, want = (np.asarray(torch.as_tensor(v).double()) for v in (found, expected))
+    got, want = (np.asarray(torch.as_tensor(v).detach().double()) for v in (found, expected))
     axes = {"_components": (1,), "components": (1,), "projected": (0, 1, 2)}.get(name)
     if axes is not None:
         got = got * np.sign((got * want).sum(axis=axes, keepdims=True))

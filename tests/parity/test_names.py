@@ -26,6 +26,12 @@ OTHERWISE = {
 }
 
 
+#: Ports whose number of axes differs, and why.
+AXES = {
+    ("ScoreStatisticsMetric", "scores"): "theirs takes (B, y, x), which no node of theirs gives",
+}
+
+
 def test_the_table_is_what_the_packages_have():
     path = Path(hsi_batch.pipeline.catalogue.__file__).with_name("cuvis_ai_0_19_3.json")
     assert catalogue.catalogue() == json.loads(path.read_text())
@@ -59,6 +65,8 @@ def test_arguments_and_ports(name):
         (ours.OUTPUT_SPECS, cls.OUTPUT_SPECS),
     ):
         for port, spec in others.items():
+            if (name, port) in AXES:
+                continue
             assert len(specs[port].shape) == len(spec.shape), port
             assert specs[port].dtype == spec.dtype, port
             assert specs[port].variadic == spec.variadic, port
