@@ -209,7 +209,8 @@ def run_workflow(
     --------
     >>> run_workflow("workflows/quickstart.yaml", workers=2)  # doctest: +SKIP
     """
-    from hsi_batch.cluster import connect, current_client
+    from hsi_batch.cluster import ExistingConfig, connect, current_client
+    from hsi_batch.stages.run import workers_on_demand
 
     config, document = read_workflow(path, overrides)
     if replace and config.sources is not None:
@@ -218,11 +219,13 @@ def run_workflow(
     common: dict[str, Any] = {"observer": observer, "dry_run": dry_run}
     if client is not None or current_client() is not None:
         return _stages(config, document, {**common, "client": client}, force, only_failed)
-    if dry_run and settings is None:
-        # Plans need no workers.
-        return _stages(config, document, {**common, "workers": workers}, force, only_failed)
-    with connect(settings, workers=workers) as owned:
-        return _stages(config, document, {**common, "client": owned}, force, only_failed)
+    if isinstance(settings, ExistingConfig):
+        with connect(settings) as found:
+            return _stages(config, document, {**common, "client": found}, force, only_failed)
+    # Plans need no workers, but depend on their number.
+    common["workers"] = workers or (settings and settings.workers)
+    with workers_on_demand(lambda: connect(settings, workers=workers)):
+        return _stages(config, document, common, force, only_failed)
 
 
 def _cluster(
@@ -298,5 +301,6 @@ def _stages(
             **common,
         )
         if config.report is not None and not planning:
-            page = report(store, below(document, config.report.out), archive=archive)
+            out = below(document, config.report.out)
+            page = report(store, out, archive=archive, force=force)
     return WorkflowResult(converted, fitted, scored, page)

@@ -328,13 +328,14 @@ def report(
         Path | None,
         typer.Option("--archive", metavar="STORE", help="Where the cubes are, if they moved."),
     ] = None,
+    force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write one self-contained HTML page about scores.
+    """Write one self-contained HTML page about scores; one that is up to date is left alone.
 
     Example: hsi-batch report scores.zarr --out report.html
     """
     from hsi_batch.stages.report import report as run_report
 
-    show(run_report(scores, out, archive=archive), as_json=as_json, quiet=quiet)
+    show(run_report(scores, out, archive=archive, force=force), as_json=as_json, quiet=quiet)

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from commands import files_below
+from commands import command, files_below
 from recordings import scene, write_envi
 
 from hsi_batch.pipeline import Pipeline
@@ -50,9 +50,8 @@ def test_a_whole_workflow_from_another_folder(hsi, folder, tmp_path, monkeypatch
     assert again.json["convert"]["up_to_date"] == 2
     assert again.json["fit"]["up_to_date"]
     assert again.json["score"]["blocks"] == 0
-    page = folder / "out" / "r.html"
-    after = files_below(folder)
-    assert {p for p in after if after[p] != before.get(p)} <= {page}
+    assert again.json["report"]["up_to_date"]
+    assert files_below(folder) == before
     # Only what a setting changes is done again.
     done = hsi("run", folder / "w.yaml", "--set", "fit.pixels=labelled-normal", "--json")
     assert done.json["convert"]["blocks"] == 0
@@ -109,6 +108,22 @@ def test_what_failed_is_in_the_exit_code(hsi, folder):
     assert "cut.hdr" in done.err
     assert (folder / "out" / "r.html").exists()
     assert hsi("run", folder / "w.yaml", "--max-failed", "1").code == 0
+
+
+def test_what_is_done_starts_no_workers(folder):
+    # In a process of its own, for workers that are there would be used.
+    assert command("run", folder / "w.yaml", "--workers", "1").code == 0
+    before = files_below(folder)
+    # Workers could not be started like this.
+    (folder / "w.yaml").write_text(f"{GOOD}cluster: {{scratch: nowhere}}\n")
+    again = command("run", folder / "w.yaml", "--workers", "1")
+    assert again.code == 0
+    assert "report: up to date: " in again.out
+    before[folder / "w.yaml"] = (folder / "w.yaml").stat().st_mtime_ns
+    assert files_below(folder) == before
+    forced = command("run", folder / "w.yaml", "--force")
+    assert forced.code == 2
+    assert "scratch: no folder can be made" in forced.err
 
 
 WRONG = """\
