@@ -2,9 +2,8 @@
 
     python benchmarks/detectors.py SCENES [--out docs/detectors.md]
 
-SCENES is a folder of recordings with labels (``.npz`` with ``cube`` and ``mask``). Every detector is
-fitted to each scene alone and scored on it, through the archive, as the command line does it. The
-scenes themselves are never copied.
+SCENES is a folder of recordings with labels (``.npz`` with ``cube`` and ``mask``). Every detector
+is fitted to each scene alone and scored on it, through the archive, as the command line does it.
 """
 
 from __future__ import annotations
@@ -28,12 +27,13 @@ DETECTORS = {
 }
 HEAD = """# Detectors on public scenes
 
-Area under the ROC curve over all pixels, each detector fitted to the one scene and scored on it, by the
-pipelines in `workflows/pipelines` as they are. Made by `python benchmarks/detectors.py SCENES --out docs/detectors.md`.
+Area under the ROC curve over all pixels, each detector fitted to the one scene and scored on it, by
+the pipelines in `workflows/pipelines` as they are. Made by
+`python benchmarks/detectors.py SCENES --out docs/detectors.md`.
 
-The settings of `local_rx` and `robust_rx` were chosen among a few on these very scenes, so their figures
-are optimistic; the others have no setting that was tuned. Deep SVDD is not trained: its projection is
-random by its seed. Values of Global RX agree with those that are published for these scenes.
+The settings of `local_rx` and `robust_rx` were chosen among a few on these very scenes, so their
+figures are optimistic; no other setting was tuned. Deep SVDD is not trained: its projection is
+random by its seed. The values of Global RX agree with those published for these scenes.
 
 """
 

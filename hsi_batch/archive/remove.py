@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from hsi_batch.archive.catalog import save_catalog
@@ -11,6 +12,7 @@ from hsi_batch.archive.lock import StoreLock
 from hsi_batch.archive.partials import partials_of
 from hsi_batch.archive.records import Records
 from hsi_batch.archive.store import ARCHIVE, consolidate, groups_of, open_root, state_folder
+from hsi_batch.archive.writer import disk_errors
 from hsi_batch.errors import ConfigError, did_you_mean
 
 __all__ = ["remove_session", "split_path"]
@@ -42,11 +44,11 @@ def remove_session(archive: str | os.PathLike[str], name: str) -> None:
     hsi_batch.errors.ConfigError
         There is no such session.
     hsi_batch.errors.StoreError
-        Not an archive, or in use by another run.
+        Not an archive, in use by another run, or not to be written to.
     """
     path = Path(archive)
     open_root(path, ARCHIVE)
-    with StoreLock(state_folder(path), f"rm {name}"):
+    with disk_errors(str(path)), StoreLock(state_folder(path), f"rm {name}"):
         root = open_root(path, ARCHIVE, "r+")
         present = groups_of(root)
         if name not in present:
@@ -55,6 +57,9 @@ def remove_session(archive: str | os.PathLike[str], name: str) -> None:
                 path=str(path),
                 hint="See the sessions with hsi-batch ls.",
             )
+        with tempfile.TemporaryFile(dir=path):
+            # Where nothing can be written, nothing may be removed in part.
+            pass
         records = Records(state_folder(path) / "records" / "convert")
         kept = [r for key, r in records.load().items() if key.session != name]
         del root[name]

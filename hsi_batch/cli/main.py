@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 
 import typer
 
 from hsi_batch._version import __version__
 from hsi_batch.cli import checks, demo, drift, library, restore, stages, stores
+from hsi_batch.cli.warned import warnings_as_lines
 from hsi_batch.errors import HsiBatchError
 
 __all__ = ["app", "main"]
@@ -55,9 +55,9 @@ restore.register(app)
 
 def main() -> None:
     """Run the command line; exits with the code of the run."""
-    warnings.formatwarning = _warning
     try:
-        app()
+        with warnings_as_lines():
+            app()
     except SystemExit as error:
         # The framework turns Ctrl-C into this code.
         if error.code == _INTERRUPTED:
@@ -82,10 +82,6 @@ def main() -> None:
             " report it. Set HSI_BATCH_TRACEBACK=1 to see where it happened."
         )
         sys.exit(1)
-
-
-def _warning(message: Warning | str, *_: object, **__: object) -> str:
-    return f"warning: {message}\n"
 
 
 def _say(text: str) -> None:

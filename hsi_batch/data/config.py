@@ -13,7 +13,7 @@ from hsi_batch.data.archive import ArchiveDataModule
 from hsi_batch.data.module import DataModule
 from hsi_batch.data.recordings import MultiCu3sDataModule, SingleCu3sDataModule
 from hsi_batch.data.splits import DataSplitConfig
-from hsi_batch.errors import ConfigError, did_you_mean
+from hsi_batch.errors import ConfigError, HsiBatchWarning, did_you_mean
 
 __all__ = ["DataConfig", "data_module"]
 
@@ -93,7 +93,7 @@ def data_module(config: DataConfig) -> DataModule:
     if ignored:
         warnings.warn(
             f"{', '.join(ignored)}: without effect here.",
-            UserWarning,
+            HsiBatchWarning,
             stacklevel=2,
         )
     module = _MODULES[config.data_module]

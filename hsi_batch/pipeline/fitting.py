@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_batch.errors import PlanError
+from hsi_batch.errors import DataError, PlanError
 from hsi_batch.nodes import Node, PortRef, Scope
 from hsi_batch.nodes.gaussian import single_thread
 from hsi_batch.pipeline.evaluate import Evaluator
@@ -20,6 +20,7 @@ from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.precision import choose
 from hsi_batch.pipeline.program import compile_program, frame_nodes
 from hsi_batch.pipeline.quadratic import QuadraticMap
+from hsi_batch.statistics import Moments
 from hsi_batch.wording import counted
 
 __all__ = ["FitPlan", "Fitting", "PlannedNode", "plan_fit"]
@@ -245,7 +246,9 @@ class Fitting:
             port = need_of(self.pipeline, node.name, request)
             way = fold(self.pipeline, port, stop=need.root)
             if way.map is not None:
+                _check_range(node, statistic)
                 statistic = getattr(way.map, str(request.kind))(statistic)
+            _check_range(node, statistic)
             statistics.append(statistic)
         node.fit(*statistics)
 
@@ -268,6 +271,16 @@ class Fitting:
                 evaluator = Evaluator(program, lambda a, b: stored[a:b], 1, len(sample))
                 sample = evaluator.leaf(0)[folded.root].reshape(len(sample), -1)
         self.pipeline.precision[name] = choose(score, sample)
+
+
+def _check_range(node: Node, statistic: object) -> None:
+    if isinstance(statistic, Moments) and not statistic.finite:
+        raise DataError(
+            f"{node.name}: the values are so large that sums of their squares exceed the range of"
+            f" float64 ({np.finfo(np.float64).max:.1e}), so they have no covariance.",
+            hint="Convert the recordings in smaller units (values up to about 1e150 can be"
+            " squared), or give the value that stands for missing pixels with --nodata.",
+        )
 
 
 def valid_sample(sample: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:

@@ -16,11 +16,11 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import cast
 
-from hsi_batch.errors import SourceError, did_you_mean
+from hsi_batch.errors import HsiBatchWarning, SourceError, did_you_mean
 from hsi_batch.readers.paths import files_named, natural_key
 from hsi_batch.readers.protocol import Reader, Source
 
-__all__ = ["Discovery", "discover", "known_suffixes", "open_source", "reader_for"]
+__all__ = ["Discovery", "discover", "known_suffixes", "open_source", "reader_for", "resolved"]
 
 _GROUP = "hsi_batch.readers"
 _BUILTIN = {
@@ -151,19 +151,45 @@ def discover(patterns: Sequence[str | os.PathLike[str]]) -> Discovery:
             if reason is not None:
                 skipped.setdefault(path, reason)
                 continue
-            # The same folder may be reached by several spellings and links. The file itself is not
-            # resolved: links to one header can stand beside different data files.
-            folder, name = os.path.split(path)
-            kept.setdefault(str(Path(os.path.realpath(folder), name)), path)
+            # The same folder may be reached by several spellings and links.
+            kept.setdefault(_place(path), path)
     for place, path in list(kept.items()):
-        target = os.path.realpath(path)
-        if path.lower().endswith(_SELF_CONTAINED) and target != place and target in kept:
+        target = resolved(path)
+        if target != place and target in kept:
             skipped[kept.pop(place)] = f"a link to {kept[target]}, which is taken already"
     return Discovery(
         tuple(sorted(kept.values(), key=natural_key)),
         tuple(sorted(skipped.items(), key=lambda item: natural_key(item[0]))),
         tuple(missing),
     )
+
+
+def resolved(path: str) -> str:
+    """The path of a recording with all links followed: the same for all names of one recording.
+
+    A link to a file of which the recording is only a part (an ENVI header) is followed if it leads
+    to the same pixels; else links to one header can stand beside different data files.
+    """
+    place, target = _place(path), os.path.realpath(path)
+    if target == place or path.lower().endswith(_SELF_CONTAINED):
+        return target
+    return target if _same_pixels(place, target) else place
+
+
+def _place(path: str) -> str:
+    folder, name = os.path.split(path)
+    return str(Path(os.path.realpath(folder), name))
+
+
+def _same_pixels(header: str, other: str) -> bool:
+    if not (header.lower().endswith(".hdr") and other.lower().endswith(".hdr")):
+        return False
+    from hsi_batch.readers.envi import find_data_file
+
+    try:
+        return Path(find_data_file(header)).samefile(find_data_file(other))
+    except (SourceError, OSError):
+        return False
 
 
 def _reader(suffix: str) -> Reader | None:
@@ -184,7 +210,7 @@ def _plugins() -> dict[str, Reader]:
             warnings.warn(
                 f"the reader {entry.name!r} ({entry.value}) cannot be used: "
                 f"{type(error).__name__}: {error}",
-                RuntimeWarning,
+                HsiBatchWarning,
                 stacklevel=2,
             )
             continue

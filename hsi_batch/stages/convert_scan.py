@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
@@ -21,11 +22,12 @@ from hsi_batch.files import digest_json
 from hsi_batch.readers.annotations import find_annotation, open_annotation
 from hsi_batch.readers.paths import natural_key
 from hsi_batch.readers.protocol import SourceInfo
-from hsi_batch.readers.registry import discover, open_source
+from hsi_batch.readers.registry import discover, open_source, resolved
 from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan, PlannedSession, Status
+from hsi_batch.stages.convert_sources import present_files, recorded, signature, why_changed
 from hsi_batch.stages.run import Failure, Run
 
-__all__ = ["plan_convert", "settings_of", "signature"]
+__all__ = ["plan_convert", "settings_of"]
 
 #: Skipped files that are named where nothing else was given.
 _SHOWN = 20
@@ -40,18 +42,6 @@ class Described:
     annotation: str | None = None
     classes: Mapping[int, str] | None = None
     error: str | None = None
-
-
-def signature(files: Iterable[str]) -> dict[str, Any]:
-    """Size and modification time of every file."""
-    found: dict[str, Any] = {}
-    for file in files:
-        try:
-            stat = Path(file).stat()
-            found[file] = [stat.st_size, stat.st_mtime_ns]
-        except OSError:
-            found[file] = None
-    return found
 
 
 def describe(path: str, mode: str | None, annotations: str) -> Described:
@@ -108,7 +98,7 @@ def plan_convert(
     if not found.recordings:
         raise _all_skipped(found.skipped)
     existing = _existing_sessions(archive)
-    owners = {name: str(s.attrs.get("source", {}).get("path")) for name, s in existing.items()}
+    owners = _owners(found.recordings, existing)
     names = session_names(found.recordings, root=root, taken=owners)
     records = Records(state_folder(archive) / "records" / "convert").load() if existing else {}
     by_session: dict[str, list[BlockRecord]] = {}
@@ -117,15 +107,15 @@ def plan_convert(
 
     plan = ConvertPlan(archive, options, [], skipped=list(found.skipped))
     unknown: list[str] = []
+    asked = [existing[names[path]] for path in found.recordings if names[path] in existing]
+    present = {} if force else present_files(asked)
     for path in found.recordings:
-        session = existing.get(names[path])
-        if session is None or not _unchanged(session, options) or force:
+        session, marks = existing.get(names[path]), present.get(names[path])
+        if session is None or marks is None or not _unchanged(session, path, options):
             unknown.append(path)
             continue
         plan.sessions.append(
-            _known(
-                archive, session, names[path], path, by_session.get(names[path], []), only_failed
-            )
+            _known(archive, session, path, marks, by_session.get(names[path], []), only_failed)
         )
         if plan.sessions[-1].status != "done":
             unknown.append(path)
@@ -165,6 +155,27 @@ def _existing_sessions(archive: str) -> dict[str, Session]:
     return found
 
 
+def _owners(paths: Sequence[str], existing: Mapping[str, Session]) -> dict[str, str]:
+    """Path of each session's recording, as it is named now if that is one of ``paths``."""
+    sources = {name: session.attrs.get("source", {}) for name, session in existing.items()}
+    owners = {name: str(source.get("path")) for name, source in sources.items()}
+    left = set(paths).difference(owners.values())
+    if not left:
+        return owners
+    # Reached through a link, a recording is none but the one that is there already.
+    asked = set(paths)
+    held = {
+        str(source.get("resolved") or resolved(owners[name])): name
+        for name, source in sources.items()
+        if owners[name] not in asked
+    }
+    for path in sorted(left, key=natural_key):
+        name = held.pop(resolved(path), None)
+        if name is not None:
+            owners[name] = path
+    return owners
+
+
 def settings_of(options: ConvertOptions) -> dict[str, Any]:
     """Settings as they are kept with a session."""
     return {
@@ -176,37 +187,37 @@ def settings_of(options: ConvertOptions) -> dict[str, Any]:
     }
 
 
-def _unchanged(session: Session, options: ConvertOptions) -> bool:
+def _unchanged(session: Session, path: str, options: ConvertOptions) -> bool:
     source = session.attrs.get("source", {})
     files = source.get("files", {})
     if options.annotations == "sibling":
-        annotation = find_annotation(str(source.get("path")))
+        annotation = find_annotation(path)
         if annotation is not None and annotation not in files:
-            return False
-    return (
-        bool(files)
-        and signature(files) == {k: v and list(v) for k, v in files.items()}
-        and session.attrs.get("settings") == settings_of(options)
-    )
+            # The same file may have been named through a link.
+            annotation = os.path.realpath(annotation)
+            if annotation not in map(os.path.realpath, files):
+                return False
+    return bool(session.attrs.get("settings") == settings_of(options))
 
 
 def _known(
     archive: str,
     session: Session,
-    name: str,
     path: str,
+    marks: dict[str, Any],
     records: list[BlockRecord],
     only_failed: bool,
 ) -> PlannedSession:
     """A session whose source and settings are those of before."""
-    attrs = session.attrs
+    name = session.name
     planned = PlannedSession(
         name,
         path,
         "done" if session.complete else "resume",
-        dict(attrs["source"]["files"]),
-        digest=str(attrs.get("digest", "")),
+        marks,
+        digest=str(session.attrs.get("digest", "")),
         geometry=session.geometry,
+        touched=marks != recorded(session),
     )
     broken = [r for r in records if r.outcome == "failed" and r.digest == planned.digest]
     failed = [record.key for record in broken]
@@ -311,6 +322,8 @@ def _place(
         annotation=described.annotation,
         classes=described.classes,
     )
-    if status != "changed":
+    if status == "changed" and held is not None:
+        planned.why = why_changed(held, marks, settings_of(plan.options))
+    else:
         planned.todo = list(geometry.keys(name))
     plan.sessions.append(planned)

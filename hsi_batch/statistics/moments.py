@@ -97,6 +97,13 @@ class Moments(ABC):
         """``sum (x - mean)(x - mean)^T``, ``(C, C)``."""
         return unpack(self.packed_scatter)
 
+    @property
+    def finite(self) -> bool:
+        """Whether no sum went beyond the range of float64; true without pixels."""
+        if self.count == 0:
+            return True
+        return bool(np.isfinite(self.mean).all() and np.isfinite(self.packed_scatter).all())
+
     def packed_covariance(self, ddof: int = 1) -> NDArray[np.float64]:
         """Upper triangle of the sample covariance ``scatter / (n - ddof)``.
 

@@ -13,10 +13,11 @@ from distributed import Client
 
 from hsi_batch.data.config import data_module
 from hsi_batch.data.module import DataModule
-from hsi_batch.documents import read_yaml, set_value
+from hsi_batch.documents import read_yaml
 from hsi_batch.engine.events import Observer
 from hsi_batch.errors import ConfigError, did_you_mean
 from hsi_batch.nodes import Node
+from hsi_batch.pipeline.dialects import set_entry
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place
@@ -110,7 +111,7 @@ def read_pipeline(
     """A pipeline file with its weights, and ``nodes.rx.hparams.eps=0`` overrides."""
     document = read_yaml(path)
     for assignment in overrides:
-        document = set_value(document, assignment)
+        document = set_entry(document, assignment)
     pipeline = Pipeline.from_document(document)
     beside = Path(path).with_suffix(".pt")
     if weights_path is not None or beside.exists():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hsi_batch.archive.session import PixelChoice
 from hsi_batch.data.module import DataModule
-from hsi_batch.errors import ConfigError
+from hsi_batch.errors import ConfigError, HsiBatchWarning
 from hsi_batch.nodes import CU3SDataNode, Node, Stage
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.fit import fit
@@ -142,7 +142,7 @@ def _with_loose_nodes(pipeline: Pipeline) -> Pipeline:
         whole.connect(source.outputs["cube"], node.inputs[port])
         warnings.warn(
             f"{node.name} is not connected yet; it is fitted to the cube as recorded.",
-            UserWarning,
+            HsiBatchWarning,
             stacklevel=3,
         )
     return whole

@@ -1,10 +1,13 @@
 """ls, show, verify, rm."""
 
+import errno
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
-from commands import chunks, command
+from commands import chunks, command, files_below
 from recordings import scene, write_envi
 
 from hsi_batch.archive import open_archive
@@ -140,6 +143,27 @@ def test_rm(hsi, mine):
     assert hsi(*convert, "--block-lines", "16").code == 0
     assert chunks(mine.archive / "b") == before
     assert list(open_archive(mine.archive)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("closed", ["a.zarr", "a.zarr.hsi-batch"])
+def test_rm_where_nothing_can_be_written(hsi, mine, monkeypatch, closed):
+    folder = mine.root / closed
+    before = files_below(mine.root)
+    # Root may write anywhere, so permissions alone would not stop these tests.
+    opened = os.open
+
+    def refusing(path, flags, *arguments, **options):
+        place = Path(os.fsdecode(path))
+        if flags & (os.O_WRONLY | os.O_RDWR) and folder in (place, place.parent):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refusing)
+    done = hsi("rm", mine.archive / "a")
+    assert (done.code, done.out) == (3, "")
+    assert done.err.startswith(f"hsi-batch: {mine.archive}: writing is not permitted")
+    monkeypatch.undo()
+    assert files_below(mine.root) == before
 
 
 def test_a_store_without_its_run_state(hsi, mine):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from commands import files_below
-from recordings import scene, write_envi
+from recordings import scene, write_envi, write_npz
 
 from hsi_batch.workflow import shipped
 
@@ -78,3 +78,19 @@ def test_fitting_sessions_that_do_not_agree(hsi, tmp_path, second, says):
         assert part in done.err
     assert files_below(tmp_path) == before
     assert hsi("fit", RX, "--archive", archive, "--out", out, "--frames", "near").code == 0
+
+
+@pytest.mark.parametrize(("graph", "node"), [("rx_statistical", "rx"), ("pca", "pca")])
+@pytest.mark.parametrize("scale", [1e303, -1e160])
+def test_fitting_values_whose_squares_overflow(hsi, tmp_path, graph, node, scale):
+    cube = scene(1, dtype="float64")[0] * scale / 3000
+    assert np.isfinite(cube).all()
+    write_npz(tmp_path / "in" / "far.npz", cube)
+    archive, out = tmp_path / "a.zarr", tmp_path / "f.yaml"
+    assert hsi("convert", tmp_path / "in", "--archive", archive).code == 0
+    pipeline = shipped() / "pipelines" / f"{graph}.yaml"
+    done = hsi("fit", pipeline, "--archive", archive, "--out", out)
+    assert (done.code, done.out) == (1, "")
+    assert f"hsi-batch: {node}: the values are so large" in done.err
+    assert "smaller units" in done.err
+    assert not out.exists()
