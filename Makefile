@@ -1,9 +1,11 @@
 # make demo   recordings, archive, fitted pipeline, scores and report in ./demo
 # make test   the tests, with coverage
+# make parity the same graphs here and in cuvis-ai 0.19.3, in an environment of its own (.venv-parity)
 # Each sets up what it needs in a virtual environment of its own (.venv), which later calls reuse.
 
 PYTHON ?= python3
 VENV ?= .venv
+PARITY ?= .venv-parity
 PYTEST ?=
 DEMO ?= demo
 
@@ -15,7 +17,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow parity lint clean
 
 demo: $(VENV)/.demo
 	$(bin)/hsi-batch demo $(DEMO)
@@ -31,6 +33,10 @@ test-slow: $(VENV)/.test
 	.ci/system-packages
 	$(bin)/python -m pytest -m slow $(PYTEST)
 
+parity: $(PARITY)/.parity
+	$(PARITY)/bin/python -m pytest -c tests/parity/pytest.ini --rootdir tests/parity \
+	  --confcutdir tests/parity tests/parity $(PYTEST)
+
 lint: $(VENV)/.test
 	$(bin)/ruff check
 	$(bin)/ruff format --check
@@ -38,7 +44,7 @@ lint: $(VENV)/.test
 	$(bin)/lint-imports
 
 clean:
-	rm -rf $(VENV) $(DEMO) .coverage .coverage.*
+	rm -rf $(VENV) $(PARITY) $(DEMO) .coverage .coverage.*
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
@@ -51,4 +57,16 @@ $(VENV)/.demo: $(VENV)/.pip pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.demo
 	$(bin)/python -m pip install --quiet --constraint constraints.txt --group dev
+	touch $@
+
+# The packages of cuvis-ai come without their dependencies, which would bring the proprietary SDK
+# and CUDA builds; a stand-in for torchvision is in tests/parity/stub.
+cuvis := cuvis-ai==0.19.3 cuvis-ai-core==0.18.6 cuvis-ai-schemas==0.14.2 cuvis-ai-dataloader==0.8.2
+
+$(PARITY)/.parity: pyproject.toml constraints.txt tests/parity/requirements.txt
+	$(PYTHON) -m venv $(PARITY)
+	$(PARITY)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(PARITY)/bin/python -m pip install --quiet --constraint constraints.txt \
+	  --requirement tests/parity/requirements.txt --editable . pytest pytest-timeout
+	$(PARITY)/bin/python -m pip install --quiet --no-deps $(cuvis)
 	touch $@

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,12 +21,19 @@ from dask.utils import parse_bytes
 from distributed import Client, get_client
 from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import SubprocessScheduler, SubprocessWorker
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model
 
 from hsi_batch.documents import Document, read_yaml, validate
-from hsi_batch.errors import ClusterError, ConfigError, did_you_mean
+from hsi_batch.errors import ClusterError, ConfigError, Problem, did_you_mean
 
-__all__ = ["ExistingConfig", "LocalConfig", "connect", "current_client", "read_cluster"]
+__all__ = [
+    "ExistingConfig",
+    "LocalConfig",
+    "cluster_schema",
+    "connect",
+    "current_client",
+    "read_cluster",
+]
 
 _ORPHAN = "hsi_batch.engine.orphan"
 #: Tells it which process to watch.
@@ -68,7 +76,7 @@ class LocalConfig(_Config):
 
     type: Literal["local"] = "local"
     workers: int | None = Field(default=None, ge=1)
-    memory: Annotated[int, BeforeValidator(_bytes)] | None = None
+    memory: Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str)] | None = None
     scratch: str | None = None
     dashboard: bool = False
 
@@ -95,6 +103,19 @@ class ExistingConfig(_Config):
 _TYPES: dict[str, type[_Config]] = {"local": LocalConfig, "existing": ExistingConfig}
 
 
+def _any_type() -> type[_Config]:
+    """A model of the keys of all types, for a file whose type nobody knows."""
+    fields: dict[str, Any] = {
+        name: (Any, None) for model in _TYPES.values() for name in model.model_fields
+    }
+    return create_model("Cluster", __base__=_Config, **fields)
+
+
+def cluster_schema() -> dict[str, Any]:
+    """JSON Schema of a cluster YAML."""
+    return TypeAdapter(LocalConfig | ExistingConfig).json_schema()
+
+
 def read_cluster(source: str | os.PathLike[str] | Document) -> LocalConfig | ExistingConfig:
     """Read a cluster YAML.
 
@@ -103,22 +124,27 @@ def read_cluster(source: str | os.PathLike[str] | Document) -> LocalConfig | Exi
     hsi_batch.errors.ConfigError
         All mistakes at once, with lines.
     """
-    document = source if isinstance(source, Document) else read_yaml(source, variables=True)
+    document = (
+        source if isinstance(source, Document) else read_yaml(source, variables=True, collect=True)
+    )
     data = document.data if isinstance(document.data, dict) else {}
     kind = str(data.get("type", "local"))
+    problems: list[Problem] = []
+    config: _Config | None = None
+    try:
+        config = validate(_TYPES.get(kind) or _any_type(), replace(document, problems=()))
+    except ConfigError as error:
+        if not error.problems:
+            raise
+        problems.extend(error.problems)
     if kind not in _TYPES:
-        raise ConfigError(
-            f"type: there is no cluster type {kind!r}.{did_you_mean(kind, _TYPES)}",
-            path=document.path,
-            line=document.line(("type",)),
-            hint=f"Types are {', '.join(_TYPES)}.",
-        )
-    config = validate(_TYPES[kind], document)
+        text = f"type: there is no cluster type {kind!r}.{did_you_mean(kind, _TYPES)}"
+        problems.append(document.problem(f"{text} Types are {', '.join(_TYPES)}.", ("type",)))
+    if kind == "existing" and (data.get("address") is None) == (data.get("scheduler_file") is None):
+        problems.append(document.problem("give either `address` or `scheduler_file`.", ("type",)))
+    if problems or document.problems:
+        raise ConfigError.collect(document.merged(problems), path=document.path)
     assert isinstance(config, (LocalConfig, ExistingConfig))
-    if isinstance(config, ExistingConfig) and (config.address is None) == (
-        config.scheduler_file is None
-    ):
-        raise ConfigError("give either `address` or `scheduler_file`.", path=document.path, line=1)
     # Paths are relative to the file they are written in.
     base = Path(document.path or "").parent
     named = "scratch" if isinstance(config, LocalConfig) else "scheduler_file"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -61,11 +61,14 @@ class Document:
         Line (1-based) of each entry by its location, such as ``("nodes", 0, "name")``.
     path : str, optional
         The file.
+    problems : tuple of Problem
+        What could not be read; :func:`validate` reports it with the rest.
     """
 
     data: Any
     lines: Mapping[Location, int]
     path: str | None = None
+    problems: tuple[Problem, ...] = ()
 
     def line(self, location: Sequence[str | int]) -> int | None:
         """Line of the entry, or of the nearest one above it."""
@@ -78,9 +81,22 @@ class Document:
         """A problem at an entry."""
         return Problem(message, path=self.path, line=self.line(location))
 
+    def merged(self, found: Sequence[Problem]) -> list[Problem]:
+        """The problems of reading and ``found`` ones, by line.
+
+        What stands on a line that could not be read is not reported a second time.
+        """
+        unread = {problem.line for problem in self.problems}
+        rest = [p for p in found if p.path != self.path or p.line not in unread]
+        return sorted([*self.problems, *rest], key=lambda p: (p.path or "", p.line or 0))
+
 
 def read_yaml(
-    source: str | os.PathLike[str], *, text: str | None = None, variables: bool = False
+    source: str | os.PathLike[str],
+    *,
+    text: str | None = None,
+    variables: bool = False,
+    collect: bool = False,
 ) -> Document:
     """Read a YAML file safely, with line numbers.
 
@@ -93,6 +109,9 @@ def read_yaml(
     variables : bool
         Replace ``${NAME}`` and ``${NAME:-default}`` in values by environment variables; a value
         stays one, and is never read as a list or a mapping.
+    collect : bool
+        Keep what is wrong with single entries in the document, for :func:`validate` to report
+        with the rest, instead of raising.
 
     Raises
     ------
@@ -125,11 +144,10 @@ def read_yaml(
     except ConfigError as error:
         error.path = path
         raise
-    if problems:
-        raise ConfigError.collect(
-            [Problem(p.message, path=path, line=p.line) for p in problems], path=path
-        )
-    return Document(data, lines, path)
+    problems = [Problem(p.message, path=path, line=p.line) for p in problems]
+    if problems and not collect:
+        raise ConfigError.collect(problems, path=path)
+    return Document(data, lines, path, tuple(problems))
 
 
 def _read_text(path: str) -> str:
@@ -267,7 +285,7 @@ def set_value(document: Document, assignment: str) -> Document:
         elif not isinstance(_held(holder, key), (dict, list)):
             holder[key] = {}
         holder = holder[key]
-    return Document(data, document.lines, document.path)
+    return replace(document, data=data)
 
 
 def _key_of(holder: Any, part: str) -> str | int | None:
@@ -308,11 +326,15 @@ def validate(model: type[M], document: Document) -> M:
             f"the file holds {found}; a mapping of keys was expected.",
             path=document.path,
         )
+    problems: list[Problem] = []
+    checked: M | None = None
     try:
-        return model.model_validate(data)
+        checked = model.model_validate(data)
     except ValidationError as error:
         problems = [_problem(detail, model, document) for detail in error.errors()]
-        raise ConfigError.collect(problems, path=document.path) from None
+    if checked is None or document.problems:
+        raise ConfigError.collect(document.merged(problems), path=document.path)
+    return checked
 
 
 def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document) -> Problem:

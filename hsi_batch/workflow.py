@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hsi_batch.documents import Document, read_yaml, set_value, validate
-from hsi_batch.errors import ConfigError
+from hsi_batch.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hsi_batch.stages.convert import ConvertResult
     from hsi_batch.stages.fit_result import FitResult
     from hsi_batch.stages.report import ReportResult
-    from hsi_batch.stages.score import ScoreResult
+    from hsi_batch.stages.score_result import ScoreResult
 
 __all__ = ["WorkflowConfig", "WorkflowResult", "read_workflow", "run_workflow", "shipped"]
 
@@ -78,14 +78,16 @@ class WorkflowConfig(_Model):
     report: ReportConfig | None = None
     cluster: str | dict[str, Any] | None = None
 
-    @field_validator("sources", mode="before")
+    @field_validator(
+        "sources", mode="before", json_schema_input_type=str | list[str] | SourcesConfig | None
+    )
     @classmethod
     def _paths(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"paths": [value]}
         return {"paths": value} if isinstance(value, list) else value
 
-    @field_validator("report", mode="before")
+    @field_validator("report", mode="before", json_schema_input_type=str | ReportConfig | None)
     @classmethod
     def _page(cls, value: Any) -> Any:
         return {"out": value} if isinstance(value, str) else value
@@ -137,24 +139,62 @@ def read_workflow(
     hsi_batch.errors.ConfigError
         With file and line of every mistake.
     """
-    document = read_yaml(path, variables=True)
+    document = read_yaml(path, variables=True, collect=True)
     for assignment in overrides:
         document = set_value(document, assignment)
-    config = validate(WorkflowConfig, document)
-    problems = []
-    if config.fit is not None and config.pipeline is None:
-        problems.append(document.problem("`fit` needs a `pipeline`.", ("fit",)))
-    if config.score is not None and config.fit is None and config.pipeline is None:
-        problems.append(document.problem("`score` needs a `pipeline`.", ("score",)))
-    if config.report is not None and config.score is None:
-        problems.append(document.problem("`report` needs `score`.", ("report",)))
-    if problems:
-        raise ConfigError.collect(problems, path=document.path)
-    if config.pipeline is not None:
-        from hsi_batch.stages.fit_file import pipeline_from
-
-        pipeline_from(_pipeline(config, document))
+    problems: list[Problem] = []
+    config: WorkflowConfig | None = None
+    try:
+        config = validate(WorkflowConfig, replace(document, problems=()))
+    except ConfigError as error:
+        if not error.problems:
+            raise
+        problems.extend(error.problems)
+    # What is wrong with one part hides nothing of the others.
+    given = document.data or {}
+    problems.extend(
+        document.problem(text, (stage,))
+        for stage, needed, text in _NEEDS
+        if given.get(stage) is not None and all(given.get(key) is None for key in needed)
+    )
+    problems.extend(_problems_of(_check_pipeline, given.get("pipeline"), document))
+    problems.extend(_problems_of(_check_cluster, given.get("cluster"), document))
+    if problems or document.problems or config is None:
+        raise ConfigError.collect(document.merged(problems), path=document.path)
     return config, document
+
+
+#: Stages that need one of other entries.
+_NEEDS = (
+    ("fit", ("pipeline",), "`fit` needs a `pipeline`."),
+    ("score", ("pipeline",), "`score` needs a `pipeline`."),
+    ("report", ("score",), "`report` needs `score`."),
+)
+
+
+def _problems_of(
+    check: Callable[[Any, Document], None], value: Any, document: Document
+) -> Sequence[Problem]:
+    if not isinstance(value, (str, dict)):
+        return ()
+    try:
+        check(value, document)
+    except ConfigError as error:
+        found = Problem(error.message, path=error.path, line=error.line, hint=error.hint)
+        return error.problems or (found,)
+    return ()
+
+
+def _check_pipeline(value: Any, document: Document) -> None:
+    from hsi_batch.stages.fit_file import pipeline_from
+
+    pipeline_from(_part("pipeline", value, document))
+
+
+def _check_cluster(value: Any, document: Document) -> None:
+    from hsi_batch.cluster import read_cluster
+
+    read_cluster(_part("cluster", value, document))
 
 
 def _below(document: Document, path: str) -> str:
@@ -163,11 +203,12 @@ def _below(document: Document, path: str) -> str:
     return str(folder / Path(path).expanduser())
 
 
-def _pipeline(config: WorkflowConfig, document: Document) -> str | Document:
-    if isinstance(config.pipeline, str):
-        return _below(document, config.pipeline)
-    lines = {at[1:]: line for at, line in document.lines.items() if at[:1] == ("pipeline",)}
-    return Document(config.pipeline, lines, document.path)
+def _part(key: str, value: Any, document: Document) -> str | Document:
+    """What stands under a key: the path of a file, or a document of its own."""
+    if isinstance(value, str):
+        return _below(document, value)
+    lines = {at[1:]: line for at, line in document.lines.items() if at[:1] == (key,)}
+    return Document(value, lines, document.path)
 
 
 def run_workflow(
@@ -241,10 +282,7 @@ def _cluster(
         return read_cluster(given)
     if config.cluster is None:
         return None
-    if isinstance(config.cluster, str):
-        return read_cluster(_below(document, config.cluster))
-    lines = {at[1:]: line for at, line in document.lines.items() if at[:1] == ("cluster",)}
-    return read_cluster(Document(config.cluster, lines, document.path))
+    return read_cluster(_part("cluster", config.cluster, document))
 
 
 def _stages(
@@ -281,7 +319,7 @@ def _stages(
     if config.fit is not None:
         out = _below(document, config.fit.out)
         fitted = fit_file(
-            _pipeline(config, document),
+            _part("pipeline", config.pipeline, document),
             archive,
             out,
             frames=config.fit.frames,
@@ -292,7 +330,7 @@ def _stages(
         )
         pipeline = out
     elif config.score is not None:
-        pipeline = _pipeline(config, document)
+        pipeline = _part("pipeline", config.pipeline, document)
         if isinstance(pipeline, Document):
             pipeline = pipeline_from(pipeline)
     if config.score is not None and not (planning and not Path(str(pipeline)).exists()):

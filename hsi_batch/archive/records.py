@@ -47,6 +47,12 @@ class BlockRecord:
     worker: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def lines(self) -> tuple[int, int]:
+        """First line and end of what was done of the block; all of it unless noted."""
+        first, last = self.info.get("lines", (self.key.start, self.key.stop))
+        return int(first), int(last)
+
     def to_json(self) -> str:
         """One line."""
         return json.dumps(asdict(self), separators=(",", ":"))

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from hsi_batch._version import __version__
-from hsi_batch.cli import demo, stages, stores
+from hsi_batch.cli import checks, demo, library, stages, stores
 from hsi_batch.errors import HsiBatchError
 
 __all__ = ["app", "main"]
@@ -46,6 +46,8 @@ def _root(
 demo.register(app)
 stages.register(app)
 stores.register(app)
+library.register(app)
+checks.register(app)
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from hsi_batch.stages.convert import ConvertResult
     from hsi_batch.stages.convert_plan import ConvertPlan
     from hsi_batch.stages.fit_result import FitResult
-    from hsi_batch.stages.score import ScoreResult
     from hsi_batch.stages.score_plan import ScorePlan
+    from hsi_batch.stages.score_result import ScoreResult
 
 __all__ = ["convert_plan_text", "fit_plan_data", "fit_plan_text", "score_plan_text"]
 

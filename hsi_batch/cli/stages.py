@@ -216,6 +216,12 @@ def fit(
         str,
         typer.Option("--pixels", metavar="valid|labelled-normal", help="Pixels that count."),
     ] = "valid",
+    dialect: Annotated[
+        str,
+        typer.Option(
+            "--dialect", metavar="hsi-batch|cuvis-ai", help="Write what cuvis-ai 0.19.3 reads."
+        ),
+    ] = "hsi-batch",
     settings: Set = None,
     cluster: Cluster = None,
     workers: Workers = None,
@@ -241,6 +247,7 @@ def fit(
             overrides=tuple(settings or ()),
             frames=frames,
             pixels=pixels,  # type: ignore[arg-type]
+            dialect=dialect,  # type: ignore[arg-type]
             force=force,
             only_failed=only_failed,
             dry_run=dry_run,

@@ -2,6 +2,12 @@
 
 from hsi_batch.nodes.anomaly_visualizers import AnomalyMask, RGBAnomalyMask, ScoreHeatmapVisualizer
 from hsi_batch.nodes.axis import ChannelAxis
+from hsi_batch.nodes.color_selectors import (
+    CameraEmulationFalseRGBSelector,
+    CIRSelector,
+    FixedWavelengthSelector,
+    RangeAverageFalseRGBSelector,
+)
 from hsi_batch.nodes.concrete_mixer import ConcreteBandSelector, ConcreteChannelMixer
 from hsi_batch.nodes.conversion import DecisionToMask, ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
@@ -15,8 +21,11 @@ from hsi_batch.nodes.deep_svdd import DeepSVDDCenterTracker, DeepSVDDProjection,
 from hsi_batch.nodes.derivatives import SpectralDerivative, SpectralDetrend
 from hsi_batch.nodes.fixed_projection import FixedPCAProjection
 from hsi_batch.nodes.frame_gate import FrameScoreGate
+from hsi_batch.nodes.frame_selectors import FastRGBSelector, HighContrastSelector
 from hsi_batch.nodes.fusion import DecisionFusion, ScoreMapFusion
 from hsi_batch.nodes.image_normalization import SigmoidNormalizer, ZScoreNormalizer
+from hsi_batch.nodes.kmeans import KMeansClusterer
+from hsi_batch.nodes.labels import BinaryAnomalyLabelMapper
 from hsi_batch.nodes.lad import LADGlobal
 from hsi_batch.nodes.learnable_mixer import LearnableChannelMixer
 from hsi_batch.nodes.losses import (
@@ -37,6 +46,13 @@ from hsi_batch.nodes.metrics import (
 from hsi_batch.nodes.monitor import TensorBoardMonitorNode
 from hsi_batch.nodes.node import Node, Quadratic, Request, Scope, Stage
 from hsi_batch.nodes.normalization import MinMaxNormalizer, PerPixelUnitNorm, ZScoreNormalizerGlobal
+from hsi_batch.nodes.normalized_differences import (
+    GNDVISelector,
+    NBRSelector,
+    NDRESelector,
+    NDVISelector,
+    NDWISelector,
+)
 from hsi_batch.nodes.parameter_metrics import (
     ComponentOrthogonalityMetric,
     ExplainedVarianceMetric,
@@ -44,6 +60,7 @@ from hsi_batch.nodes.parameter_metrics import (
     SelectorEntropyMetric,
 )
 from hsi_batch.nodes.percentiles import PercentileNormalizer
+from hsi_batch.nodes.pigment_indices import CIRedEdgeSelector, MCARISelector, PRISelector
 from hsi_batch.nodes.ports import InputPort, OutputPort, PortRef, PortSpec
 from hsi_batch.nodes.preprocessors import BandpassByWavelength
 from hsi_batch.nodes.pretreatments import ContinuumRemoval, Logarithm, SNVCorrection
@@ -65,12 +82,27 @@ from hsi_batch.nodes.score_metrics import (
     DistinctLabelCount,
     ScoreStatisticsMetric,
 )
+from hsi_batch.nodes.segmentation import IntensityThresholdSegmenter
 from hsi_batch.nodes.segmentation_losses import CrossEntropyLoss, DiceLoss, ForegroundContrastLoss
 from hsi_batch.nodes.selectors import SoftChannelSelector, TopKIndices
+from hsi_batch.nodes.smoothing import ScoreMapSmoothing
 from hsi_batch.nodes.spectral_angle import SpectralAngleMapper
+from hsi_batch.nodes.supervised_selectors import (
+    SupervisedCIRSelector,
+    SupervisedFullSpectrumSelector,
+    SupervisedWindowedSelector,
+)
 from hsi_batch.nodes.thresholds import ArchiveQuantileDecider, CFARThreshold
 from hsi_batch.nodes.transforms import DisplayNormalizer, IdentityNormalizer, SigmoidTransform
+from hsi_batch.nodes.tristimulus import CIETristimulusRGBSelector
 from hsi_batch.nodes.two_stage import TwoStageBinaryDecider
+from hsi_batch.nodes.validity import SaturatedPixelDetector, SpectralValidity
+from hsi_batch.nodes.vegetation_indices import (
+    EVI2Selector,
+    EVISelector,
+    MSAVISelector,
+    SAVISelector,
+)
 from hsi_batch.nodes.visualizers import (
     ChannelWeightsViz,
     CubeRGBVisualizer,
@@ -89,9 +121,14 @@ __all__ = [
     "Artifact",
     "ArtifactType",
     "BandpassByWavelength",
+    "BinaryAnomalyLabelMapper",
     "BinaryDecider",
     "CFARThreshold",
+    "CIETristimulusRGBSelector",
+    "CIRSelector",
+    "CIRedEdgeSelector",
     "CU3SDataNode",
+    "CameraEmulationFalseRGBSelector",
     "ChannelAxis",
     "ChannelWeightsViz",
     "ComponentOrthogonalityMetric",
@@ -111,30 +148,45 @@ __all__ = [
     "DisplayNormalizer",
     "DistinctLabelCount",
     "DistinctnessLoss",
+    "EVI2Selector",
+    "EVISelector",
     "ExplainedVarianceMetric",
+    "FastRGBSelector",
     "FixedPCAProjection",
+    "FixedWavelengthSelector",
     "ForegroundContrastLoss",
     "FrameScoreGate",
+    "GNDVISelector",
+    "HighContrastSelector",
     "IdentityNormalizer",
     "ImageArtifactVizBase",
     "InputPort",
+    "IntensityThresholdSegmenter",
     "IoULoss",
+    "KMeansClusterer",
     "LADGlobal",
     "LearnableChannelMixer",
     "LentilsAnomalyDataNode",
     "Logarithm",
     "LossNode",
+    "MCARISelector",
+    "MSAVISelector",
     "MSEReconstructionLoss",
     "MeanCenter",
     "Metric",
     "MetricNode",
     "MinMaxNormalizer",
     "MultiRangeSlicer",
+    "NBRSelector",
+    "NDRESelector",
+    "NDVISelector",
+    "NDWISelector",
     "Node",
     "OrthogonalityLoss",
     "OutputPort",
     "PCAResidual",
     "PCAVisualization",
+    "PRISelector",
     "PerPixelUnitNorm",
     "PercentileNormalizer",
     "PortRef",
@@ -144,12 +196,16 @@ __all__ = [
     "RGBAnomalyMask",
     "RXGlobal",
     "RXPerBatch",
+    "RangeAverageFalseRGBSelector",
     "Request",
+    "SAVISelector",
     "SNVCorrection",
+    "SaturatedPixelDetector",
     "SavitzkyGolay",
     "Scope",
     "ScoreHeatmapVisualizer",
     "ScoreMapFusion",
+    "ScoreMapSmoothing",
     "ScoreStatisticsMetric",
     "ScoreThreshold",
     "ScoreToLogit",
@@ -164,7 +220,11 @@ __all__ = [
     "SpectralDerivative",
     "SpectralDetrend",
     "SpectralResample",
+    "SpectralValidity",
     "Stage",
+    "SupervisedCIRSelector",
+    "SupervisedFullSpectrumSelector",
+    "SupervisedWindowedSelector",
     "TensorBoardMonitorNode",
     "TopKIndices",
     "TrainablePCA",

@@ -38,6 +38,7 @@ class ScoreMapFusion(Node):
     Parameters
     ----------
     mode : str
+        How, as above.
     weights : sequence of float, optional
         One per map, in the order of the connections; scaled to sum to 1. For ``wmean``, which
         needs them, and ``softmin``.

@@ -105,6 +105,10 @@ class Node(nn.Module):
     TRAINABLE_BUFFERS: ClassVar[tuple[str, ...]] = ()
     #: Outputs that hand out a parameter instead of pixels: port name -> buffer name.
     PARAMETER_PORTS: ClassVar[Mapping[str, str]] = {}
+    #: Inputs that only a fit looks at; scoring leaves what feeds them alone.
+    FIT_INPUTS: ClassVar[frozenset[str]] = frozenset()
+    #: Output that marks the pixels which fits may count, if the node judges that.
+    MARKS_VALID: ClassVar[str | None] = None
     #: Names of the arguments that declare the number of input channels.
     CHANNEL_ARGUMENT: ClassVar[str | None] = None
     stages: ClassVar[frozenset[Stage]] = ALWAYS
@@ -192,6 +196,10 @@ class Node(nn.Module):
         request = self.request()
         return () if request is None else (request,)
 
+    def frame_requests(self) -> tuple[Request, ...]:
+        """Statistics of one frame that :meth:`frame_fit` is given; by default :meth:`requests`."""
+        return self.requests()
+
     @property
     def most_passes(self) -> int:
         """Passes over the pixels that the fit takes at most, if no statistic is stored."""
@@ -229,6 +237,11 @@ class Node(nn.Module):
         raise TypeError(f"{type(self).__name__} is not quadratic")
 
     # -- fitted state --------------------------------------------------------------------------
+
+    @property
+    def holder(self) -> nn.Module:
+        """The module whose parameters and buffers ``state_dict`` names."""
+        return self
 
     @property
     def requires_initial_fit(self) -> bool:

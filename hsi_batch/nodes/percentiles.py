@@ -39,6 +39,7 @@ class PercentileNormalizer(StretchNode):
     n_channels : int, optional
         Channels of the input; taken from the data if not given.
     norm_mode : {"running", "per_frame", "statistical"}
+        Where the bounds come from, as above.
     freeze_running_bounds_after_frames : int, optional
         ``running`` only: frames that may widen the bounds; None for all.
     running_warmup_frames : int

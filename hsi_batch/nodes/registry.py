@@ -11,8 +11,12 @@ from hsi_batch.nodes.node import Node
 
 __all__ = ["is_foreign", "node_class", "node_classes"]
 
-#: Other names of classes: those of the seed pages.
-ALIASES: Mapping[str, str] = {"ConcreteBandSelector": "ConcreteChannelMixer"}
+#: Other names of classes: those of the seed pages and of earlier versions of cuvis-ai.
+ALIASES: Mapping[str, str] = {
+    "ConcreteBandSelector": "ConcreteChannelMixer",
+    "DRCNNTensorBoardViz": "PipelineComparisonVisualizer",
+    "RXLogitHead": "ScoreToLogit",
+}
 #: Packages whose class paths are read by their last part.
 _FAMILY = ("cuvis_ai", "cuvis_ai_core", "hsi_batch")
 _BASES = ("ImageArtifactVizBase", "LossNode", "MetricNode", "Node")
@@ -55,10 +59,12 @@ def node_class(class_name: str) -> type[Node]:
     """
     package, _, short = class_name.rpartition(".")
     known = node_classes()
-    short = ALIASES.get(short, short)
+    short = short if short in known else ALIASES.get(short, short)
     if short in known and (not package or package.split(".", 1)[0] in _FAMILY):
         return known[short]
-    raise PipelineError(
-        f"there is no node class {class_name!r}.{did_you_mean(short, known)}",
-        hint="" if did_you_mean(short, known) else f"There are: {', '.join(sorted(known))}.",
-    )
+    near = did_you_mean(short, known)
+    if package and package.split(".", 1)[0] not in _FAMILY:
+        hint = f"To use a class of your own, list its package in `plugins`: [{package}]."
+    else:
+        hint = "" if near else f"There are: {', '.join(sorted(known))}."
+    raise PipelineError(f"there is no node class {class_name!r}.{near}", hint=hint)

@@ -182,6 +182,7 @@ class CFARThreshold(_FittedThreshold):
     pfa : float
         Probability of a false alarm per pixel, between 0 and 1.
     method : {"empirical", "chi2", "f", "gpd"}
+        How the threshold is found, as above.
     dof : float, optional
         Degrees of freedom: the channels behind the score. Needed for ``f``.
     background_pixels : int, optional

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar, get_type_hints
+from dataclasses import replace
+from typing import Any, Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from torch import nn
 
 from hsi_batch.documents import Document, validate
 from hsi_batch.errors import ConfigError, PipelineError, Problem, did_you_mean
 from hsi_batch.nodes import Node, node_class
-from hsi_batch.nodes.registry import is_foreign
-from hsi_batch.pipeline.config import (
-    ConnectionConfig,
-    NodeConfig,
-    PipelineConfig,
-    is_short_form,
-    written_out,
-)
+from hsi_batch.nodes.plugin import PluginNode, plugin_class
+from hsi_batch.pipeline.catalogue import is_default, without_pixels
+from hsi_batch.pipeline.config import ConnectionConfig, NodeConfig, PipelineConfig
+from hsi_batch.pipeline.dialects import is_lenient, port_of, written_out
 from hsi_batch.pipeline.graph import Graph
 
 __all__ = ["build"]
@@ -31,37 +29,48 @@ M = TypeVar("M", bound=BaseModel)
 def build(document: Document, graph: Graph) -> PipelineConfig:
     """Add the nodes and connections of a document to an empty graph.
 
-    Both the released form and the seeds' short form are read. Files that name classes of cuvis-ai
-    and files in the short form are read leniently: parameters that a class does not have are
-    dropped with a warning, and declared channel counts may be corrected.
+    The released form, the first one of cuvis-ai and the seeds' short form are read. Files that
+    name classes of cuvis-ai and files in the short form are read leniently: parameters that a class
+    does not have are dropped with a warning, and so are nodes of cuvis-ai that only show or write
+    things; a name that stands twice gets a counter; declared channel counts may be corrected.
+
+    Nothing that a file names is imported, except classes of the packages it lists in ``plugins``.
 
     Raises
     ------
     hsi_batch.errors.ConfigError
         With one problem per mistake, each with its line.
     """
-    short = is_short_form(document.data)
+    graph.lenient = is_lenient(document)
     document = written_out(document)
     problems: list[Problem] = []
     try:
-        config = validate(PipelineConfig, document)
+        config = validate(PipelineConfig, replace(document, problems=()))
     except ConfigError as error:
         if not error.problems:
             raise
         problems.extend(error.problems)
-        config = PipelineConfig.model_construct(nodes=[])
+        config = PipelineConfig.model_construct(nodes=[], plugins=None, metadata=None)
     nodes = _entries(NodeConfig, document, "nodes")
-    graph.lenient = short or any(is_foreign(node.class_name) for node in nodes.values())
     if config.metadata is not None:
         graph.name = config.metadata.name
-    for index, node in nodes.items():
+    graph.plugins = config.plugins or []
+    places: dict[str, int] = {}
+    left_out: set[str] = set()
+    for index, entry in nodes.items():
+        if graph.lenient and _only_shows(entry, graph.plugins):
+            _warn(document, ("nodes", index, "class_name"), _LEFT_OUT.format(entry))
+            left_out.add(entry.name)
+            continue
         try:
-            graph.add_node(_node(document, index, node, graph))
+            node = graph.add_node(_node(document, index, entry, graph))
         except ConfigError as error:
             problems.extend(error.problems or [document.problem(str(error), ("nodes", index))])
-    missing = {str(raw.get("name")) for raw in _raw(document, "nodes")} - set(graph.nodes)
-    broken = _connect(document, graph, missing, problems, lenient=short)
-    places = {node.name: index for index, node in nodes.items()}
+        else:
+            places[node.name] = index
+    named = {str(raw.get("name")) for raw in _raw(document, "nodes")}
+    missing = named - set(graph.nodes) - left_out
+    broken = _connect(document, graph, missing, left_out - set(graph.nodes), problems)
     for name, problem in graph.unfed():
         # An input whose connection is wrong is reported there.
         if name not in broken:
@@ -71,11 +80,29 @@ def build(document: Document, graph: Graph) -> PipelineConfig:
             graph.source  # noqa: B018
         except PipelineError as error:
             problems.append(document.problem(str(error), ("nodes",)))
-    if problems:
-        raise PipelineError.collect(
-            sorted(problems, key=lambda problem: problem.line or 0), path=document.path
-        )
+    if problems or document.problems:
+        raise PipelineError.collect(document.merged(problems), path=document.path)
     return config
+
+
+_LEFT_OUT = (
+    "{0.name} ({0.class_name}) only shows or writes what others compute; hsi_batch does not have"
+    " it, and leaves it out."
+)
+
+
+def _only_shows(entry: NodeConfig, plugins: Sequence[str]) -> bool:
+    """Whether a node of cuvis-ai that is not here gives nothing that others could need."""
+    if not without_pixels(entry.class_name):
+        return False
+    with suppress(PipelineError):
+        return _class_of(entry.class_name, plugins) is None
+    return True
+
+
+def _warn(document: Document, at: tuple[str | int, ...], text: str) -> None:
+    where = f"{document.path or 'pipeline'}:{document.line(at)}"
+    warnings.warn(f"{where}: {text}", UserWarning, stacklevel=5)
 
 
 def _raw(document: Document, key: str) -> list[dict[str, Any]]:
@@ -97,7 +124,11 @@ def _entries(model: type[M], document: Document, key: str) -> dict[int, M]:
 
 
 def _connect(
-    document: Document, graph: Graph, missing: set[str], problems: list[Problem], *, lenient: bool
+    document: Document,
+    graph: Graph,
+    missing: set[str],
+    left_out: set[str],
+    problems: list[Problem],
 ) -> set[str]:
     """Join what can be joined; the names of nodes that a connection should have reached."""
     broken: set[str] = set()
@@ -108,10 +139,12 @@ def _connect(
         if connection is None:
             broken.add(broken_here)
             continue
+        if {end.split(".", 1)[0] for end in (connection.source, connection.target)} & left_out:
+            continue
         try:
             ends = (
-                _end(graph, connection.source, "outputs", missing, lenient=lenient),
-                _end(graph, connection.target, "inputs", missing, lenient=lenient),
+                _end(graph, connection.source, "outputs", missing),
+                _end(graph, connection.target, "inputs", missing),
             )
             if None in ends:
                 broken.add(broken_here)
@@ -129,12 +162,13 @@ def _node(document: Document, index: int, entry: NodeConfig, graph: Graph) -> No
         raise PipelineError.collect(
             [document.problem(f"the name {entry.name!r} holds a dot.", (*at, "name"))]
         )
-    if entry.name in graph.nodes:
+    # In cuvis-ai the second one gets a counter, and connections go to the first.
+    if entry.name in graph.nodes and not graph.lenient:
         raise PipelineError.collect(
             [document.problem(f"there are two nodes {entry.name!r}.", (*at, "name"))]
         )
     try:
-        cls = node_class(entry.class_name)
+        cls = _class_of(entry.class_name, graph.plugins)
     except PipelineError as error:
         raise PipelineError.collect([document.problem(str(error), (*at, "class_name"))]) from None
     hparams = _checked(cls, entry.hparams, document, at, lenient=graph.lenient)
@@ -146,17 +180,34 @@ def _node(document: Document, index: int, entry: NodeConfig, graph: Graph) -> No
         raise PipelineError.collect([document.problem(str(error), where)]) from None
 
 
+def _class_of(class_name: str, plugins: Sequence[str]) -> type[Node]:
+    """A class of the library, or one of the packages that the file lists."""
+    try:
+        return node_class(class_name)
+    except PipelineError:
+        found = plugin_class(class_name, plugins)
+        if found is None:
+            raise
+        return found
+
+
 def _parameters(cls: type[Node]) -> type[BaseModel]:
     """A model of the constructor's arguments."""
-    hints = get_type_hints(cls.__init__)
+    foreign = issubclass(cls, PluginNode)
+    made = cls.WRAPPED.__init__ if issubclass(cls, PluginNode) else cls.__init__
+    # What the arguments of a foreign class may be is for the class to say.
+    hints = {} if foreign else get_type_hints(made)
     fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(cls.__init__).parameters.items():
-        if name in ("self", "name") or parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            continue
-        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        fields[name] = (hints.get(name, Any), default)
+    extra: Literal["allow", "forbid"] = "forbid"
+    for name, parameter in inspect.signature(made).parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            # A module without a constructor of its own takes nothing.
+            extra = "allow" if foreign and made is not nn.Module.__init__ else "forbid"
+        elif name not in ("self", "name") and parameter.kind is not parameter.VAR_POSITIONAL:
+            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+            fields[name] = (hints.get(name, Any), default)
     return create_model(
-        cls.__name__, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields
+        cls.__name__, __config__=ConfigDict(extra=extra, arbitrary_types_allowed=True), **fields
     )
 
 
@@ -170,16 +221,12 @@ def _checked(
 ) -> dict[str, Any]:
     model = _parameters(cls)
     given = dict(hparams)
-    if lenient:
+    if lenient and model.model_config.get("extra") == "forbid":
         for name in sorted(set(given) - set(model.model_fields)):
-            line = document.line((*at, "hparams", name))
-            warnings.warn(
-                f"{document.path or 'pipeline'}:{line}: {cls.__name__} has no parameter {name!r};"
-                f" it is ignored.",
-                UserWarning,
-                stacklevel=4,
-            )
-            del given[name]
+            # cuvis-ai writes down all arguments; those it was not told mean nothing.
+            if not is_default(cls.__name__, name, given.pop(name)):
+                text = f"{cls.__name__} has no parameter {name!r}; it is ignored."
+                _warn(document, (*at, "hparams", name), text)
     try:
         checked = model.model_validate(given)
     except ValidationError as error:
@@ -202,10 +249,12 @@ def _checked(
                 text = f"{cls.__name__}: {name}: {message} (found {detail['input']!r})."
             problems.append(document.problem(text, where))
         raise PipelineError.collect(problems) from None
+    if issubclass(cls, PluginNode):
+        return given
     return {name: getattr(checked, name) for name in model.model_fields}
 
 
-def _end(graph: Graph, text: str, side: str, missing: set[str], *, lenient: bool) -> Any:
+def _end(graph: Graph, text: str, side: str, missing: set[str]) -> Any:
     """The port at one end of a connection; None if its node is one that could not be built."""
     parts = text.split(".")
     if len(parts) == 2:
@@ -223,14 +272,6 @@ def _end(graph: Graph, text: str, side: str, missing: set[str], *, lenient: bool
             f"{text!r}: there is no node {name!r}.{did_you_mean(name, graph.nodes)}"
         )
     node = graph.nodes[name]
-    specs = node.OUTPUT_SPECS if side == "outputs" else node.INPUT_SPECS
-    if lenient and port not in specs:
-        port = _seed_port(node, port, side)
+    if graph.lenient:
+        port = port_of(node, port, side)
     return (node.outputs if side == "outputs" else node.inputs)[port]
-
-
-def _seed_port(node: Node, port: str, side: str) -> str:
-    """Map port names that only the seed pages use."""
-    if side == "outputs" and port == "output" and node.AFFINE is not None:
-        return node.AFFINE[1]
-    return {"scores": "logits", "weights": "selection_weights"}.get(port, port)

@@ -15,6 +15,7 @@ from hsi_batch.nodes.gaussian import single_thread
 from hsi_batch.pipeline.evaluate import Evaluator
 from hsi_batch.pipeline.fold import CUBE, fold, need_of, root_of
 from hsi_batch.pipeline.gather import Need
+from hsi_batch.pipeline.passes import marks_of
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.precision import choose
 from hsi_batch.pipeline.program import compile_program, frame_nodes
@@ -108,7 +109,15 @@ def plan_fit(pipeline: Pipeline, stored: Iterable[str] = ()) -> FitPlan:
                 " (scope sequence), so its frames cannot be shared out among workers.",
                 hint="Freeze it, or remove it from the pipeline.",
             )
-    held = frozenset(stored)
+    for name, node in pipeline.nodes.items():
+        if not node.fitted and not node.requires_initial_fit:
+            raise PlanError(
+                f"{name} ({type(node).__name__}) is fitted by a stream of frames only, which no"
+                " statistic can stand for.",
+                hint="Fit it where it comes from, and load the pipeline with its weights.",
+            )
+    # What is stored counts other pixels than those that the graph marks as valid.
+    held = frozenset() if _marks(pipeline) else frozenset(stored)
     planned: list[PlannedNode] = []
     fitted_after: dict[str, int] = {}
     for name in statistical_nodes(pipeline):
@@ -121,6 +130,20 @@ def plan_fit(pipeline: Pipeline, stored: Iterable[str] = ()) -> FitPlan:
             for (need, via), reading in zip(needs, first, strict=True)
         ]
     return FitPlan(tuple(planned))
+
+
+def _marks(pipeline: Pipeline) -> bool:
+    """Whether the graph judges pixels for its own fit."""
+    marks = marks_of(pipeline)
+    for ref in marks:
+        behind = [n for n in statistical_nodes(pipeline) if n in pipeline.ancestors(ref.node)]
+        if behind:
+            raise PlanError(
+                f"{ref} marks the pixels that are fitted on, but it comes after {behind[0]}, which"
+                " is fitted itself.",
+                hint=f"Connect {ref.node} to the data node.",
+            )
+    return bool(marks)
 
 
 def _needs(pipeline: Pipeline, name: str) -> list[tuple[Need, tuple[str, ...]]]:

@@ -106,7 +106,7 @@ def _fitted(
 ) -> Node:
     node = graph.nodes[name]
     statistics = []
-    for request in node.requests():
+    for request in node.frame_requests():
         port = need_of(graph, name, request)
         folded = fold(graph, port, substitutes)
         root, derive = folded.root, folded.map

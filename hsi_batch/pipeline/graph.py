@@ -51,6 +51,8 @@ class Graph:
         self.name = name
         self.lenient = lenient
         self.axis: ChannelAxis | None = None
+        #: Packages of other node classes, as the file names them.
+        self.plugins: list[str] = []
         #: Whether every node knows its channels; joining nodes makes it False.
         self.settled = False
         self._nodes: dict[str, Node] = {}

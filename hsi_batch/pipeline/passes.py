@@ -18,7 +18,7 @@ from hsi_batch.statistics import Bundle, Measure
 from hsi_batch.statistics.leaves import leaf_count
 from hsi_batch.statistics.tree import Path
 
-__all__ = ["gather_frame", "roots_of", "whole_frames"]
+__all__ = ["gather_frame", "marks_of", "roots_of", "whole_frames"]
 
 
 def roots_of(needs: Iterable[Need]) -> tuple[PortRef, ...]:
@@ -26,9 +26,18 @@ def roots_of(needs: Iterable[Need]) -> tuple[PortRef, ...]:
     return tuple(dict.fromkeys(need.root for need in needs if need.root != CUBE))
 
 
+def marks_of(graph: Graph) -> tuple[PortRef, ...]:
+    """The ports that mark the pixels which a fit may count."""
+    return tuple(
+        PortRef(name, node.MARKS_VALID)
+        for name, node in graph.nodes.items()
+        if node.MARKS_VALID is not None
+    )
+
+
 def whole_frames(graph: Graph, needs: Iterable[Need]) -> bool:
     """Whether a pass must hold whole frames together, because of frame-scope nodes."""
-    return bool(frame_nodes(graph, roots_of(needs)))
+    return bool(frame_nodes(graph, (*roots_of(needs), *marks_of(graph))))
 
 
 def gather_frame(
@@ -57,9 +66,14 @@ def gather_frame(
     port_needs = [need for need in needs if need.root != CUBE]
     labelled = any(isinstance(n.kind, Measure) and n.kind.labelled for n in needs)
     found = Bundle()
+    marks = marks_of(unpack(packed))
+    marking = evaluator(packed, marks, source) if marks else None
     running = evaluator(packed, roots_of(port_needs), source) if port_needs else None
     for start, stop in ranges:
         valid = source.valid(start, stop)
+        if marking is not None:
+            for flags in marking.block(start, stop).values():
+                valid = flags[..., 0] if valid is None else valid & flags[..., 0]
         labels = source.labels(start, stop) if labelled else None
         classes = None if labels is None else _classes(packed, labels)
         if cube_needs:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import yaml
 
 from hsi_batch._version import __version__
@@ -20,6 +19,14 @@ from hsi_batch.pipeline.config import PipelineMetadata
 from hsi_batch.pipeline.graph import Graph
 from hsi_batch.pipeline.precision import Precision
 from hsi_batch.pipeline.weights import dump_weights, load_weights
+from hsi_batch.pipeline.written import (
+    Dialect,
+    class_path,
+    for_cuvis_ai,
+    plain,
+    plugins_of,
+    refuse_what_is_not_in,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -89,7 +96,7 @@ class Pipeline(Graph):
         device : str, optional
             Torch device for the buffers.
         """
-        pipeline = cls.from_document(read_yaml(config_path))
+        pipeline = cls.from_document(read_yaml(config_path, collect=True))
         weights = Path(weights_path or Path(config_path).with_suffix(".pt"))
         if weights_path is not None or weights.exists():
             load_weights(pipeline, weights)
@@ -108,14 +115,26 @@ class Pipeline(Graph):
         pipeline.metadata.name = pipeline.name
         return pipeline
 
-    def serialize(self) -> dict[str, Any]:
-        """The contents of the YAML: nodes, connections and metadata as plain values."""
+    def serialize(self, dialect: Dialect = "hsi-batch") -> dict[str, Any]:
+        """The contents of the YAML: nodes, connections and metadata as plain values.
+
+        Parameters
+        ----------
+        dialect : {"hsi-batch", "cuvis-ai"}
+            Ours, or what cuvis-ai 0.19.3 reads; see :meth:`save_to_file`.
+        """
+        refuse_what_is_not_in(dialect, self)
+        if dialect == "cuvis-ai":
+            return for_cuvis_ai(self)
+        classes = {name: class_path(node) for name, node in self.nodes.items()}
+        plugins = plugins_of(classes.values(), self.plugins)
         return {
+            **({"plugins": plugins} if plugins else {}),
             "nodes": [
                 {
                     "name": name,
-                    "class_name": type(node).__name__,
-                    "hparams": {k: _plain(v) for k, v in node.hparams.items() if v is not None},
+                    "class_name": classes[name],
+                    "hparams": {k: plain(v) for k, v in node.hparams.items() if v is not None},
                 }
                 for name, node in self.nodes.items()
             ],
@@ -129,19 +148,37 @@ class Pipeline(Graph):
             "metadata": self.metadata.model_dump(),
         }
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write ``path`` (YAML) and the weights beside it (``.pt``); returns the YAML's path."""
-        return self.save_to_file(path)
+    def save(self, path: str | os.PathLike[str], dialect: Dialect = "hsi-batch") -> Path:
+        """Write ``path`` (YAML) and the weights beside it (``.pt``); returns the YAML's path.
+
+        ``dialect="cuvis-ai"`` writes what cuvis-ai 0.19.3 loads; see :meth:`save_to_file`.
+        """
+        return self.save_to_file(path, dialect=dialect)
 
     def save_to_file(
         self,
         path: str | os.PathLike[str],
         metadata: PipelineMetadata | Mapping[str, Any] | None = None,
+        dialect: Dialect = "hsi-batch",
     ) -> Path:
         """Write the YAML and the weights beside it.
 
         A fitted pipeline is saved with the number of channels it was fitted on. Weights are written
-        before the YAML, both whole or not at all.
+        before the YAML, both whole or not at all. The weights are the same in both dialects:
+        cuvis-ai reads the buffers and passes over our own part of the file.
+
+        Parameters
+        ----------
+        path : path
+        metadata : PipelineMetadata or mapping, optional
+        dialect : {"hsi-batch", "cuvis-ai"}
+            Ours, or what ``CuvisPipeline.load_pipeline`` of cuvis-ai 0.19.3 accepts: full class
+            paths, only arguments that it knows (a warning names the others), its port table.
+
+        Raises
+        ------
+        hsi_batch.errors.PipelineError
+            In the dialect of cuvis-ai: nodes, ports or arguments that it does not have.
         """
         target = Path(path)
         if target.suffix.lower() not in (".yaml", ".yml"):
@@ -156,7 +193,7 @@ class Pipeline(Graph):
             for node in self.nodes.values():
                 if node.CHANNEL_ARGUMENT is not None:
                     node.hparams[node.CHANNEL_ARGUMENT] = getattr(node, node.CHANNEL_ARGUMENT)
-        content = self.serialize()
+        content = self.serialize(dialect)
         header = f"# Written by hsi_batch {__version__}; the weights are in {target.stem}.pt.\n"
         text = header + yaml.safe_dump(content, sort_keys=False, width=100)
         write_atomically(target.with_suffix(".pt"), dump_weights(self, content["metadata"]))
@@ -195,13 +232,6 @@ class Pipeline(Graph):
         from hsi_batch.pipeline.lazy import apply
 
         return apply(self, cube, outputs, valid=valid)
-
-
-def _plain(value: Any) -> Any:
-    """An argument of a node as YAML knows it."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 #: The name that the seed pages use.

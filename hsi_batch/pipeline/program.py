@@ -278,8 +278,9 @@ class _Compiler:
 
 def inputs_of(graph: Graph, name: str) -> tuple[dict[str, tuple[PortRef, ...]], dict[str, Any]]:
     """What feeds the inputs of a node: ports with pixels, and the values of those without."""
-    specs = graph.nodes[name].INPUT_SPECS
-    fed = graph.sources_of(name)
+    node = graph.nodes[name]
+    specs = node.INPUT_SPECS
+    fed = {p: refs for p, refs in graph.sources_of(name).items() if p not in node.FIT_INPUTS}
     ports = {port: tuple(refs) for port, refs in fed.items() if specs[port].has_pixels}
     constants = {port: _constant(graph, fed[port][0]) for port in fed if port not in ports}
     return ports, constants

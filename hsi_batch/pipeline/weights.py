@@ -186,7 +186,7 @@ def _set_buffers(node: Node, stored: Mapping[str, Any], path: str | None) -> Non
             hint="The file belongs to another class or version of the node.",
         )
     for name, tensor in stored.items():
-        owner: torch.nn.Module = node
+        owner = node.holder
         *parents, leaf = name.split(".")
         for parent in parents:
             owner = owner.get_submodule(parent)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -275,11 +276,12 @@ def _of_kept(failures: Sequence[Failure], finished: Sequence[Finished]) -> tuple
 def _tasks(plan: ConvertPlan, threads: int, task_bytes: int) -> Iterable[Task]:
     items: list[ConvertItem | HashItem] = []
     sizes: dict[int, int] = {}
+    token = uuid.uuid4().hex
     for planned in plan.todo:
         if not planned.todo:
             continue
         assert planned.info is not None
-        job = planned.job(plan.archive, plan.options.mode)
+        job = replace(planned.job(plan.archive, plan.options.mode), run=token)
         for item in planned.items(job):
             sizes[id(item)] = sum(job.geometry.bytes_of(key) for key in item_keys(item))
             items.append(item)

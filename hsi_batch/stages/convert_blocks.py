@@ -62,7 +62,7 @@ def _source(job: SessionJob) -> Source:
 
 
 def _session(job: SessionJob) -> Session:
-    key = (job.archive, job.name, job.digest)
+    key = (job.archive, job.name, job.run)
     if key not in _sessions:
         while len(_sessions) >= 8 * _MOST_OPEN:
             _sessions.popitem(last=False)
@@ -73,7 +73,7 @@ def _session(job: SessionJob) -> Session:
 def _annotation(job: SessionJob) -> Annotation | None:
     if job.annotation is None:
         return None
-    key = (job.annotation, job.digest)
+    key = (job.annotation, job.run)
     if key not in _annotations:
         while len(_annotations) >= _MOST_OPEN:
             _annotations.popitem(last=False)

@@ -34,6 +34,8 @@ class SessionJob:
         File of labels.
     retry : bool
         The block was flagged as failed before.
+    run : str
+        Unique to the run: what workers keep open of an earlier one may be of other arrays.
     """
 
     archive: str
@@ -48,6 +50,7 @@ class SessionJob:
     used: tuple[bool, ...] | None = None
     annotation: str | None = None
     retry: bool = False
+    run: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -16,29 +13,27 @@ from numpy.typing import NDArray
 
 from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.chunks import read_lines, scratch
+from hsi_batch.archive.layout import BlockKey
+from hsi_batch.archive.records import BlockRecord
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import SCORES, archive_stamp, groups_of, open_root, state_folder
+from hsi_batch.archive.store import SCORES, archive_stamp, groups_of, open_root
 from hsi_batch.engine.events import Progress
 from hsi_batch.engine.reduce import TreeReduction
 from hsi_batch.engine.window import batches, run_window
-from hsi_batch.files import write_atomically
 from hsi_batch.nodes.data import CU3SDataNode, anomalous
 from hsi_batch.pipeline.maps import INVALID_DECISION
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.readers.paths import natural_key
+from hsi_batch.stages.evaluation import Evaluation, save_evaluation
 from hsi_batch.stages.frames import session_of
 from hsi_batch.stages.run import Run
+from hsi_batch.stages.score_plan import ScorePlan, scores_digest
 from hsi_batch.statistics import Confusion, FloatHistogram, Forest, Moments, roc_curve
 from hsi_batch.statistics.grid import lines_forest
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["Evaluation", "evaluate", "load_evaluation"]
+__all__ = ["covered", "evaluate"]
 
 _QUANTILES = {"score_p50": 0.5, "score_p95": 0.95, "score_p99": 0.99, "score_p999": 0.999}
-#: Bins of the histogram of all scores; those of labelled scores are exact up to a million values.
-_COARSE = 2**14
 _TASK_BYTES = 32 * 2**20
 
 
@@ -51,90 +46,57 @@ class _Job:
     anomaly: tuple[int, ...] | None
 
 
-@dataclass
-class Evaluation:
-    """What scores look like, and how they agree with labels; mergeable.
+class _Scored(NamedTuple):
+    """A frame and the lines of it that were scored."""
 
-    Attributes
-    ----------
-    rows : list of dict
-        A row per frame.
-    scores : FloatHistogram
-        Of all valid scores, on coarse bins.
-    background, target : FloatHistogram
-        Of the scores of labelled pixels that count as normal and as anomalous.
-    confusion : Confusion
-        Of the decisions on labelled pixels.
-    decided : bool
-        Whether there are decisions.
+    session: str
+    frame: int
+    lines: tuple[tuple[int, int], ...]
+
+
+def covered(archive: Archive, plan: ScorePlan) -> dict[str, str]:
+    """Sessions in the store that hold scores of the planned pipeline and of the archive as it is.
+
+    A store may hold more: sessions that were scored with another pipeline and not selected since.
     """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    scores: FloatHistogram = field(default_factory=lambda: FloatHistogram.zero(1, _COARSE))
-    background: FloatHistogram = field(default_factory=lambda: FloatHistogram.zero(1))
-    target: FloatHistogram = field(default_factory=lambda: FloatHistogram.zero(1))
-    confusion: Confusion = field(default_factory=Confusion)
-    decided: bool = False
-
-    def merge(self, other: Evaluation) -> Evaluation:
-        """Union of both."""
-        return Evaluation(
-            self.rows + other.rows,
-            self.scores.merge(other.scores),
-            self.background.merge(other.background),
-            self.target.merge(other.target),
-            self.confusion.merge(other.confusion),
-            self.decided or other.decided,
-        )
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Over all labelled pixels, never averaged over frames; empty without labels."""
-        found: dict[str, float] = {}
-        curve = roc_curve(self.background, self.target)
-        if curve is not None:
-            found["auc"] = curve.auc
-            if curve.auc_error:
-                found["auc_error"] = curve.auc_error
-            found["average_precision"] = curve.average_precision
-        counts = self.confusion
-        labelled = counts.true_positive + counts.false_negative
-        if self.decided and labelled:
-            found |= {
-                "precision": counts.precision,
-                "recall": counts.recall,
-                "f1": counts.f1,
-                "iou": counts.iou,
-            }
-        return found
-
-    def table(self) -> pd.DataFrame:
-        """The rows, sorted by session and frame."""
-        import pandas as pd
-
-        ordered = sorted(self.rows, key=lambda row: (natural_key(row["session"]), row["frame"]))
-        return pd.DataFrame(ordered)
+    found = {}
+    for name, group in groups_of(open_root(plan.store, SCORES)).items():
+        if name in archive:
+            digest = scores_digest(archive.session(name), plan.what)
+            if group.attrs.get("digest") == digest:
+                found[name] = digest
+    return found
 
 
-def evaluate(run: Run, pipeline: Pipeline, archive: Archive, store: str) -> Evaluation:
-    """Read all stored scores once and write ``summary.parquet`` and the metrics beside them."""
+def evaluate(
+    run: Run,
+    pipeline: Pipeline,
+    archive: Archive,
+    plan: ScorePlan,
+    records: Mapping[BlockKey, BlockRecord],
+) -> Evaluation:
+    """Read all scores of the pipeline once; write ``summary.parquet`` and the metrics beside them.
+
+    Parameters
+    ----------
+    run : Run
+    pipeline : Pipeline
+    archive : Archive
+    plan : ScorePlan
+        Of the store, whose sessions of other pipelines are left out.
+    records : mapping
+        Latest record of each block.
+    """
+    store = plan.store
     source = pipeline.source
     assert isinstance(source, CU3SDataNode)
     normal, anomaly = source.normal_class_ids, source.anomaly_class_ids
     job = _Job(str(archive.path.absolute()), archive_stamp(archive.path), store, normal, anomaly)
     root = open_root(store, SCORES)
-    items: list[tuple[str, int]] = []
-    sizes: dict[tuple[str, int], int] = {}
-    for name, group in groups_of(root).items():
-        if name not in archive:
-            continue
-        geometry = archive.session(name).geometry
-        failed = group.attrs.get("failed_frames", {})
-        assert isinstance(failed, Mapping)
-        for frame in range(geometry.frames):
-            if str(frame) not in failed:
-                items.append((name, frame))
-                sizes[name, frame] = geometry.shape[0] * geometry.shape[1] * 4
+    covers = covered(archive, plan)
+    items = _scored_frames(root, covers, records)
+    widths = {name: archive.session(name).geometry.shape[1] for name in covers}
+    sizes = {item: sum(b - a for a, b in item.lines) * widths[item.session] * 4 for item in items}
     progress = Progress("evaluate", len(items), sum(sizes.values()))
     reduction = TreeReduction(run.client)
     tasks = batches(
@@ -151,35 +113,51 @@ def evaluate(run: Run, pipeline: Pipeline, archive: Archive, store: str) -> Eval
             reduction.add(future)
         run.observer(progress)
     found: Evaluation = reduction.result() or Evaluation()
-    _save(found, store)
+    found.covers = covers
+    found.stale = tuple(sorted(set(groups_of(root)) - set(covers), key=natural_key))
+    save_evaluation(found, store)
     return found
 
 
-def _evaluate_items(items: Iterable[tuple[str, int]], _key: str, job: _Job) -> Evaluation:
+def _scored_frames(
+    root: zarr.Group, covers: Mapping[str, str], records: Mapping[BlockKey, BlockRecord]
+) -> list[_Scored]:
+    failed = {name: root[name].attrs.get("failed_frames") or {} for name in covers}
+    lines: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    for key, record in records.items():
+        scored = record.outcome == "done" and record.digest == covers.get(key.session)
+        if scored and str(key.frame) not in failed[key.session]:  # type: ignore[operator]
+            lines.setdefault((key.session, key.frame), []).append(record.lines)
+    ordered = sorted(lines, key=lambda place: (natural_key(place[0]), place[1]))
+    return [_Scored(name, frame, tuple(sorted(lines[name, frame]))) for name, frame in ordered]
+
+
+def _evaluate_items(items: Iterable[_Scored], _key: str, job: _Job) -> Evaluation:
     whole = Evaluation()
     scratch.release()
     root = open_root(job.store, SCORES)
-    for name, frame in items:
-        group = root[name]
+    for item in items:
+        group = root[item.session]
         assert isinstance(group, zarr.Group)
-        session = session_of(job.archive, name, job.stamp)
-        part = _evaluate_frame(session, group, frame, job)
-        if part is not None:
-            whole = whole.merge(part)
+        session = session_of(job.archive, item.session, job.stamp)
+        whole = whole.merge(_evaluate_frame(session, group, item, job))
     return whole
 
 
-def _evaluate_frame(
-    session: Session, group: zarr.Group, frame: int, job: _Job
-) -> Evaluation | None:
-    geometry = session.geometry
+def _evaluate_frame(session: Session, group: zarr.Group, item: _Scored, job: _Job) -> Evaluation:
+    geometry, frame = session.geometry, item.frame
     height, width, _ = geometry.shape
     scores, decisions = group.get("scores"), group.get("decisions")
     found = Evaluation(decided=isinstance(decisions, zarr.Array))
     forest: Forest[Moments] = Forest()
     best = (-np.inf, 0, 0)
     valid_pixels = flagged = labelled = targets = 0
-    for start, stop in geometry.ranges():
+    scored = [
+        (start, stop)
+        for start, stop in geometry.ranges()
+        if any(first < stop and last > start for first, last in item.lines)
+    ]
+    for start, stop in scored:
         labels = session.labels(frame, start, stop)
         known, true = _targets(labels, job)
         valid = np.ones((stop - start, width), dtype=bool)
@@ -212,22 +190,11 @@ def _evaluate_frame(
     row: dict[str, Any] = {
         "session": session.name,
         "frame": frame,
-        "pixels": height * width,
+        "pixels": sum(last - first for first, last in item.lines) * width,
         "valid": valid_pixels,
     }
     if isinstance(scores, zarr.Array):
-        moments = forest.result()
-        if moments is None or moments.count == 0:
-            # Not scored in this selection, or nothing valid in it.
-            return None
-        quantiles = found.scores.quantile(list(_QUANTILES.values()))[:, 0]
-        row |= {
-            "score_mean": float(moments.mean[0]),
-            "score_max": float(best[0]),
-            "max_y": best[1],
-            "max_x": best[2],
-            **dict(zip(_QUANTILES, map(float, quantiles), strict=True)),
-        }
+        row |= _score_columns(forest.result(), found.scores, best)
     if found.decided:
         row["flagged"] = flagged
     if labelled:
@@ -248,6 +215,22 @@ def _evaluate_frame(
     return found
 
 
+def _score_columns(
+    moments: Moments | None, scores: FloatHistogram, best: tuple[float, int, int]
+) -> dict[str, float | None]:
+    """Spread of the scores of a frame; nothing where no pixel is valid."""
+    if moments is None or moments.count == 0:
+        return dict.fromkeys(("score_mean", "score_max", "max_y", "max_x", *_QUANTILES))
+    quantiles = scores.quantile(list(_QUANTILES.values()))[:, 0]
+    return {
+        "score_mean": float(moments.mean[0]),
+        "score_max": best[0],
+        "max_y": best[1],
+        "max_x": best[2],
+        **dict(zip(_QUANTILES, map(float, quantiles), strict=True)),
+    }
+
+
 def _targets(
     labels: NDArray[np.int16] | None, job: _Job
 ) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
@@ -262,59 +245,3 @@ def _peak(values: NDArray[Any], start: int) -> tuple[float, int, int]:
         return (-np.inf, 0, 0)
     y, x = np.unravel_index(int(np.nanargmax(values)), values.shape)
     return float(values[y, x]), start + int(y), int(x)
-
-
-_FILES: Sequence[str] = ("scores", "background", "target")
-
-
-def _save(found: Evaluation, store: str) -> None:
-    folder = state_folder(store)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".summary.parquet.new"
-    found.table().to_parquet(temporary)
-    temporary.replace(folder / "summary.parquet")
-    arrays = {
-        f"{name}.{key}": value
-        for name in _FILES
-        for key, value in getattr(found, name).to_arrays().items()
-    }
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_atomically(folder / "histograms.npz", buffer.getvalue())
-    content = {
-        "metrics": found.metrics,
-        "confusion": vars(found.confusion),
-        "decided": found.decided,
-        "frames": len(found.rows),
-    }
-    write_atomically(folder / "metrics.json", json.dumps(content, indent=2))
-
-
-def load_evaluation(store: str | Path) -> Evaluation | None:
-    """What :func:`evaluate` left beside a store of scores; None if it is missing or torn."""
-    import pandas as pd
-
-    folder = state_folder(store)
-    try:
-        content = json.loads((folder / "metrics.json").read_text())
-        table = pd.read_parquet(folder / "summary.parquet")
-        with np.load(folder / "histograms.npz", allow_pickle=False) as file:
-            histograms = {
-                name: FloatHistogram.from_arrays(
-                    {
-                        key.partition(".")[2]: file[key]
-                        for key in file.files
-                        if key.startswith(f"{name}.")
-                    }
-                )
-                for name in _FILES
-            }
-    except (OSError, ValueError, KeyError):
-        return None
-    rows = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
-    return Evaluation(
-        rows,
-        **histograms,
-        confusion=Confusion(**content["confusion"]),
-        decided=bool(content["decided"]),
-    )

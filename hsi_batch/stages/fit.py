@@ -37,7 +37,7 @@ from hsi_batch.pipeline.fitting import FitPlan, Fitting, plan_fit
 from hsi_batch.pipeline.fold import CUBE
 from hsi_batch.pipeline.frames import assembled_channels
 from hsi_batch.pipeline.gather import Need, finished
-from hsi_batch.pipeline.passes import whole_frames
+from hsi_batch.pipeline.passes import marks_of, whole_frames
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.agreement import common_axis
 from hsi_batch.stages.fit_blocks import (
@@ -145,6 +145,7 @@ class _Fit:
         self.failures: list[Failure] = []
         self.sample: dict[Any, NDArray[Any]] = {}
         self.passes = 0
+        self.read = {"blocks": 0, "bytes": 0, "tasks": 0}
 
     def execute(self, *, dry_run: bool) -> FitResult:
         """Plan, take what is stored, read what is not, fit."""
@@ -165,7 +166,7 @@ class _Fit:
             warnings.simplefilter("always", DataWarning)
             found = self._stored(fitting.stored())
             while True:
-                pixels = max([pixels, *(s.count for n, s in found.items() if n.kind == "moments")])
+                pixels = max([pixels, *(int(getattr(s, "count", 0)) for s in found.values())])
                 fitting.supply(found)
                 needs = fitting.needs()
                 if not needs:
@@ -199,7 +200,7 @@ class _Fit:
         geometries = [session.geometry for session in self.sessions.values()]
         held = _BLOCKS_HELD * max(geometry.block_bytes for geometry in geometries)
         if whole_frames(self.pipeline, needs):
-            roots = tuple(need.root for need in needs)
+            roots = (*(need.root for need in needs), *marks_of(self.pipeline))
             held += assembled_bytes(geometries, assembled_channels(self.pipeline, roots))
         check_memory(run.client, held, "fit")
         job = FitJob(
@@ -217,6 +218,8 @@ class _Fit:
             Progress(f"fit, pass {self.passes} of {plan.passes}", blocks, sum(sizes.values()))
         )
         run.observer(work.progress)
+        self.read["blocks"] += blocks
+        self.read["bytes"] += sum(sizes.values())
         tasks = batches(
             items,
             lambda item: sizes[id(item)],
@@ -226,6 +229,7 @@ class _Fit:
         )
         reduction = TreeReduction(run.client)
         for outcome, future in run_window(run.client, fit_items, tasks, shared, keep=True):
+            self.read["tasks"] += 1
             if future is None:
                 lost = [
                     Failure(key, str(outcome.error))
@@ -333,6 +337,9 @@ class _Fit:
             seconds=time.monotonic() - self.begun,
             plan=plan,
             memory=self.run.memory() if self.run.started else None,
+            blocks=self.read["blocks"],
+            bytes=self.read["bytes"],
+            tasks=self.read["tasks"],
         )
 
     def _provenance(self, result: FitResult) -> dict[str, Any]:

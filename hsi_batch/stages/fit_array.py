@@ -17,7 +17,7 @@ from hsi_batch.pipeline.fitting import Fitting, plan_fit
 from hsi_batch.pipeline.frames import FrameSource
 from hsi_batch.pipeline.gather import Need, finished
 from hsi_batch.pipeline.lazy import axis_of
-from hsi_batch.pipeline.passes import gather_frame, roots_of, whole_frames
+from hsi_batch.pipeline.passes import gather_frame, marks_of, roots_of, whole_frames
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.program import compile_program
 from hsi_batch.stages.fit_result import FitResult
@@ -60,7 +60,7 @@ def fit_array(pipeline: Pipeline, cube: xr.DataArray, *, dry_run: bool = False) 
         while needs := fitting.needs():
             passes += 1
             found = _read(pipeline, whole, needs)
-            pixels = max([pixels, *(s.count for n, s in found.items() if n.kind == "moments")])
+            pixels = max([pixels, *(int(getattr(s, "count", 0)) for s in found.values())])
             fitting.supply(found)
     states = {name: node.state for name, node in pipeline.nodes.items()}
     return FitResult(
@@ -99,7 +99,7 @@ def _read(pipeline: Pipeline, cube: xr.DataArray, needs: tuple[Need, ...]) -> di
     shared = delayed(pack(pipeline), pure=True)
     by_frame, reach = whole_frames(pipeline, needs), 0
     if not by_frame:
-        halo = compile_program(pipeline, roots_of(needs)).halo
+        halo = compile_program(pipeline, (*roots_of(needs), *marks_of(pipeline))).halo
         reach = -(-halo // leaf_lines(width)) * leaf_lines(width)
     parts = []
     for frame in range(frames):

@@ -19,6 +19,7 @@ from hsi_batch.engine.events import Observer
 from hsi_batch.errors import ConfigError
 from hsi_batch.files import digest_json
 from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.pipeline.written import Dialect, refuse_what_is_not_in
 from hsi_batch.stages.fit import fit
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place
@@ -31,7 +32,7 @@ def pipeline_from(
     source: str | os.PathLike[str] | Document, overrides: Sequence[str] = ()
 ) -> Pipeline:
     """Build the pipeline of a YAML file or document, with ``a.b=c`` overrides, unfitted."""
-    document = source if isinstance(source, Document) else read_yaml(source)
+    document = source if isinstance(source, Document) else read_yaml(source, collect=True)
     for assignment in overrides:
         document = set_value(document, assignment)
     return Pipeline.from_document(document)
@@ -45,6 +46,7 @@ def fit_file(
     overrides: Sequence[str] = (),
     frames: str | Sequence[str] | None = None,
     pixels: PixelChoice = "valid",
+    dialect: Dialect = "hsi-batch",
     force: bool = False,
     only_failed: bool = False,
     dry_run: bool = False,
@@ -67,6 +69,8 @@ def fit_file(
         ``nodes.rx.hparams.eps=0`` and the like.
     frames, pixels, dry_run, client, workers, observer
         As for :func:`~hsi_batch.stages.fit.fit`.
+    dialect : {"hsi-batch", "cuvis-ai"}
+        Write ``out`` in our own form, or so that cuvis-ai 0.19.3 loads it.
     force : bool
         Fit again in any case.
     only_failed : bool
@@ -90,7 +94,9 @@ def fit_file(
         )
     check_place(target)
     content = pipeline.serialize()
-    digest = digest_json([content["nodes"], content["connections"], _data(archive, frames), pixels])
+    refuse_what_is_not_in(dialect, pipeline)
+    parts = [content["nodes"], content["connections"], _data(archive, frames), pixels]
+    digest = digest_json(parts if dialect == "hsi-batch" else [*parts, dialect])
     known = _provenance_of(target)
     left_out = known.get("left_out") or ()
     again = force or dry_run or (only_failed and left_out)
@@ -117,7 +123,7 @@ def fit_file(
         return result
     pipeline.provenance["digest"] = digest
     with disk_errors(str(target)):
-        pipeline.save(target)
+        pipeline.save(target, dialect)
     return replace(result, out=str(target))
 
 

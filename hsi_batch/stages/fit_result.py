@@ -36,7 +36,7 @@ class FitResult:
     seconds : float
     plan : FitPlan
     blocks, bytes, tasks : int
-        What all passes read, if it was only planned.
+        What all passes read, or would read.
     memory : Memory, optional
     up_to_date : bool
         Nothing had to be done.

@@ -20,7 +20,7 @@ from hsi_batch.archive.writer import disk_errors
 from hsi_batch.errors import HsiBatchError, StoreError
 from hsi_batch.files import write_atomically
 from hsi_batch.stages import pictures
-from hsi_batch.stages.evaluate import Evaluation, load_evaluation
+from hsi_batch.stages.evaluation import Evaluation, load_evaluation
 from hsi_batch.stages.outputs import check_place
 from hsi_batch.statistics import roc_curve
 
@@ -154,13 +154,16 @@ def _session_card(
     root: zarr.Group, archive: Archive | None, table: Any, name: str
 ) -> dict[str, Any]:
     rows = table[table["session"] == name]
-    row = rows.loc[rows["score_max"].idxmax()] if "score_max" in rows else rows.iloc[0]
+    ranked = rows.dropna(subset=["score_max"]) if "score_max" in rows else rows
+    row = rows.iloc[0]
+    if "score_max" in rows and len(ranked):
+        row = ranked.loc[ranked["score_max"].astype(float).idxmax()]
     frame = int(row["frame"])
     group = root[name]
     assert isinstance(group, zarr.Group)
     scores, decisions = group.get("scores"), group.get("decisions")
     height = next(a.shape[1] for a in (scores, decisions) if isinstance(a, zarr.Array))
-    peak = int(row.get("max_y", 0))
+    peak = int(row["max_y"]) if "max_y" in row and len(ranked) else 0
     first = max(0, min(peak - _LINES // 2, height - _LINES))
     last = min(height, first + _LINES)
     session = archive.session(name) if archive is not None and name in archive else None
@@ -169,7 +172,7 @@ def _session_card(
         _, words = pictures.display_channels(session.wavelength, session.geometry.shape[2])
         image = pictures.false_colour(session, frame, first, last)
         images.append((f"false colour ({words})", pictures.png_uri(image)))
-    if isinstance(scores, zarr.Array):
+    if isinstance(scores, zarr.Array) and len(ranked):
         values = np.asarray(scores[frame, first:last])
         low, high = float(row["score_p50"]) / 4, float(row["score_max"])
         picture = pictures.score_picture(values, low, high)
@@ -179,6 +182,7 @@ def _session_card(
         picture = pictures.decision_picture(np.asarray(decisions[frame, first:last]), labels)
         images.append(("decisions", pictures.png_uri(picture)))
     part = f", lines {first} to {last} of {height}" if last - first < height else ""
+    part += "" if len(ranked) else ", without a valid pixel"
     return {
         "name": name,
         "caption": f"frame {frame}{part}; {len(rows)} frame{'s' if len(rows) > 1 else ''} scored",
@@ -206,8 +210,13 @@ def _facts(
         ("archive", str(archive.path) if archive is not None else str(attrs.get("archive"))),
         ("pipeline", f"{pipeline.get('metadata', {}).get('name', '')}: {nodes}"),
         ("scored", f"{len(evaluation.rows)} frames of {sessions} sessions, {pixels} pixels"),
-        ("valid pixels", f"{valid} ({100 * valid / max(pixels, 1):.2f} %)"),
+        ("valid pixels", f"{valid} ({_percent(valid, pixels)})"),
     ]
+    if evaluation.stale:
+        text = (
+            f"{', '.join(evaluation.stale)} (scored with another pipeline, other outputs or data)"
+        )
+        facts.append(("left out", text))
     if fitted:
         text = (
             f"{fitted.get('pixel_count')} pixels ({fitted.get('pixels')}) of"
@@ -240,6 +249,16 @@ _SHOWN = {
     "anomalous": "labelled",
     "auc": "AUC",
 }
+
+
+def _percent(part: int, whole: int) -> str:
+    """A share that says 100 % only of all, and 0 % only of nothing."""
+    share = 100 * part / max(whole, 1)
+    if part < whole and share > 99.99:
+        return "over 99.99 %"
+    if part > 0 and share < 0.01:
+        return "under 0.01 %"
+    return f"{share:.2f} %"
 
 
 def _columns(table: Any) -> list[str]:

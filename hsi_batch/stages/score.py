@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,87 +33,21 @@ from hsi_batch.engine.worker import environment
 from hsi_batch.errors import IncompleteError
 from hsi_batch.pipeline.maps import INVALID_DECISION, MapSpec
 from hsi_batch.pipeline.pipeline import Pipeline
-from hsi_batch.stages.evaluate import Evaluation, evaluate, load_evaluation
+from hsi_batch.stages.evaluate import covered, evaluate
+from hsi_batch.stages.evaluation import Evaluation, load_evaluation
 from hsi_batch.stages.memory import check_memory
 from hsi_batch.stages.outputs import held_store
 from hsi_batch.stages.run import (
     TASK_BYTES,
     BlockWork,
-    Failure,
-    Memory,
     Run,
-    failed_frames,
     run_blocks,
 )
 from hsi_batch.stages.score_blocks import ScoreItem, ScoreJob, score_items, score_keys
 from hsi_batch.stages.score_plan import PlannedScores, ScorePlan, plan_score
-from hsi_batch.wording import counted
+from hsi_batch.stages.score_result import ScoreResult
 
 __all__ = ["ScoreResult", "score"]
-
-
-@dataclass(frozen=True)
-class ScoreResult:
-    """What a scoring run did.
-
-    Attributes
-    ----------
-    store : str
-        Folder of the scores.
-    outputs : tuple of str
-        Names of the maps.
-    sessions, frames : int
-        Selected.
-    up_to_date : int
-        Sessions that needed nothing.
-    blocks, bytes : int
-        Done in this run.
-    failures : tuple of Failure
-        Blocks that failed in this run.
-    earlier : tuple of Failure
-        Blocks that failed in earlier runs and were left alone.
-    metrics : dict
-        Over all labelled pixels; empty without labels.
-    seconds : float
-    memory : Memory, optional
-    """
-
-    store: str
-    outputs: tuple[str, ...] = ()
-    sessions: int = 0
-    frames: int = 0
-    up_to_date: int = 0
-    blocks: int = 0
-    bytes: int = 0
-    failures: tuple[Failure, ...] = ()
-    earlier: tuple[Failure, ...] = ()
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    memory: Memory | None = None
-    plan: ScorePlan | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def failed(self) -> int:
-        """Frames with a block that has no scores."""
-        return failed_frames(*self.failures, *self.earlier)
-
-    def __str__(self) -> str:
-        text = (
-            f"{counted(self.frames, 'frame')} of {counted(self.sessions, 'session')}:"
-            f" {', '.join(self.outputs)}"
-        )
-        if self.up_to_date:
-            text += f"; {counted(self.up_to_date, 'session')} up to date"
-        if self.failed:
-            text += f"; {counted(self.failed, 'frame')} failed"
-        rate = f", {self.bytes / 1e6 / max(self.seconds, 1e-9):.0f} MB/s" if self.bytes else ""
-        text += f"; {counted(self.blocks, 'block')} in {self.seconds:.1f} s{rate}"
-        if self.memory and self.blocks:
-            text += f"; {self.memory}"
-        if self.metrics:
-            shown = ", ".join(f"{name} {value:.6g}" for name, value in self.metrics.items())
-            text += f"\n  against labels: {shown}"
-        return text
 
 
 def score(
@@ -185,9 +119,9 @@ def score(
         with held_store(target, "score"):
             plan = plan_score(pipeline, archive, target, **arguments)
             evaluation = load_evaluation(target)
-            if plan.todo or evaluation is None:
+            if plan.todo or evaluation is None or evaluation.covers != covered(archive, plan):
                 return _execute(run, pipeline, archive, plan, begun, task_bytes)
-        return _result(plan, begun, metrics=evaluation.metrics)
+        return _result(plan, begun, **_measured(evaluation))
 
 
 def _result(plan: ScorePlan, begun: float, **values: Any) -> ScoreResult:
@@ -221,7 +155,7 @@ def _execute(
         str(archive.path.absolute()),
         archive_stamp(archive.path),
         plan.store,
-        folder.name,
+        uuid.uuid4().hex,
         str(folder),
         plan.packed,
         plan.specs,
@@ -243,7 +177,7 @@ def _execute(
             _record_killed(folder, items, work)
     latest = records.load()
     _finish(root, plan, latest)
-    evaluation: Evaluation = evaluate(run, pipeline, archive, plan.store)
+    evaluation: Evaluation = evaluate(run, pipeline, archive, plan, latest)
     consolidate(root)
     kept = {s.name for s in plan.sessions} | set(groups_of(root))
     records.pack(r for k, r in latest.items() if k.session in kept)
@@ -253,9 +187,17 @@ def _execute(
         blocks=work.progress.done,
         bytes=work.progress.done_bytes,
         failures=tuple(work.failures),
-        metrics=evaluation.metrics,
         memory=run.memory(),
+        **_measured(evaluation),
     )
+
+
+def _measured(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "metrics": evaluation.metrics,
+        "evaluated": len(evaluation.rows),
+        "stale": evaluation.stale,
+    }
 
 
 def _itself(job: ScoreJob) -> ScoreJob:
@@ -340,16 +282,15 @@ def _tasks(plan: ScorePlan, threads: int, task_bytes: int, prefix: str) -> Itera
     items: list[ScoreItem] = []
     sizes: dict[int, int] = {}
     for planned in plan.todo:
-        by_frame: dict[int, list[tuple[int, int]]] = {}
+        by_frame: dict[int, list[BlockKey]] = {}
         for key in planned.todo:
-            by_frame.setdefault(key.frame, []).append((key.start, key.stop))
-        for frame, spans in by_frame.items():
-            groups = [tuple(spans)] if plan.by_frame else [(span,) for span in spans]
-            for group in groups:
-                item = ScoreItem(planned.name, frame, group, planned.digest)
-                sizes[id(item)] = sum(
-                    planned.session.geometry.bytes_of(key) for key in score_keys(item)
-                )
+            by_frame.setdefault(key.frame, []).append(key)
+        for frame, keys in by_frame.items():
+            for group in [keys] if plan.by_frame else [[key] for key in keys]:
+                ranges = tuple((key.start, key.stop) for key in group)
+                kept = tuple(planned.lines_of(key) for key in group)
+                item = ScoreItem(planned.name, frame, ranges, kept, planned.digest)
+                sizes[id(item)] = sum(planned.session.geometry.bytes_of(key) for key in group)
                 items.append(item)
     return batches(
         items,

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import google_crc32c
+import numpy as np
 import zarr
 from distributed import get_worker
+from numpy.typing import NDArray
 
 from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey
@@ -66,6 +68,8 @@ class ScoreItem:
     frame : int
     ranges : tuple of (int, int)
         Blocks to write.
+    kept : tuple of (int, int)
+        Lines of each that are selected.
     digest : str
         Of the session, the pipeline and the outputs.
     """
@@ -73,6 +77,7 @@ class ScoreItem:
     session: str
     frame: int
     ranges: tuple[tuple[int, int], ...]
+    kept: tuple[tuple[int, int], ...]
     digest: str
 
 
@@ -103,13 +108,13 @@ def score_items(items: Iterable[ScoreItem], key: str, job: ScoreJob) -> TaskRepo
     with disk_errors(job.store), RecordWriter(Path(job.records), key) as writer:
         for item in items:
             scorer = None
-            for block in score_keys(item):
+            for block, kept in zip(score_keys(item), item.kept, strict=True):
                 if _was_done(item, block, job, writer):
                     report.done += 1
                     continue
                 try:
                     scorer = scorer or _Scorer(item, job)
-                    record = scorer.score(block, worker)
+                    record = scorer.score(block, kept, worker)
                 except SourceError as error:
                     report.failures.append(Failure(block, str(error)))
                     writer.write(
@@ -151,9 +156,12 @@ class _Scorer:
         refs = tuple(spec.ref for spec in job.specs)
         self.evaluator = evaluator(job.packed, refs, self.source)
 
-    def score(self, key: BlockKey, worker: str) -> BlockRecord:
+    def score(self, key: BlockKey, kept: tuple[int, int], worker: str) -> BlockRecord:
         begun = time.perf_counter()
+        whole = kept == (key.start, key.stop)
         valid = self.source.valid(key.start, key.stop)
+        if not whole:
+            valid = _within(key, kept, self.session.geometry.shape[1], valid)
         values = self.evaluator.block(key.start, key.stop)
         sums = 0
         for spec in self.specs:
@@ -168,7 +176,18 @@ class _Scorer:
             checksum=sums,
             seconds=round(time.perf_counter() - begun, 4),
             worker=worker,
+            info={} if whole else {"lines": list(kept)},
         )
+
+
+def _within(
+    key: BlockKey, kept: tuple[int, int], width: int, valid: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
+    """Valid pixels of a block on the lines that are selected."""
+    lines = np.arange(key.start, key.stop)
+    chosen = (lines >= kept[0]) & (lines < kept[1])
+    everywhere = np.ones((len(lines), width), dtype=bool) if valid is None else valid
+    return everywhere & chosen[:, None]
 
 
 def tails(arrays: Iterable[zarr.Array[Any]], key: BlockKey, lines: int) -> str | None:

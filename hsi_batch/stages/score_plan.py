@@ -52,6 +52,8 @@ class PlannedScores:
     todo : list of BlockKey
     earlier : tuple of Failure
         Blocks that failed in an earlier run and are left alone.
+    kept : dict
+        Lines of the blocks of which only a part is selected; the rest is stored as invalid.
     """
 
     name: str
@@ -60,6 +62,11 @@ class PlannedScores:
     digest: str
     todo: list[BlockKey] = field(default_factory=list)
     earlier: tuple[Failure, ...] = ()
+    kept: dict[BlockKey, tuple[int, int]] = field(default_factory=dict)
+
+    def lines_of(self, key: BlockKey) -> tuple[int, int]:
+        """Lines of a block that are scored."""
+        return self.kept.get(key, (key.start, key.stop))
 
 
 @dataclass
@@ -75,6 +82,8 @@ class ScorePlan:
     specs : tuple of MapSpec
     selection : Selection
     sessions : list of PlannedScores
+    what : list
+        Pipeline and outputs, as they go into digests.
     by_frame : tuple of str
         Frame-scope nodes, because of which frames are not shared among workers.
     assembled : int
@@ -89,6 +98,7 @@ class ScorePlan:
     selection: Selection
     sessions: list[PlannedScores]
     by_frame: tuple[str, ...]
+    what: Any = None
     assembled: int = 0
     tasks: int = 0
 
@@ -196,15 +206,15 @@ def plan_score(
         compile_program(pipeline, refs, precision=pipeline.precision)
     packed = pack(pipeline)
     assembled = assembled_channels(pipeline, refs)
-    plan = ScorePlan(store, packed, specs, selection, [], by_frame, assembled)
+    what = [pipeline_digest(pipeline), [list(map(str, spec)) for spec in specs]]
+    plan = ScorePlan(store, packed, specs, selection, [], by_frame, what, assembled)
     root = open_root(store, SCORES) if Path(store).exists() else None
     records = Records(state_folder(store) / "records" / "score").load() if root else {}
     by_session: dict[str, list[BlockRecord]] = {}
     for record in records.values():
         by_session.setdefault(record.key.session, []).append(record)
-    what = [pipeline_digest(pipeline), [list(map(str, spec)) for spec in specs]]
     for name, session in sessions.items():
-        digest = digest_json([str(session.attrs.get("digest")), what])
+        digest = scores_digest(session, what)
         held = root.get(name) if root is not None else None
         plan.sessions.append(
             _planned(
@@ -218,6 +228,11 @@ def plan_score(
             )
         )
     return plan
+
+
+def scores_digest(session: Session, what: Any) -> str:
+    """Digest of all that the scores of a session follow from."""
+    return digest_json([str(session.attrs.get("digest")), what])
 
 
 def pipeline_digest(pipeline: Pipeline) -> str:
@@ -261,30 +276,41 @@ def _planned(
 ) -> PlannedScores:
     geometry = session.geometry
     wanted: list[BlockKey] = []
+    kept: dict[BlockKey, tuple[int, int]] = {}
     for frame, lines in plan.selection.frames[session.name].items():
         first, last = lines or (0, geometry.shape[0])
-        wanted.extend(
-            BlockKey(session.name, frame, start, stop)
-            for start, stop in geometry.ranges()
-            if start < last and stop > first
-        )
+        for start, stop in geometry.ranges():
+            if start < last and stop > first:
+                key = BlockKey(session.name, frame, start, stop)
+                wanted.append(key)
+                if start < first or stop > last:
+                    kept[key] = (max(start, first), min(stop, last))
     if held is None:
-        return PlannedScores(session.name, session, "new", digest, wanted)
+        return PlannedScores(session.name, session, "new", digest, wanted, kept=kept)
     if held.attrs.get("digest") != digest or force:
-        return PlannedScores(session.name, session, "redo", digest, wanted)
+        return PlannedScores(session.name, session, "redo", digest, wanted, kept=kept)
     arrays = [held[spec.name] for spec in plan.specs]
     known = {r.key: r for r in records if r.digest == digest}
     failed = {k: r.reason for k, r in known.items() if r.outcome == "failed"}
-    done = {
-        k
-        for k, r in known.items()
-        if r.outcome == "done" and tails(arrays, k, geometry.lines) == r.tail  # type: ignore[arg-type]
-    }
+    done = set()
+    for key in wanted:
+        record = known.get(key)
+        if record is None or record.outcome != "done":
+            continue
+        if tails(arrays, key, geometry.lines) != record.tail:  # type: ignore[arg-type]
+            continue
+        first, last = kept.get(key, (key.start, key.stop))
+        top, bottom = record.lines
+        if top <= first and last <= bottom:
+            done.add(key)
+        else:
+            # What was scored before stays.
+            kept[key] = (min(top, first), max(bottom, last))
     todo = [key for key in wanted if key not in done and (only_failed or key not in failed)]
     left = set(wanted).difference(todo)
     earlier = tuple(Failure(key, reason) for key, reason in failed.items() if key in left)
     complete = bool(held.attrs.get("complete"))
     if not todo and complete:
-        return PlannedScores(session.name, session, "done", digest, [], earlier)
+        return PlannedScores(session.name, session, "done", digest, [], earlier, kept)
     status: Status = "retry" if complete and only_failed else "resume"
-    return PlannedScores(session.name, session, status, digest, todo, earlier)
+    return PlannedScores(session.name, session, status, digest, todo, earlier, kept)

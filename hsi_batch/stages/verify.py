@@ -15,11 +15,13 @@ from distributed import Client
 
 from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
+from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import ARCHIVE, SCORES, checksum, groups_of, open_root
+from hsi_batch.archive.store import ARCHIVE, SCORES, checksum, groups_of, open_root, state_folder
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.window import batches, run_window
 from hsi_batch.errors import StoreError
+from hsi_batch.stages.evaluation import load_evaluation
 from hsi_batch.stages.run import TASK_BYTES, Run
 
 __all__ = ["Damage", "VerifyResult", "verify"]
@@ -117,6 +119,10 @@ def verify(
     root = _open(path)
     damages: list[Damage] = []
     keys: list[tuple[BlockKey, int]] = []
+    scored: dict[str, list[BlockRecord]] = {}
+    if root.attrs.get("format") == SCORES:
+        scored = _records(path, root)
+        damages.extend(_strangers(path))
     names = sorted(groups_of(root))
     for name in names:
         group = root[name]
@@ -124,7 +130,8 @@ def verify(
         if not group.attrs.get("complete"):
             damages.append(Damage(name, "was not finished; run the stage again"))
             continue
-        missing, found = _presence(name, group)
+        records = scored.get(name)
+        missing, found = _presence(name, group) if records is None else _scored(group, records)
         damages.extend(missing)
         keys.extend(found)
     blocks = len(keys)
@@ -188,6 +195,52 @@ def _presence(name: str, group: zarr.Group) -> tuple[list[Damage], list[tuple[Bl
             damages.append(Damage(str(key), f"the chunk of {', '.join(absent)} is missing"))
     if is_archive and group.get("checksum") is None:
         damages.append(Damage(name, "the array of checksums is missing"))
+    return damages, found
+
+
+def _records(path: str, root: zarr.Group) -> dict[str, list[BlockRecord]]:
+    """What the run state of a store of scores says was written, by session; none for a copy."""
+    found: dict[str, list[BlockRecord]] = {}
+    for record in Records(state_folder(path) / "records" / "score").load().values():
+        group = root.get(record.key.session)
+        if group is not None and group.attrs.get("digest") == record.digest:
+            found.setdefault(record.key.session, []).append(record)
+    return found
+
+
+def _strangers(path: str) -> Iterator[Damage]:
+    evaluation = load_evaluation(path)
+    for name in evaluation.stale if evaluation is not None else ():
+        yield Damage(
+            name,
+            "was scored with another pipeline, other outputs or other data than the rest; score"
+            " all frames again",
+        )
+
+
+def _scored(
+    group: zarr.Group, records: list[BlockRecord]
+) -> tuple[list[Damage], list[tuple[BlockKey, int]]]:
+    """Whether the chunks of the scores are those that were recorded."""
+    maps = list(_maps(group).values())
+    geometry = _geometry(_maps(group))
+    damages, found = [], []
+    for record in sorted(records, key=lambda r: r.key):
+        if record.outcome != "done":
+            continue
+        kept = [_tail(array, record.key, geometry) for array in maps]
+        if None in kept:
+            damages.append(Damage(str(record.key), "a chunk is missing; score again"))
+            continue
+        found.append((record.key, geometry.bytes_of(record.key)))
+        # Tails are recorded in the order of the outputs, arrays come in any order.
+        whole = record.tail
+        width = len(whole) // max(len(kept), 1)
+        parts = sorted(whole[i : i + width] for i in range(0, len(whole), width or 1))
+        if parts != sorted(map(str, kept)):
+            damages.append(
+                Damage(str(record.key), "a chunk differs from what was scored; score again")
+            )
     return damages, found
 
 

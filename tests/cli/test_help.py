@@ -5,7 +5,10 @@ import re
 import pytest
 from commands import command
 
-COMMANDS = ("demo", "run", "convert", "fit", "score", "report", "ls", "show", "verify", "rm")
+COMMANDS = (
+    *("demo", "run", "convert", "fit", "score", "report", "ls", "show", "verify", "rm"),
+    *("nodes", "graph", "check", "schema"),
+)
 WORKING = ("run", "convert", "fit", "score")
 
 

@@ -6,10 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 import zarr
 from commands import chunks, command, files_below
 from recordings import scene, write_cu3s, write_envi
 from simulated_cuvis import Fault
+
+from hsi_batch.pipeline.catalogue import cuvis_classes
 
 
 def test_all_stages_as_processes(made, tmp_path, cluster_file):
@@ -244,3 +247,27 @@ def test_only_files_that_are_no_recordings(hsi, tmp_path):
     assert done.code == 0
     assert "1 session converted, 3 files skipped" in done.out
     assert all(f"skipped: {folder / n}: " in done.err for n in names if n != "notes.txt")
+
+
+def test_fitting_for_cuvis_ai(hsi, mine, monkeypatch):
+    out = mine.root / "theirs.yaml"
+    arguments = ("fit", mine.pipeline, "--archive", mine.archive, "--out", out)
+    assert hsi(*arguments, "--dialect", "cuvis-ai").code == 0
+    content = yaml.safe_load(out.read_text())
+    assert content["plugins"] == ["cuvis_ai_builtin"]
+    paths = [node["class_name"] for node in content["nodes"]]
+    assert "cuvis_ai.node.anomaly.rx_detector.RXGlobal" in paths
+    assert hsi(*arguments, "--dialect", "cuvis-ai", "--json").json["up_to_date"]
+    # In our own form it is another file.
+    assert not hsi(*arguments, "--json").json["up_to_date"]
+    assert "plugins" not in yaml.safe_load(out.read_text())
+    wrong = hsi(*arguments, "--dialect", "cuvis")
+    assert wrong.code == 2
+    assert "dialect 'cuvis' is not one of hsi-batch, cuvis-ai" in wrong.err
+    # What is not there is known before anything is fitted.
+    known = {name: cls for name, cls in cuvis_classes().items() if name != "ScoreToLogit"}
+    monkeypatch.setattr("hsi_batch.pipeline.written.cuvis_classes", lambda: known)
+    wrong = hsi(*arguments, "--dialect", "cuvis-ai", "--force")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "logit: cuvis-ai 0.19.3 has no node ScoreToLogit" in wrong.err
+    assert not re.search(r"fit, pass|/\d+ blocks", wrong.err)

@@ -92,7 +92,7 @@ def test_all_mistakes_at_once(hsi, folder):
     done = hsi("run", folder / "w.yaml")
     assert (done.code, done.out) == (2, "")
     head, *problems = done.err.splitlines()
-    assert "6 problems" in head
+    assert "8 problems" in head
     expected = [
         (1, "'archiv'", "Did you mean 'archive'?"),
         (4, "'sources.annotation'", "Did you mean 'annotations'?"),
@@ -100,6 +100,8 @@ def test_all_mistakes_at_once(hsi, folder):
         (8, "'fit.pixel'", "Did you mean 'pixels'?"),
         (10, "'score.output'", "Did you mean 'outputs'?"),
         (None, "key 'archive' is missing", ""),
+        (6, "`fit` needs a `pipeline`", ""),
+        (10, "`score` needs a `pipeline`", ""),
     ]
     assert len(problems) == len(expected)
     for line, *parts in expected:

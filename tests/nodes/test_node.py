@@ -116,6 +116,7 @@ def test_scopes_of_the_library():
     arguments = {
         "SoftChannelSelector": [1],
         "BandpassByWavelength": [1],
+        "BinaryAnomalyLabelMapper": [[0]],
         "FixedPCAProjection": ["none.npz"],
         "FrameScoreGate": [1],
         "PCA": [1],
@@ -127,6 +128,7 @@ def test_scopes_of_the_library():
     scopes = {n: c(*arguments.get(n, [])).scope for n, c in running.items()}
     assert {n for n, s in scopes.items() if s is Scope.FRAME} == {
         "DistinctLabelCount",
+        "FastRGBSelector",
         "FixedPCAProjection",
         "FrameScoreGate",
         "PCA",
@@ -137,8 +139,20 @@ def test_scopes_of_the_library():
         "TwoStageBinaryDecider",
         "ZScoreNormalizer",
     }
-    assert {n for n, s in scopes.items() if s is Scope.SEQUENCE} == {"PercentileNormalizer"}
-    assert set(scopes.values()) == {Scope.FRAME, Scope.PIXEL, Scope.SEQUENCE}
+    # As in cuvis-ai, the bounds of pictures move from frame to frame unless told otherwise.
+    assert {n for n, s in scopes.items() if s is Scope.SEQUENCE} == {
+        "CIETristimulusRGBSelector",
+        "CIRSelector",
+        "CameraEmulationFalseRGBSelector",
+        "FixedWavelengthSelector",
+        "HighContrastSelector",
+        "PercentileNormalizer",
+        "RangeAverageFalseRGBSelector",
+        "SupervisedCIRSelector",
+        "SupervisedFullSpectrumSelector",
+        "SupervisedWindowedSelector",
+    }
+    assert {n for n, s in scopes.items() if s is Scope.WINDOW} == {"ScoreMapSmoothing"}
 
 
 # --- the library --------------------------------------------------------------------------------

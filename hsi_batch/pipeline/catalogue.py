@@ -1,0 +1,74 @@
+"""What cuvis-ai 0.19.3 has: classes with their paths, arguments and ports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from hsi_batch.nodes.registry import is_foreign
+
+__all__ = ["VERSION", "CuvisClass", "cuvis_classes", "is_default", "without_pixels"]
+
+VERSION = "0.19.3"
+_SHOWN = {"artifacts", "metrics"}
+
+
+class CuvisClass(NamedTuple):
+    """A node class of cuvis-ai.
+
+    Attributes
+    ----------
+    path : str
+        Module and class.
+    arguments : mapping of str to bool
+        Whether each argument must be given.
+    defaults : mapping
+        Defaults of those that need not.
+    inputs, outputs : mapping of str to bool
+        Whether each port is optional.
+    axes : mapping of str to int
+        Number of axes of each port.
+    """
+
+    path: str
+    arguments: Mapping[str, bool]
+    defaults: Mapping[str, Any]
+    inputs: Mapping[str, bool]
+    outputs: Mapping[str, bool]
+    axes: Mapping[str, int]
+
+
+@cache
+def cuvis_classes() -> Mapping[str, CuvisClass]:
+    """All node classes by name."""
+    text = files("hsi_batch.pipeline").joinpath("cuvis_ai_0_19_3.json").read_text("utf-8")
+    return {name: CuvisClass(**entry) for name, entry in json.loads(text).items()}
+
+
+def is_default(class_name: str, argument: str, value: Any) -> bool:
+    """Whether an argument of a class of cuvis-ai has the value that it has anyway.
+
+    Examples
+    --------
+    >>> is_default("MinMaxNormalizer", "max_initialization_frames", None)
+    True
+    """
+    known = cuvis_classes().get(class_name)
+    return known is not None and argument in known.defaults and known.defaults[argument] == value
+
+
+def without_pixels(class_name: str) -> bool:
+    """Whether a path names a class of cuvis-ai that gives pictures and metrics at most.
+
+    Examples
+    --------
+    >>> without_pixels("cuvis_ai.node.video.ToVideoNode")
+    True
+    >>> without_pixels("cuvis_ai.node.anomaly.rx_detector.RXGlobal")
+    False
+    """
+    known = cuvis_classes().get(class_name.rpartition(".")[2])
+    return is_foreign(class_name) and known is not None and set(known.outputs) <= _SHOWN

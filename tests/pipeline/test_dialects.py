@@ -1,0 +1,356 @@
+"""Files of cuvis-ai 0.1 to 0.19 and of the seed pages, and files written for cuvis-ai."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from graph_helpers import chain, fit, labelled, scene
+
+from hsi_batch.documents import read_yaml
+from hsi_batch.errors import ConfigError, PipelineError
+from hsi_batch.nodes import (
+    BandpassByWavelength,
+    BinaryDecider,
+    ChannelAxis,
+    MinMaxNormalizer,
+    RXGlobal,
+    ScoreToLogit,
+    SoftChannelSelector,
+    ZScoreNormalizerGlobal,
+    node_class,
+    node_classes,
+)
+from hsi_batch.pipeline import Pipeline
+from hsi_batch.pipeline.catalogue import cuvis_classes
+
+
+def read(text, path="p.yaml"):
+    return Pipeline.from_document(read_yaml(path, text=text))
+
+
+# --- class paths ----------------------------------------------------------------------------------
+
+#: Paths of the seed pages (those of nodes among the eleven that fail in the release), of v0.5 and
+#: of the release, for classes that all of them have.
+PATHS = [
+    "cuvis_ai.anomaly.rx_detector.RXGlobal",
+    "cuvis_ai.node.anomaly.rx_detector.RXGlobal",
+    "cuvis_ai.node.selector.SoftChannelSelector",
+    "cuvis_ai.node.channel_selector.SoftChannelSelector",
+    "cuvis_ai.node.pca.TrainablePCA",
+    "cuvis_ai.node.dimensionality_reduction.TrainablePCA",
+    "cuvis_ai.deciders.binary_decider.BinaryDecider",
+    "cuvis_ai.node.deciders.binary_decider.BinaryDecider",
+    "cuvis_ai.anomaly.deep_svdd.ZScoreNormalizerGlobal",
+    "cuvis_ai.node.anomaly.deep_svdd.ZScoreNormalizerGlobal",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_old_and_new_class_paths(path):
+    assert node_class(path).__name__ == path.rpartition(".")[2]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("cuvis_ai.node.concrete_selector.ConcreteBandSelector", "ConcreteChannelMixer"),
+        ("cuvis_ai.anomaly.rx_logit_head.RXLogitHead", "ScoreToLogit"),
+    ],
+)
+def test_classes_that_were_renamed(old, new):
+    if new not in node_classes():
+        pytest.skip(f"{new} is not in the library")
+    assert node_class(old) is node_classes()[new]
+
+
+@pytest.mark.parametrize("name", sorted(set(node_classes()) & set(cuvis_classes())))
+def test_every_shared_class_is_found_under_its_path(name):
+    assert node_class(cuvis_classes()[name].path) is node_classes()[name]
+
+
+# --- forms ----------------------------------------------------------------------------------------
+
+#: As cuvis-ai 0.1.5 wrote it.
+FIRST = """\
+name: ''
+nodes:
+- name: LentilsAnomalyDataNode
+  class: cuvis_ai.node.data.LentilsAnomalyDataNode
+  params:
+    normal_class_ids: [0, 1]
+- name: MinMaxNormalizer
+  class: cuvis_ai.node.normalization.MinMaxNormalizer
+  params:
+    eps: 1.0e-06
+    use_running_stats: true
+- name: RXGlobal
+  class: cuvis_ai.anomaly.rx_detector.RXGlobal
+  params: {eps: 1.0e-06, num_channels: 61, cache_inverse: true}
+- name: metrics_anomaly
+  class: cuvis_ai.node.metrics.AnomalyDetectionMetrics
+  params:
+    execution_stages: null
+    name: null
+- name: movie
+  class: cuvis_ai.node.video.ToVideoNode
+  params: {output_video_path: x.mp4}
+connections:
+- from: LentilsAnomalyDataNode.outputs.cube
+  to: MinMaxNormalizer.inputs.data
+- from: MinMaxNormalizer.outputs.normalized
+  to: RXGlobal.inputs.data
+- from: RXGlobal.outputs.scores
+  to: metrics_anomaly.inputs.logits
+- from: LentilsAnomalyDataNode.outputs.mask
+  to: metrics_anomaly.inputs.targets
+- from: LentilsAnomalyDataNode.outputs.mesu_index
+  to: movie.inputs.frame_id
+metadata:
+  name: RX
+  cuvis_ai_version: 0.1.5
+"""
+
+
+def test_the_first_form_of_cuvis_ai():
+    with pytest.warns(UserWarning, match="movie") as caught:
+        pipeline = read(FIRST)
+    # A node that only writes a film is left out; a null means nothing, so nothing is said of it.
+    said = (
+        "p.yaml:21: movie (cuvis_ai.node.video.ToVideoNode) only shows or writes what others"
+        " compute; hsi_batch does not have it, and leaves it out."
+    )
+    assert [str(w.message) for w in caught] == [said]
+    assert pipeline.name == "RX"
+    assert pipeline.lenient
+    assert pipeline.nodes["RXGlobal"].num_channels == 61
+    assert [str(edge) for edge in pipeline.edges] == [
+        "LentilsAnomalyDataNode.cube -> MinMaxNormalizer.data",
+        "MinMaxNormalizer.normalized -> RXGlobal.data",
+        "RXGlobal.scores -> metrics_anomaly.logits",
+        "LentilsAnomalyDataNode.mask -> metrics_anomaly.targets",
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:p.yaml")
+@pytest.mark.parametrize(
+    ("top", "below", "expected"),
+    [("a", None, "a"), ("a", "b", "b"), ("", "b", "b"), ("", None, "Pipeline")],
+)
+def test_the_name_may_stand_at_the_top(top, below, expected):
+    text = FIRST.split("metadata:", maxsplit=1)[0].replace("name: ''", f"name: '{top}'")
+    text += f"metadata: {{name: {below}}}\n" if below else ""
+    assert read(text).name == expected
+
+
+def test_defaults_of_arguments_that_ours_lack_are_no_news(recwarn):
+    text = """\
+nodes:
+- {name: d, class_name: cuvis_ai.node.data.CU3SDataNode}
+- name: n
+  class_name: cuvis_ai.node.normalization.MinMaxNormalizer
+  hparams: {eps: 1.0e-06, use_running_stats: true, max_initialization_frames: null}
+connections:
+- {source: d.outputs.cube, target: n.inputs.data}
+"""
+    read(text)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="has no parameter 'max_initialization_frames'"):
+        read(text.replace("null", "3"))
+
+
+@pytest.mark.filterwarnings("ignore:p.yaml")
+def test_mistakes_of_the_first_form_have_their_lines():
+    text = FIRST.replace("AnomalyDetectionMetrics", "AnomalyDetectionMetric").replace(
+        "to: RXGlobal.inputs.data", "to: RXGlobal.inputs.dta"
+    )
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert [(p.line, p.message.split(".")[0]) for p in caught.value.problems] == [
+        (16, "there is no node class 'cuvis_ai"),
+        (26, "RXGlobal 'RXGlobal' has no input 'dta'; it has data"),
+    ]
+
+
+def test_ours_is_not_read_in_the_first_form():
+    text = "nodes:\n- {name: data, class: CU3SDataNode}\n"
+    with pytest.raises(ConfigError, match=r"unknown key 'nodes\.0\.class'"):
+        read(text)
+
+
+def test_a_name_that_stands_twice_gets_a_counter_as_in_cuvis_ai():
+    text = """\
+nodes:
+- {name: d, class_name: cuvis_ai.node.data.CU3SDataNode}
+- {name: n, class_name: cuvis_ai.node.normalization.MinMaxNormalizer}
+- {name: n, class_name: cuvis_ai.node.normalization.MinMaxNormalizer, hparams: {eps: 0.5}}
+connections:
+- {source: d.outputs.cube, target: n.inputs.data}
+- {source: n.outputs.normalized, target: n-1.inputs.data}
+"""
+    pipeline = read(text)
+    assert list(pipeline.nodes) == ["d", "n", "n-1"]
+    assert pipeline.nodes["n-1"].eps == 0.5
+    assert str(pipeline.edges[1]) == "n.normalized -> n-1.data"
+    with pytest.raises(PipelineError, match="there are two nodes 'n'"):
+        read(text.replace("cuvis_ai.node.data.", "").replace("cuvis_ai.node.normalization.", ""))
+
+
+def test_ports_of_the_seed_pages():
+    pipeline = read("""\
+nodes:
+  data: CU3SDataNode
+  bandpass: {type: BandpassByWavelength, config: {min_wavelength_nm: 500}}
+  normalizer: PerPixelUnitNorm
+  scorer: {type: RXGlobal, config: {num_channels: 61}}
+  decider: QuantileBinaryDecider
+connections:
+  - [data.output, bandpass.input]
+  - [bandpass.output, normalizer.data]
+  - [normalizer.output, scorer.data]
+  - [scorer.scores, decider.scores]
+""")
+    assert [str(edge) for edge in pipeline.edges] == [
+        "data.cube -> bandpass.data",
+        "bandpass.filtered -> normalizer.data",
+        "normalizer.normalized -> scorer.data",
+        "scorer.scores -> decider.logits",
+    ]
+
+
+# --- nothing is imported --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plugins", ["", "plugins: [other]\n", "plugins: [cuvis_ai_builtin]\n"])
+@pytest.mark.parametrize(
+    "name", ["hsi_trap.Node", "hsi_trap.deep.Node", "cuvis_ai.hsi_trap.Node", "hsi_trap:Node"]
+)
+def test_a_file_makes_nothing_be_imported(tmp_path, monkeypatch, plugins, name):
+    (tmp_path / "hsi_trap").mkdir()
+    for module in ("__init__", "deep"):
+        (tmp_path / "hsi_trap" / f"{module}.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    text = (
+        f"{plugins}nodes:\n- {{name: d, class_name: CU3SDataNode}}\n"
+        f"- {{name: x, class_name: '{name}', hparams: {{module: hsi_trap}}}}\n"
+    )
+    with pytest.raises(ConfigError, match=r"no node class|cannot be imported"):
+        read(text)
+    assert not [m for m in set(sys.modules) - before if "hsi_trap" in m]
+
+
+def test_weights_that_hold_code_are_refused(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    path = chain(RXGlobal(name="rx")).save(tmp_path / "p.yaml")
+    torch.save({"state_dict": {"rx": {"mu": Trap()}}}, path.with_suffix(".pt"))
+    with pytest.raises(ConfigError, match="holds more than tensors"):
+        Pipeline.from_yaml(path)
+    assert not (tmp_path / "sprung").exists()
+
+
+# --- writing for cuvis-ai -------------------------------------------------------------------------
+
+
+def whole():
+    return chain(
+        MinMaxNormalizer(name="norm"),
+        SoftChannelSelector(3, init_method="variance", name="selector"),
+        RXGlobal(name="rx", eps=1e-6),
+        ScoreToLogit(name="logit"),
+        BinaryDecider(name="decider"),
+        name="demo",
+    )
+
+
+def test_what_is_written_for_cuvis_ai(tmp_path):
+    pipeline = whole()
+    fit(pipeline, scene())
+    path = pipeline.save(tmp_path / "p.yaml", dialect="cuvis-ai")
+    content = yaml.safe_load(path.read_text())
+    assert list(content) == ["plugins", "nodes", "connections", "metadata"]
+    assert content["plugins"] == ["cuvis_ai_builtin"]
+    nodes = {node["name"]: node for node in content["nodes"]}
+    for node in nodes.values():
+        known = cuvis_classes()[node["class_name"].rpartition(".")[2]]
+        assert node["class_name"] == known.path
+        assert set(node["hparams"]) <= set(known.arguments)
+        assert all(
+            node["hparams"].get(a) is not None for a, need in known.arguments.items() if need
+        )
+    assert nodes["rx"]["hparams"] == {"num_channels": 5, "eps": 1e-6, "cache_inverse": True}
+    assert nodes["selector"]["hparams"]["input_channels"] == 5
+    assert set(content["metadata"]) == {
+        *("name", "description", "created", "tags", "author", "cuvis_ai_version")
+    }
+    stored = torch.load(io.BytesIO(path.with_suffix(".pt").read_bytes()), weights_only=True)
+    assert set(stored["state_dict"]) == set(nodes)
+    assert {k: v.dtype for k, v in stored["state_dict"]["rx"].items()} == {
+        "mu": torch.float32,
+        "cov": torch.float32,
+        "cov_inv": torch.float32,
+    }
+    # We read it back with every bit.
+    other = Pipeline.from_yaml(path)
+    assert other.fitted
+    assert other.lenient
+    cube = labelled(scene())
+    for port in ("rx.scores", "logits"):
+        np.testing.assert_array_equal(other.apply(cube, port), pipeline.apply(cube, port))
+
+
+def test_channels_must_be_known_there():
+    pipeline = chain(ZScoreNormalizerGlobal(name="z"), RXGlobal(name="rx"))
+    with pytest.raises(PipelineError) as caught:
+        pipeline.serialize("cuvis-ai")
+    assert [p.message for p in caught.value.problems] == [
+        f"{name}: {cls} of cuvis-ai needs num_channels; set it, or fit the pipeline first."
+        for name, cls in (("z", "ZScoreNormalizerGlobal"), ("rx", "RXGlobal"))
+    ]
+    pipeline.resolve(ChannelAxis(7))
+    assert pipeline.serialize("cuvis-ai")["nodes"][1]["hparams"]["num_channels"] == 7
+
+
+def test_wavelengths_are_wired_where_cuvis_ai_needs_them():
+    pipeline = chain(BandpassByWavelength(500, name="bp"), MinMaxNormalizer(name="n"))
+    written = pipeline.serialize("cuvis-ai")["connections"]
+    assert {"source": "data.outputs.wavelengths", "target": "bp.inputs.wavelengths"} in written
+    # Behind a bandpass there are no wavelengths in cuvis-ai.
+    pipeline = chain(BandpassByWavelength(500, name="a"), BandpassByWavelength(600, name="b"))
+    pipeline.resolve(ChannelAxis.of([450, 550, 650]))
+    with pytest.raises(PipelineError, match=r"b\.wavelengths: cuvis-ai needs a connection to it"):
+        pipeline.serialize("cuvis-ai")
+
+
+def test_what_cuvis_ai_does_not_have_is_named_at_once(monkeypatch, tmp_path):
+    known = dict(cuvis_classes())
+    rx = known["RXGlobal"]
+    known["RXGlobal"] = rx._replace(outputs={"score": False})
+    del known["SoftChannelSelector"]
+    monkeypatch.setattr("hsi_batch.pipeline.written.cuvis_classes", lambda: known)
+    pipeline = whole()
+    fit(pipeline, scene())
+    with pytest.raises(PipelineError) as caught:
+        pipeline.save(tmp_path / "p.yaml", dialect="cuvis-ai")
+    assert [p.message for p in caught.value.problems] == [
+        "selector: cuvis-ai 0.19.3 has no node SoftChannelSelector.",
+        "rx.scores: RXGlobal of cuvis-ai 0.19.3 has no output scores.",
+    ]
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(PipelineError, match="dialect 'cuvis' is not one of"):
+        pipeline.save(tmp_path / "p.yaml", dialect="cuvis")
+
+
+def test_arguments_that_cuvis_ai_does_not_have_are_dropped_with_a_warning():
+    pipeline = chain(RXGlobal(4, loading=0.1, inverse="pinv32", name="rx"))
+    with pytest.warns(UserWarning, match=r"rx: RXGlobal of cuvis-ai has no loading=0\.1, inverse="):
+        written = pipeline.serialize("cuvis-ai")
+    assert set(written["nodes"][1]["hparams"]) == {"num_channels", "eps", "cache_inverse"}
