@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from hsi_batch.files import write_atomically
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["catalog_row", "forget_catalog", "load_catalog", "save_catalog"]
+__all__ = ["catalog_row", "forget_catalog", "is_published", "load_catalog", "save_catalog"]
 
 _FILE = "catalog.parquet"
 _STAMP = "catalog.json"
@@ -82,17 +83,24 @@ def forget_catalog(path: str | Path) -> None:
     (state_folder(path) / _STAMP).unlink(missing_ok=True)
 
 
+def is_published(path: str | Path) -> bool:
+    """Whether the saved catalog belongs to the store as it is."""
+    try:
+        stamp = json.loads((state_folder(path) / _STAMP).read_text())
+        return bool(stamp == archive_stamp(path))
+    except (OSError, ValueError):
+        # No run state (a copied store), or a torn one.
+        return False
+
+
 def load_catalog(path: str | Path, root: zarr.Group) -> pd.DataFrame:
     """The saved catalog if it belongs to the store as it is, else one read from the sessions."""
     import pandas as pd
 
-    folder = state_folder(path)
-    try:
-        if json.loads((folder / _STAMP).read_text()) == archive_stamp(path):
-            return pd.read_parquet(folder / _FILE)
-    except (OSError, ValueError):
-        # No run state (a copied store), or a torn one: the store itself decides.
-        pass
+    if is_published(path):
+        # Else, or if the file is torn, the store itself decides.
+        with contextlib.suppress(OSError, ValueError):
+            return pd.read_parquet(state_folder(path) / _FILE)
     rows = _rows(root)
     columns = ["session", "frames", "lines", "samples", "bands", "complete"]
     return pd.DataFrame(rows, columns=None if rows else columns)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hsi_batch.archive.chunks import lost_chunk, read_lines, store_path
 from hsi_batch.archive.layout import BlockKey, Geometry
-from hsi_batch.archive.store import ARCHIVE, open_root
+from hsi_batch.archive.store import ARCHIVE, open_root, plain_group
 from hsi_batch.errors import SourceError, StoreError
 
 __all__ = ["PixelChoice", "Session"]
@@ -34,7 +34,7 @@ class Session:
 
     def __init__(self, name: str, group: zarr.Group) -> None:
         self.name = name
-        self.group = group
+        self.group = plain_group(group)
 
     @classmethod
     def open(cls, archive: str | Path, name: str, mode: str = "r") -> Session:

@@ -25,6 +25,7 @@ __all__ = [
     "create_root",
     "groups_of",
     "open_root",
+    "plain_group",
     "state_folder",
 ]
 
@@ -149,8 +150,30 @@ def checksum(values: NDArray[Any]) -> int:
 
 
 def consolidate(root: zarr.Group) -> None:
-    """Gather all metadata in the root, so that opening many sessions is one read."""
+    """Gather all metadata in the root, and those of each complete session in its group.
+
+    Opening many sessions is then one read, and so is opening one of them by itself.
+    """
     with warnings.catch_warnings():
         # Zarr v3 calls this experimental; readers that do not know it ignore it.
         warnings.simplefilter("ignore")
+        for name, group in groups_of(root).items():
+            if group.attrs.get("complete") and group.metadata.consolidated_metadata is None:
+                zarr.consolidate_metadata(root.store, path=name)
         zarr.consolidate_metadata(root.store)
+
+
+def plain_group(group: zarr.Group) -> zarr.Group:
+    """The group as its arrays are, whatever the metadata gathered in it say.
+
+    Zarr does not keep gathered metadata true when arrays come and go. What is written through the
+    plain group drops them, and the next :func:`consolidate` gathers them again.
+    """
+    if group.metadata.consolidated_metadata is None:
+        return group
+    return zarr.open_group(
+        group.store_path,
+        mode="r" if group.store.read_only else "r+",
+        zarr_format=3,
+        use_consolidated=False,
+    )

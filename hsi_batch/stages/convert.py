@@ -12,6 +12,7 @@ from typing import Any
 
 from distributed import Client
 
+from hsi_batch.archive.catalog import is_published
 from hsi_batch.archive.records import BlockRecord, Records, RecordWriter
 from hsi_batch.archive.store import ARCHIVE, create_root, state_folder
 from hsi_batch.engine.events import Observer, Progress
@@ -199,8 +200,16 @@ def convert(
             if touched:
                 accept_touched(target, touched)
             if not plan.todo:
+                _publish_late(target)
                 return _result(plan, begun)
             return _execute(run, plan, begun, task_bytes)
+
+
+def _publish_late(archive: str) -> None:
+    """Do what an earlier run left undone that was killed at its very end."""
+    if Path(archive).exists() and not is_published(archive):
+        records = Records(state_folder(archive) / "records" / "convert")
+        publish(create_root(archive, ARCHIVE), archive, records)
 
 
 def _absolute(annotations: str) -> str:

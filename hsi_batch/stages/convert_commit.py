@@ -18,7 +18,14 @@ from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.partials import load_partial, partials_of
 from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import ARCHIVE, consolidate, create_array, groups_of, open_root
+from hsi_batch.archive.store import (
+    ARCHIVE,
+    consolidate,
+    create_array,
+    groups_of,
+    open_root,
+    plain_group,
+)
 from hsi_batch.archive.writer import create_session, disk_errors
 from hsi_batch.errors import IncompleteError, StoreError
 from hsi_batch.readers.registry import resolved
@@ -68,9 +75,8 @@ class Finished:
 def begin(root: zarr.Group, plan: ConvertPlan) -> None:
     """Make the groups of new sessions; nothing is complete until :func:`finish_session`."""
     with disk_errors(plan.archive):
-        if any(planned.status in ("replace", "retry") for planned in plan.todo):
-            # A run that is killed must not leave sessions listed that are no more.
-            forget_catalog(plan.archive)
+        # A run that is killed must not leave sessions listed that are no more, or others unlisted.
+        forget_catalog(plan.archive)
         for planned in plan.todo:
             if planned.status in ("new", "replace"):
                 assert planned.info is not None
@@ -96,7 +102,8 @@ def begin(root: zarr.Group, plan: ConvertPlan) -> None:
                     },
                 )
             elif planned.status == "retry":
-                root[planned.name].attrs["complete"] = False
+                # Arrays will come and go.
+                plain_group(root[planned.name]).attrs["complete"] = False  # type: ignore[arg-type]
 
 
 def forget(archive: str, session: str) -> None:

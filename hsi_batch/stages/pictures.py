@@ -14,6 +14,7 @@ from PIL import Image
 
 from hsi_batch.archive.session import Session
 from hsi_batch.statistics import FloatHistogram, RocCurve
+from hsi_batch.wording import counted
 
 __all__ = [
     "decision_picture",
@@ -84,7 +85,13 @@ def false_colour(session: Session, frame: int, first: int, last: int) -> NDArray
 
 
 def score_picture(scores: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    """Scores ``(y, x)`` on a logarithmic colour scale from ``low`` to ``high``; NaN is grey."""
+    """Scores ``(y, x)`` on a logarithmic colour scale from ``low`` to ``high``; NaN is grey.
+
+    Where an end is infinite, the finite scores that are shown give the scale.
+    """
+    if not np.isfinite([low, high]).all():
+        finite = np.abs(scores[np.isfinite(scores)]).astype(np.float64)
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     floor = max(low, 1e-30, high * 1e-6)
     with np.errstate(divide="ignore", invalid="ignore"):
         scaled = np.log(np.maximum(scores, floor) / floor) / max(np.log(high / floor), 1e-12)
@@ -114,11 +121,19 @@ def decision_picture(decisions: NDArray[Any], labels: NDArray[Any] | None) -> ND
 
 def histogram_picture(
     everything: FloatHistogram, background: FloatHistogram, target: FloatHistogram
-) -> str:
-    """Histogram of all scores, with those of both classes if there are labels, as SVG."""
+) -> str | None:
+    """Histogram of all finite scores, or of those of both classes if there are labels, as SVG.
+
+    Returns None if no score is finite.
+    """
+    values, counts = everything.bins(0)
+    finite = np.isfinite(values)
+    if not finite.any():
+        return None
+    endless = int(counts[~finite].sum())
+    values = values[finite]
     figure = _figure(5.6, 3.0)
     axes = figure.subplots()
-    values, counts = everything.bins(0)
     positive = values > 0
     if not positive.any():
         positive = np.ones(values.shape, dtype=bool)
@@ -129,12 +144,18 @@ def histogram_picture(
         shown = [(background, "background", "#4c78a8"), (target, "labelled", "#e45756")]
     for histogram, label, colour in shown:
         values, counts = histogram.bins(0)
-        heights, _ = np.histogram(values, edges, weights=counts)
-        axes.stairs(heights, edges, fill=True, alpha=0.75, label=label, color=colour)
+        finite = np.isfinite(values)
+        heights, _ = np.histogram(values[finite], edges, weights=counts[finite])
+        if heights.any():
+            axes.stairs(heights, edges, fill=True, alpha=0.75, label=label, color=colour)
     if low > 0:
         axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("score")
+    axes.set_xlabel(
+        f"score ({counted(endless, 'pixel')} with infinite scores not shown)"
+        if endless
+        else "score"
+    )
     axes.set_ylabel("pixels")
     axes.legend(frameon=False)
     return _svg(figure)
@@ -165,7 +186,10 @@ def _svg(figure: Figure) -> str:
     for axes in figure.axes:
         axes.patch.set_alpha(0)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(colors=_INK)
+        # Within one decade, a logarithmic axis has labels at its minor ticks only.
+        axes.tick_params(which="both", colors=_INK)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_offset_text().set_color(_INK)
         for label in (axes.xaxis.label, axes.yaxis.label):
             label.set_color(_INK)
         for spine in axes.spines.values():

@@ -171,3 +171,22 @@ def test_scores_without_labels_or_archive(hsi, made, tmp_path):
     done = hsi("report", scores, "--out", tmp_path / "r.html", *moved, "--json")
     assert done.json["auc"] is None
     assert "false colour" in (tmp_path / "r.html").read_text()
+
+
+def test_a_session_whose_scores_overflow(hsi, made, tmp_path):
+    cube = scene(1, dtype="float64")[0]
+    write_npz(tmp_path / "in" / "usual.npz", cube)
+    write_npz(tmp_path / "in" / "far.npz", cube * 1e25)
+    archive, fitted, scores = (tmp_path / name for name in ("a.zarr", "f.yaml", "s.zarr"))
+    assert hsi("convert", tmp_path / "in", "--archive", archive).code == 0
+    fit = ["fit", made.pipeline, "--archive", archive, "--out", fitted, "--frames", "usual"]
+    assert hsi(*fit).code == 0
+    assert hsi("score", fitted, "--archive", archive, "--out", scores).code == 0
+    assert np.isinf(zarr.open_array(scores, path="far/scores")[:]).all()
+    done = hsi("report", scores, "--out", tmp_path / "r.html")
+    assert (done.code, done.err) == (0, "")
+    text = (tmp_path / "r.html").read_text()
+    assert "score (1200 pixels with infinite scores not shown)" in text
+    seen, _ = look(tmp_path / "r.html", tmp_path)
+    assert "Scores" in seen["headings"]
+    assert [row[0] for row in seen["top"][1:]] == ["far", "usual"]
