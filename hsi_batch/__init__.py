@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from hsi_batch.stages.convert import convert
     from hsi_batch.stages.fit import fit
     from hsi_batch.stages.score import score
+    from hsi_batch.training.statistical import StatisticalTrainer
     from hsi_batch.workflow import run_workflow
 
 __all__ = [
     "Archive",
     "Pipeline",
+    "StatisticalTrainer",
     "__version__",
     "connect",
     "convert",
@@ -34,6 +36,7 @@ __all__ = [
 _HOMES = {
     "Archive": "hsi_batch.archive.archive",
     "Pipeline": "hsi_batch.pipeline.pipeline",
+    "StatisticalTrainer": "hsi_batch.training.statistical",
     "connect": "hsi_batch.cluster",
     "convert": "hsi_batch.stages.convert",
     "fit": "hsi_batch.stages.fit",

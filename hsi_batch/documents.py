@@ -276,8 +276,10 @@ def set_value(document: Document, assignment: str) -> Document:
         key = _key_of(holder, part)
         if key is None:
             above = ".".join(parts[: depth - 1]) or "the document"
+            entries = holder if isinstance(holder, list) else []
+            names = [str(entry["name"]) for entry in entries if _has_name(entry)]
             raise ConfigError(
-                f"--set {assignment!r}: {above} has no entry {part!r}.",
+                f"--set {assignment!r}: {above} has no entry {part!r}.{did_you_mean(part, names)}",
                 hint="Use a number from 0, or the `name` of an entry.",
             )
         if depth == len(parts):
@@ -298,6 +300,10 @@ def _key_of(holder: Any, part: str) -> str | int | None:
         return int(part) if int(part) < len(holder) else None
     named = [i for i, x in enumerate(holder) if isinstance(x, dict) and x.get("name") == part]
     return named[0] if named else None
+
+
+def _has_name(entry: Any) -> bool:
+    return isinstance(entry, dict) and "name" in entry
 
 
 def _held(holder: Any, key: str | int) -> Any:

@@ -33,6 +33,7 @@ __all__ = [
     "DataError",
     "DataWarning",
     "HsiBatchError",
+    "HsiBatchWarning",
     "IncompleteError",
     "NotFittedError",
     "PipelineError",
@@ -214,7 +215,11 @@ class NotFittedError(DataError):
     exit_code = 2
 
 
-class DataWarning(UserWarning):
+class HsiBatchWarning(UserWarning):
+    """Base of all warnings of this package; the command line shows these and no others."""
+
+
+class DataWarning(HsiBatchWarning):
     """The pixels allow a result, but one that the user should know the weakness of."""
 
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["Closing", "digest_json", "digest_of", "write_atomically"]
+__all__ = ["Closing", "digest_json", "digest_of", "digest_of_file", "write_atomically"]
 
 
 class Closing:
@@ -49,6 +49,15 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 def digest_of(content: bytes) -> str:
     """SHA-256 of bytes, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+def digest_of_file(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, in hexadecimal; empty if it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def digest_json(value: Any) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from hsi_batch.documents import Document, read_yaml, set_value, validate
+from hsi_batch.documents import Document, read_yaml, validate
 from hsi_batch.errors import ConfigError, Problem
+from hsi_batch.workflow_parts import below, part, problems_of_parts, set_part
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -141,7 +142,7 @@ def read_workflow(
     """
     document = read_yaml(path, variables=True, collect=True)
     for assignment in overrides:
-        document = set_value(document, assignment)
+        document = set_part(document, assignment)
     problems: list[Problem] = []
     config: WorkflowConfig | None = None
     try:
@@ -151,64 +152,10 @@ def read_workflow(
             raise
         problems.extend(error.problems)
     # What is wrong with one part hides nothing of the others.
-    given = document.data or {}
-    problems.extend(
-        document.problem(text, (stage,))
-        for stage, needed, text in _NEEDS
-        if given.get(stage) is not None and all(given.get(key) is None for key in needed)
-    )
-    problems.extend(_problems_of(_check_pipeline, given.get("pipeline"), document))
-    problems.extend(_problems_of(_check_cluster, given.get("cluster"), document))
+    problems.extend(problems_of_parts(document))
     if problems or document.problems or config is None:
         raise ConfigError.collect(document.merged(problems), path=document.path)
     return config, document
-
-
-#: Stages that need one of other entries.
-_NEEDS = (
-    ("fit", ("pipeline",), "`fit` needs a `pipeline`."),
-    ("score", ("pipeline",), "`score` needs a `pipeline`."),
-    ("report", ("score",), "`report` needs `score`."),
-)
-
-
-def _problems_of(
-    check: Callable[[Any, Document], None], value: Any, document: Document
-) -> Sequence[Problem]:
-    if not isinstance(value, (str, dict)):
-        return ()
-    try:
-        check(value, document)
-    except ConfigError as error:
-        found = Problem(error.message, path=error.path, line=error.line, hint=error.hint)
-        return error.problems or (found,)
-    return ()
-
-
-def _check_pipeline(value: Any, document: Document) -> None:
-    from hsi_batch.stages.fit_file import pipeline_from
-
-    pipeline_from(_part("pipeline", value, document))
-
-
-def _check_cluster(value: Any, document: Document) -> None:
-    from hsi_batch.cluster import read_cluster
-
-    read_cluster(_part("cluster", value, document))
-
-
-def _below(document: Document, path: str) -> str:
-    """A path of the workflow file, relative to the file."""
-    folder = Path(document.path).parent if document.path else Path()
-    return str(folder / Path(path).expanduser())
-
-
-def _part(key: str, value: Any, document: Document) -> str | Document:
-    """What stands under a key: the path of a file, or a document of its own."""
-    if isinstance(value, str):
-        return _below(document, value)
-    lines = {at[1:]: line for at, line in document.lines.items() if at[:1] == (key,)}
-    return Document(value, lines, document.path)
 
 
 def run_workflow(
@@ -220,6 +167,7 @@ def run_workflow(
     cluster: str | os.PathLike[str] | None = None,
     force: bool = False,
     only_failed: bool = False,
+    replace: bool = False,
     dry_run: bool = False,
     observer: Observer | None = None,
 ) -> WorkflowResult:
@@ -241,6 +189,8 @@ def run_workflow(
         Do everything again.
     only_failed : bool
         Try again what failed before.
+    replace : bool
+        Convert sources again that changed since.
     dry_run : bool
         Plan only.
     observer : callable, optional
@@ -259,18 +209,23 @@ def run_workflow(
     --------
     >>> run_workflow("workflows/quickstart.yaml", workers=2)  # doctest: +SKIP
     """
-    from hsi_batch.cluster import connect, current_client
+    from hsi_batch.cluster import ExistingConfig, connect, current_client
+    from hsi_batch.stages.run import workers_on_demand
 
     config, document = read_workflow(path, overrides)
+    if replace and config.sources is not None:
+        config.sources.replace = True
     settings = _cluster(config, document, cluster)
     common: dict[str, Any] = {"observer": observer, "dry_run": dry_run}
     if client is not None or current_client() is not None:
         return _stages(config, document, {**common, "client": client}, force, only_failed)
-    if dry_run and settings is None:
-        # Plans need no workers.
-        return _stages(config, document, {**common, "workers": workers}, force, only_failed)
-    with connect(settings, workers=workers) as owned:
-        return _stages(config, document, {**common, "client": owned}, force, only_failed)
+    if isinstance(settings, ExistingConfig):
+        with connect(settings) as found:
+            return _stages(config, document, {**common, "client": found}, force, only_failed)
+    # Plans need no workers, but depend on their number.
+    common["workers"] = workers or (settings and settings.workers)
+    with workers_on_demand(lambda: connect(settings, workers=workers)):
+        return _stages(config, document, common, force, only_failed)
 
 
 def _cluster(
@@ -282,7 +237,7 @@ def _cluster(
         return read_cluster(given)
     if config.cluster is None:
         return None
-    return read_cluster(_part("cluster", config.cluster, document))
+    return read_cluster(part("cluster", config.cluster, document))
 
 
 def _stages(
@@ -297,17 +252,17 @@ def _stages(
     from hsi_batch.stages.report import report
     from hsi_batch.stages.score import score
 
-    archive = _below(document, config.archive)
+    archive = below(document, config.archive)
     planning = bool(common["dry_run"])
     converted = fitted = scored = page = None
     if config.sources is not None:
         options = config.sources.model_dump(exclude={"paths", "root", "annotations"})
         labels = config.sources.annotations
         converted = convert(
-            [_below(document, source) for source in config.sources.paths],
+            [below(document, source) for source in config.sources.paths],
             archive,
-            root=None if config.sources.root is None else _below(document, config.sources.root),
-            annotations=labels if labels in ("sibling", "none") else _below(document, labels),
+            root=None if config.sources.root is None else below(document, config.sources.root),
+            annotations=labels if labels in ("sibling", "none") else below(document, labels),
             force=force,
             only_failed=only_failed,
             **options,
@@ -317,9 +272,9 @@ def _stages(
         return WorkflowResult(convert=converted)
     pipeline: Any = None
     if config.fit is not None:
-        out = _below(document, config.fit.out)
+        out = below(document, config.fit.out)
         fitted = fit_file(
-            _part("pipeline", config.pipeline, document),
+            part("pipeline", config.pipeline, document),
             archive,
             out,
             frames=config.fit.frames,
@@ -330,11 +285,11 @@ def _stages(
         )
         pipeline = out
     elif config.score is not None:
-        pipeline = _part("pipeline", config.pipeline, document)
+        pipeline = part("pipeline", config.pipeline, document)
         if isinstance(pipeline, Document):
             pipeline = pipeline_from(pipeline)
     if config.score is not None and not (planning and not Path(str(pipeline)).exists()):
-        store = _below(document, config.score.out)
+        store = below(document, config.score.out)
         scored = score(
             pipeline,
             archive,
@@ -346,5 +301,6 @@ def _stages(
             **common,
         )
         if config.report is not None and not planning:
-            page = report(store, _below(document, config.report.out), archive=archive)
+            out = below(document, config.report.out)
+            page = report(store, out, archive=archive, force=force)
     return WorkflowResult(converted, fitted, scored, page)

@@ -61,4 +61,5 @@ def demo(
         typer.echo(str(result))
         typer.echo(f"\nThe planted targets were found with AUC {auc:.4f}.")
         typer.echo(f"Edit {workflow} and run it again with: hsi-batch run {workflow}")
-        typer.echo(f"Report: {result.report}")
+        if result.report is not None:
+            typer.echo(f"Report: {result.report.path}")

@@ -8,7 +8,8 @@ import sys
 import typer
 
 from hsi_batch._version import __version__
-from hsi_batch.cli import checks, demo, library, stages, stores
+from hsi_batch.cli import checks, demo, drift, library, restore, stages, stores
+from hsi_batch.cli.warned import warnings_as_lines
 from hsi_batch.errors import HsiBatchError
 
 __all__ = ["app", "main"]
@@ -48,12 +49,15 @@ stages.register(app)
 stores.register(app)
 library.register(app)
 checks.register(app)
+drift.register(app)
+restore.register(app)
 
 
 def main() -> None:
     """Run the command line; exits with the code of the run."""
     try:
-        app()
+        with warnings_as_lines():
+            app()
     except SystemExit as error:
         # The framework turns Ctrl-C into this code.
         if error.code == _INTERRUPTED:

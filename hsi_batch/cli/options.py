@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hsi_batch.cli.warned import hush
+
 if TYPE_CHECKING:
     from distributed import Client
 
@@ -23,6 +25,7 @@ __all__ = [
     "MaxFailed",
     "OnlyFailed",
     "Quiet",
+    "Replace",
     "Set",
     "Workers",
     "client_of",
@@ -38,9 +41,12 @@ Workers = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")]
 Force = Annotated[bool, typer.Option("--force", help="Do everything again.")]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Convert sources again that changed since.")
+]
 OnlyFailed = Annotated[bool, typer.Option("--only-failed", help="Try again what failed before.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", callback=hush, help="Print errors only.")]
 Frames = Annotated[
     list[str] | None,
     typer.Option(

@@ -16,6 +16,7 @@ from hsi_batch.cli.options import (
     MaxFailed,
     OnlyFailed,
     Quiet,
+    Replace,
     Set,
     Workers,
     client_of,
@@ -60,6 +61,7 @@ def _failures(result: Any) -> None:
     for path, reason in getattr(result, "broken", ()):
         known = reason if path in reason else f"{path}: {reason}"
         typer.echo(f"failed: {known}", err=True)
+    _changed(result)
     for failure in failures[:20]:
         typer.echo(f"failed: {failure.key}: {failure.reason}", err=True)
     for failure in earlier[:20]:
@@ -71,6 +73,18 @@ def _failures(result: Any) -> None:
         typer.echo("Try them again with --only-failed.", err=True)
 
 
+def _changed(result: Any) -> None:
+    """List sessions whose sources changed, on stderr."""
+    changed = set(getattr(result, "changed", ()))
+    for planned in result.plan.sessions if changed else ():
+        if planned.name in changed:
+            typer.echo(
+                f"changed: session {planned.name}: {planned.why}; the archive keeps what it has."
+                " Use --replace to convert it again.",
+                err=True,
+            )
+
+
 def run(
     workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW.yaml")],
     settings: Set = None,
@@ -79,6 +93,7 @@ def run(
     dry_run: DryRun = False,
     force: Force = False,
     only_failed: OnlyFailed = False,
+    replace: Replace = False,
     max_failed: MaxFailed = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -97,6 +112,7 @@ def run(
             workers=workers,
             force=force,
             only_failed=only_failed,
+            replace=replace,
             dry_run=dry_run,
             observer=observer,
         )
@@ -150,9 +166,7 @@ def convert(
         str | None,
         typer.Option("--block-lines", metavar="N|frame", help="Height of blocks; 8 to 16 MB."),
     ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Convert sources again that changed since.")
-    ] = False,
+    replace: Replace = False,
     cluster: Cluster = None,
     workers: Workers = None,
     dry_run: DryRun = False,
@@ -199,8 +213,6 @@ def convert(
         for path, reason in result.skipped:
             typer.echo(f"skipped: {path}: {reason}", err=True)
     _failures(result)
-    for name in result.changed:
-        typer.echo(f"changed: session {name}: use --replace to convert it again", err=True)
     show(result, as_json=as_json, quiet=quiet)
     finish(result, max_failed)
 
@@ -316,13 +328,14 @@ def report(
         Path | None,
         typer.Option("--archive", metavar="STORE", help="Where the cubes are, if they moved."),
     ] = None,
+    force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write one self-contained HTML page about scores.
+    """Write one self-contained HTML page about scores; one that is up to date is left alone.
 
     Example: hsi-batch report scores.zarr --out report.html
     """
     from hsi_batch.stages.report import report as run_report
 
-    show(run_report(scores, out, archive=archive), as_json=as_json, quiet=quiet)
+    show(run_report(scores, out, archive=archive, force=force), as_json=as_json, quiet=quiet)

@@ -28,6 +28,7 @@ from hsi_batch.nodes.kmeans import KMeansClusterer
 from hsi_batch.nodes.labels import BinaryAnomalyLabelMapper
 from hsi_batch.nodes.lad import LADGlobal
 from hsi_batch.nodes.learnable_mixer import LearnableChannelMixer
+from hsi_batch.nodes.local_rx import LocalRX
 from hsi_batch.nodes.losses import (
     AnomalyBCEWithLogits,
     DeepSVDDSoftBoundaryLoss,
@@ -35,6 +36,7 @@ from hsi_batch.nodes.losses import (
     LossNode,
     MSEReconstructionLoss,
 )
+from hsi_batch.nodes.matched_filter import ACE, CEM, MatchedFilter
 from hsi_batch.nodes.metrics import (
     AnomalyDetectionMetrics,
     Artifact,
@@ -45,6 +47,7 @@ from hsi_batch.nodes.metrics import (
 )
 from hsi_batch.nodes.monitor import TensorBoardMonitorNode
 from hsi_batch.nodes.node import Node, Quadratic, Request, Scope, Stage
+from hsi_batch.nodes.noise_fraction import MNF
 from hsi_batch.nodes.normalization import MinMaxNormalizer, PerPixelUnitNorm, ZScoreNormalizerGlobal
 from hsi_batch.nodes.normalized_differences import (
     GNDVISelector,
@@ -53,6 +56,7 @@ from hsi_batch.nodes.normalized_differences import (
     NDVISelector,
     NDWISelector,
 )
+from hsi_batch.nodes.osp import OSP
 from hsi_batch.nodes.parameter_metrics import (
     ComponentOrthogonalityMetric,
     ExplainedVarianceMetric,
@@ -74,6 +78,7 @@ from hsi_batch.nodes.regularizers import (
 )
 from hsi_batch.nodes.resampling import SpectralResample
 from hsi_batch.nodes.residual import PCAResidual
+from hsi_batch.nodes.robust_rx import RobustRX
 from hsi_batch.nodes.rx import RXGlobal, RXPerBatch
 from hsi_batch.nodes.savitzky_golay import SavitzkyGolay
 from hsi_batch.nodes.scaling import MeanCenter, UnitVarianceScaling
@@ -87,6 +92,7 @@ from hsi_batch.nodes.segmentation_losses import CrossEntropyLoss, DiceLoss, Fore
 from hsi_batch.nodes.selectors import SoftChannelSelector, TopKIndices
 from hsi_batch.nodes.smoothing import ScoreMapSmoothing
 from hsi_batch.nodes.spectral_angle import SpectralAngleMapper
+from hsi_batch.nodes.spectral_divergence import SID
 from hsi_batch.nodes.supervised_selectors import (
     SupervisedCIRSelector,
     SupervisedFullSpectrumSelector,
@@ -111,7 +117,12 @@ from hsi_batch.nodes.visualizers import (
 )
 
 __all__ = [
+    "ACE",
+    "CEM",
+    "MNF",
+    "OSP",
     "PCA",
+    "SID",
     "AnomalyBCEWithLogits",
     "AnomalyDataNode",
     "AnomalyDetectionMetrics",
@@ -167,11 +178,13 @@ __all__ = [
     "LADGlobal",
     "LearnableChannelMixer",
     "LentilsAnomalyDataNode",
+    "LocalRX",
     "Logarithm",
     "LossNode",
     "MCARISelector",
     "MSAVISelector",
     "MSEReconstructionLoss",
+    "MatchedFilter",
     "MeanCenter",
     "Metric",
     "MetricNode",
@@ -198,6 +211,7 @@ __all__ = [
     "RXPerBatch",
     "RangeAverageFalseRGBSelector",
     "Request",
+    "RobustRX",
     "SAVISelector",
     "SNVCorrection",
     "SaturatedPixelDetector",

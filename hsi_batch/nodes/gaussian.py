@@ -183,11 +183,19 @@ class Background:
 
 
 def background(
-    moments: Moments, *, eps: float, loading: float, axis: ChannelAxis | None, name: str
+    moments: Moments,
+    *,
+    eps: float,
+    loading: float,
+    axis: ChannelAxis | None,
+    name: str,
+    shrinkage: float | None = None,
 ) -> Background:
     """Mean, covariance and whitening factor from moments.
 
     The ridge ``eps + loading * trace(covariance) / C`` is added to the diagonal once, in float64.
+    With a ``shrinkage`` the covariance is ``(1 - shrinkage) S + shrinkage trace(S) / C I``, before
+    that, and ``S`` is divided by ``n``, as in the literature on shrinkage, else by ``n - 1``.
 
     Raises
     ------
@@ -196,14 +204,15 @@ def background(
         says which and what to do.
     """
     channels = moments.channels
-    covariance = moments.covariance()
+    covariance = moments.covariance(1 if shrinkage is None else 0)
+    share = shrinkage or 0.0
     scale = float(np.trace(covariance)) / channels
-    ridge = eps + loading * scale
+    ridge = eps + (loading + share) * scale
     advice = (
         "Select more pixels, remove channels (BandpassByWavelength, TrainablePCA), or set"
         " `loading` (for example 1e-6, relative to the mean variance)."
     )
-    if moments.count <= channels:
+    if moments.count <= channels and share == 0:
         found = f"{name}: {moments.count} valid pixels for {channels} channels"
         _judge(
             f"{found}, so the covariance is singular; more pixels than channels are needed.",
@@ -220,6 +229,7 @@ def background(
         )
     values, _ = eigh(covariance)
     rank = covariance_rank(values)
+    covariance *= 1.0 - share
     covariance[np.diag_indices(channels)] += ridge
     factor = whitening(covariance)
     if factor is None or (ridge == 0 and rank < channels):
@@ -228,8 +238,8 @@ def background(
             f" {moments.count} pixels), so it cannot be inverted.",
             hint=advice,
         )
-    smallest = values[-1] + ridge
-    condition = float((values[0] + ridge) / smallest) if smallest > 0 else float("inf")
+    largest, smallest = ((1.0 - share) * values[end] + ridge for end in (0, -1))
+    condition = float(largest / smallest) if smallest > 0 else float("inf")
     if condition > WORST_CONDITION:
         warnings.warn(
             f"{name}: the covariance has condition {condition:.1e}: some directions vary so little"

@@ -28,6 +28,8 @@ __all__ = ["KMeansClusterer"]
 Values = NDArray[np.float64]
 #: Sample where ``max_fit_pixels`` is 0, which in cuvis-ai means all pixels.
 _SAMPLE = 20_000
+#: Relative move of centres that is rounding.
+_ROUNDING = 1e-12
 
 
 class KMeansClusterer(Node):
@@ -130,6 +132,10 @@ class KMeansClusterer(Node):
         """The sample, and the steps."""
         return 1 + int(self.hparams["max_passes"])
 
+    def begin_fit(self) -> None:
+        """Start again from a sample."""
+        self._open = None
+
     @property
     def unsettled(self) -> bool:
         """Until the centres rest."""
@@ -151,7 +157,10 @@ class KMeansClusterer(Node):
         steps = int(self.hparams["max_passes"])
         if isinstance(statistic, SpectraSample):
             centres, spread = self._start(statistic)
-            self._open = (centres, 0, float(self.hparams["tol"]) * spread) if steps else None
+            # Centres are sums about the old ones: their last bits never come to rest.
+            least = centres.size * (_ROUNDING * float(np.abs(centres).max())) ** 2
+            rest = max(float(self.hparams["tol"]) * spread, least)
+            self._open = (centres, 0, rest) if steps else None
             if not steps:
                 self._keep(centres)
             return

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hsi_batch.errors import NotFittedError, PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
-from hsi_batch.nodes.ports import InputPort, OutputPort, Ports, PortSpec
+from hsi_batch.nodes.ports import InputPort, OutputPort, Ports, PortSpec, seed_port
 from hsi_batch.statistics.affine import Affine
 from hsi_batch.statistics.measure import Measure
 
@@ -112,6 +112,10 @@ class Node(nn.Module):
     #: Names of the arguments that declare the number of input channels.
     CHANNEL_ARGUMENT: ClassVar[str | None] = None
     stages: ClassVar[frozenset[Stage]] = ALWAYS
+    #: Names of the arguments that are paths; in a file they are relative to it.
+    PATH_ARGUMENTS: ClassVar[tuple[str, ...]] = ()
+    #: A window node that leaves pixels out that are NaN: invalid ones are given to it so.
+    SKIPS_INVALID: ClassVar[bool] = False
     #: The batch itself feeds this node; there is one per graph.
     is_source: ClassVar[bool] = False
 
@@ -126,6 +130,7 @@ class Node(nn.Module):
         self.state: dict[str, NDArray[Any]] = {}
         self._rounded: dict[str, str] = {}
         self._fitted = False
+        self._frozen = True
 
     # -- ports -------------------------------------------------------------------------------
 
@@ -143,7 +148,9 @@ class Node(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            is_in, is_out = name in self.INPUT_SPECS, name in self.OUTPUT_SPECS
+            is_out = name in self.OUTPUT_SPECS
+            # The inputs of a source are fed by the batch, never by a connection.
+            is_in = name in self.INPUT_SPECS and not (is_out and self.is_source)
             if is_in and is_out:
                 raise AttributeError(
                     f"{type(self).__name__} has an input and an output {name!r}; write"
@@ -153,6 +160,10 @@ class Node(nn.Module):
                 return self.inputs[name]
             if is_out:
                 return self.outputs[name]
+            for side in ("outputs", "inputs"):
+                meant = seed_port(self, name, side)
+                if meant is not None:
+                    return getattr(self, side)[meant]
             raise
 
     def port_buffer(self, port: str) -> Tensor | None:
@@ -210,6 +221,9 @@ class Node(nn.Module):
         """Whether the fit goes on: :meth:`requests` now names what the next pass takes."""
         return False
 
+    def begin_fit(self) -> None:
+        """Forget a fit of several passes that was not finished."""
+
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
         """Channel axes of the outputs from those of the inputs.
 
@@ -235,6 +249,17 @@ class Node(nn.Module):
     def quadratic(self) -> Quadratic:
         """The quadratic form between the ports of ``QUADRATIC``; needs the fitted state."""
         raise TypeError(f"{type(self).__name__} is not quadratic")
+
+    def forward_lines(self, start: int, stop: int, **inputs: Any) -> dict[str, Any]:
+        """Outputs of a window-scope node on the lines ``start:stop`` of its inputs.
+
+        The lines around them are there to be looked at; a node whose work per pixel is large
+        overrides this to do only what is needed.
+        """
+        return {
+            port: value[:, start:stop] if isinstance(value, Tensor) and value.ndim >= 3 else value
+            for port, value in self(**inputs).items()
+        }
 
     # -- fitted state --------------------------------------------------------------------------
 
@@ -290,11 +315,44 @@ class Node(nn.Module):
     def set_state(self, state: Mapping[str, NDArray[Any]], **buffers: NDArray[Any] | float) -> None:
         """Keep the float64 ``state`` and round ``buffers`` from it to the dtypes they have."""
         for name, value in buffers.items():
-            held = getattr(self, name)
-            setattr(self, name, torch.as_tensor(np.asarray(value)).to(held.dtype))
+            tensor = torch.as_tensor(np.asarray(value)).to(getattr(self, name).dtype)
+            setattr(self, name, self._as_held(name, tensor))
         self.state = {k: np.asarray(v) for k, v in state.items()}
         self._rounded = self._digests()
         self._fitted = True
+
+    def _as_held(self, name: str, tensor: Tensor) -> Tensor:
+        held = self._parameters.get(name)
+        return tensor if held is None else nn.Parameter(tensor, held.requires_grad)
+
+    # -- training ------------------------------------------------------------------------------
+
+    @property
+    def frozen(self) -> bool:
+        """Whether a gradient stage leaves the node alone; so it is until :meth:`unfreeze`."""
+        return self._frozen
+
+    def unfreeze(self) -> None:
+        """Turn the trainable buffers into parameters, and let all parameters be trained."""
+        for name in self.TRAINABLE_BUFFERS:
+            if name in self._buffers:
+                held = getattr(self, name)
+                delattr(self, name)
+                self.register_parameter(name, nn.Parameter(held.detach().clone()))
+        self.requires_grad_(True)
+        self._frozen = False
+
+    def freeze(self) -> None:
+        """Undo :meth:`unfreeze`; values stay."""
+        self.requires_grad_(False)
+        for name in self.TRAINABLE_BUFFERS:
+            if name in self._parameters:
+                held = getattr(self, name)
+                delattr(self, name)
+                self.register_buffer(name, held.detach().clone())
+        self._frozen = True
+
+    # -- digests -------------------------------------------------------------------------------
 
     def buffer_digest(self) -> str:
         """SHA-256 of the names and bytes of all parameters and buffers."""

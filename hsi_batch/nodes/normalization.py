@@ -152,6 +152,8 @@ class ZScoreNormalizerGlobal(Node):
         Channels of the input; taken from the data if not given.
     eps : float
         Added to the standard deviation.
+    sample_n, seed : int, optional
+        Kept for pipelines that name them; every pixel counts.
     """
 
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, "num_channels"), "cube")}
@@ -165,7 +167,12 @@ class ZScoreNormalizerGlobal(Node):
     zscore_std: Tensor
 
     def __init__(
-        self, num_channels: int | None = None, eps: float = 1e-8, name: str | None = None
+        self,
+        num_channels: int | None = None,
+        eps: float = 1e-8,
+        sample_n: int | None = None,  # noqa: ARG002
+        seed: int | None = None,  # noqa: ARG002
+        name: str | None = None,
     ) -> None:
         super().__init__(name, num_channels=num_channels, eps=eps)
         need_non_negative(eps=eps)

@@ -14,7 +14,7 @@ from hsi_batch.errors import PipelineError, did_you_mean
 if TYPE_CHECKING:
     from hsi_batch.nodes.node import Node
 
-__all__ = ["InputPort", "OutputPort", "PortRef", "PortSpec", "Ports", "mismatch"]
+__all__ = ["InputPort", "OutputPort", "PortRef", "PortSpec", "Ports", "mismatch", "seed_port"]
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,34 @@ class Ports(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._specs)
+
+
+#: Ports that the seed pages, or early versions of cuvis-ai, name otherwise.
+_OTHER_NAMES = {
+    "outputs": {"weights": "selection_weights"},
+    "inputs": {
+        "scores": "logits",
+        "weights": "selection_weights",
+        "adaclip_scores": "anomaly_scores",
+    },
+}
+
+
+def seed_port(node: Node, name: str, side: str) -> str | None:
+    """The port that a name of the seed pages means, if the node has none of that name.
+
+    ``normalizer.output`` and ``normalizer.input`` are those of an affine node, or the only one that
+    is needed; ``decider.scores`` is its input ``logits``, ``loss.weights`` its input
+    ``selection_weights``.
+    """
+    specs = node.OUTPUT_SPECS if side == "outputs" else node.INPUT_SPECS
+    if name == side[:-1]:
+        if node.AFFINE is not None:
+            return node.AFFINE[0 if side == "inputs" else 1]
+        needed = [port for port, spec in specs.items() if not spec.optional]
+        return needed[0] if len(needed) == 1 else None
+    meant = _OTHER_NAMES[side].get(name)
+    return meant if meant in specs else None
 
 
 def _is_tensor(dtype: Any) -> bool:

@@ -52,6 +52,8 @@ class TrainablePCA(Node):
         Kept for pipelines that name it; the fit is always exact.
     eps : float
         Added to the eigenvalues when whitening.
+    input_dim : int, optional
+        Another name of ``num_channels``.
     """
 
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, "num_channels"), "cube")}
@@ -74,8 +76,10 @@ class TrainablePCA(Node):
         whiten: bool = False,
         init_method: str = "svd",
         eps: float = 1e-6,
+        input_dim: int | None = None,
         name: str | None = None,
     ) -> None:
+        num_channels = input_dim if num_channels is None else num_channels
         super().__init__(
             name,
             num_channels=num_channels,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,12 @@ from hsi_batch.nodes.gaussian import (
 from hsi_batch.nodes.node import Node, Quadratic, Request, Scope, need_non_negative
 from hsi_batch.nodes.ports import PortSpec
 from hsi_batch.statistics.float_moments import FloatMoments
+from hsi_batch.statistics.fourth_powers import (
+    FourthPowers,
+    SquaredNorms,
+    ledoit_wolf,
+    oracle_approximating,
+)
 from hsi_batch.statistics.moments import Moments
 
 __all__ = ["RXGlobal", "RXPerBatch"]
@@ -51,6 +57,10 @@ class RXGlobal(Node):
     inverse : {"cholesky64", "pinv32"}
         Exact float64 factor, or the float32 pseudo-inverse with its cut-off as cuvis-ai has it,
         which drops the directions of small variance.
+    shrinkage : {None, "ledoit-wolf", "oas"}
+        Replace ``S``, divided by ``n`` then, by ``(1 - s) S + s trace(S) / C I`` with the share
+        ``s`` that is best for any distribution (Ledoit and Wolf 2004; a pass over the pixels for
+        their fourth powers), or for Gaussian pixels (Chen et al. 2010; no pass). For few pixels.
 
     Attributes
     ----------
@@ -77,6 +87,7 @@ class RXGlobal(Node):
         cache_inverse: bool = True,
         loading: float = 0.0,
         inverse: Literal["cholesky64", "pinv32"] = "cholesky64",
+        shrinkage: Literal["ledoit-wolf", "oas"] | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(
@@ -86,14 +97,18 @@ class RXGlobal(Node):
             cache_inverse=cache_inverse,
             loading=loading,
             inverse=inverse,
+            shrinkage=shrinkage,
         )
         need_non_negative(eps=eps, loading=loading)
         if inverse not in ("cholesky64", "pinv32"):
             raise PipelineError(f"inverse {inverse!r} is not one of 'cholesky64', 'pinv32'.")
+        if shrinkage not in (None, "ledoit-wolf", "oas"):
+            raise PipelineError(f"shrinkage {shrinkage!r} is not one of 'ledoit-wolf', 'oas'.")
         self.num_channels = num_channels
         self.eps = float(eps)
         self.loading = float(loading)
         self.inverse = inverse
+        self.shrinkage = shrinkage
         size = num_channels or 0
         self.register_buffer("mu", torch.zeros(size))
         self.register_buffer("cov", torch.zeros(size, size))
@@ -112,18 +127,29 @@ class RXGlobal(Node):
         """Moments of the data."""
         return Request("data", "moments")
 
-    def fit(self, statistic: Moments) -> None:
-        """Take mean and covariance and factorise."""
+    def requests(self) -> tuple[Request, ...]:
+        """Moments, and fourth powers for the shrinkage that needs them."""
+        own = (self.request(),)
+        return (*own, Request("data", FourthPowers())) if self.shrinkage == "ledoit-wolf" else own
+
+    def fit(self, statistic: Moments, norms: SquaredNorms | None = None) -> None:
+        """Take mean and covariance, shrink it if asked to, and factorise."""
+        share = None
+        if norms is not None:
+            share = ledoit_wolf(statistic.covariance(ddof=0), statistic.count, norms.fourth)
+        elif self.shrinkage == "oas":
+            share = oracle_approximating(statistic.covariance(ddof=0), statistic.count)
         fitted = background(
             statistic,
             eps=self.eps,
             loading=self.loading,
             axis=self.axes.get("data"),
             name=self.name,
+            shrinkage=share,
         )
-        self._set(fitted)
+        self._set(fitted, **({} if share is None else {"shrinkage": np.array(share)}))
 
-    def _set(self, fitted: Background) -> None:
+    def _set(self, fitted: Background, **more: NDArray[Any]) -> None:
         if self.inverse == "pinv32":
             with single_thread():
                 ridge = self.eps * torch.eye(len(fitted.mean))
@@ -143,6 +169,7 @@ class RXGlobal(Node):
                 "factor": factor,
                 "rank": np.array(fitted.rank),
                 "condition": np.array(fitted.condition),
+                **more,
             },
             mu=fitted.mean,
             cov=fitted.covariance,

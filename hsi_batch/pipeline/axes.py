@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hsi_batch.errors import PipelineError, Problem
+from hsi_batch.errors import HsiBatchWarning, PipelineError, Problem
 from hsi_batch.nodes import ChannelAxis, Node, PortRef
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _settle_channels(graph: Graph, node: Node, fed: dict[str, PortRef]) -> None:
         )
         if not graph.lenient:
             raise PipelineError(f"{text}.", hint=f"Set {argument} to {actual}, or leave it out.")
-        warnings.warn(f"{text}; {actual} is used.", UserWarning, stacklevel=5)
+        warnings.warn(f"{text}; {actual} is used.", HsiBatchWarning, stacklevel=5)
         node.hparams[argument] = actual
     node.settle_channels(actual)
 

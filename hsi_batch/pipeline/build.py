@@ -7,18 +7,19 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import nn
 
 from hsi_batch.documents import Document, validate
-from hsi_batch.errors import ConfigError, PipelineError, Problem, did_you_mean
+from hsi_batch.errors import ConfigError, HsiBatchWarning, PipelineError, Problem, did_you_mean
 from hsi_batch.nodes import Node, node_class
 from hsi_batch.nodes.plugin import PluginNode, plugin_class
 from hsi_batch.pipeline.catalogue import is_default, without_pixels
 from hsi_batch.pipeline.config import ConnectionConfig, NodeConfig, PipelineConfig
-from hsi_batch.pipeline.dialects import is_lenient, port_of, written_out
+from hsi_batch.pipeline.dialects import is_lenient, names_cuvis_ai, port_of, written_out
 from hsi_batch.pipeline.graph import Graph
 
 __all__ = ["build"]
@@ -30,9 +31,10 @@ def build(document: Document, graph: Graph) -> PipelineConfig:
     """Add the nodes and connections of a document to an empty graph.
 
     The released form, the first one of cuvis-ai and the seeds' short form are read. Files that
-    name classes of cuvis-ai and files in the short form are read leniently: parameters that a class
-    does not have are dropped with a warning, and so are nodes of cuvis-ai that only show or write
-    things; a name that stands twice gets a counter; declared channel counts may be corrected.
+    name classes of cuvis-ai and files in the short form are read leniently: nodes of cuvis-ai that
+    only show or write things are dropped with a warning, a name that stands twice gets a counter,
+    declared channel counts may be corrected. Parameters that a class does not have are dropped,
+    with a warning, from files that name classes of cuvis-ai alone.
 
     Nothing that a file names is imported, except classes of the packages it lists in ``plugins``.
 
@@ -42,6 +44,7 @@ def build(document: Document, graph: Graph) -> PipelineConfig:
         With one problem per mistake, each with its line.
     """
     graph.lenient = is_lenient(document)
+    strays = names_cuvis_ai(document)
     document = written_out(document)
     problems: list[Problem] = []
     try:
@@ -63,7 +66,7 @@ def build(document: Document, graph: Graph) -> PipelineConfig:
             left_out.add(entry.name)
             continue
         try:
-            node = graph.add_node(_node(document, index, entry, graph))
+            node = graph.add_node(_node(document, index, entry, graph, strays))
         except ConfigError as error:
             problems.extend(error.problems or [document.problem(str(error), ("nodes", index))])
         else:
@@ -102,7 +105,7 @@ def _only_shows(entry: NodeConfig, plugins: Sequence[str]) -> bool:
 
 def _warn(document: Document, at: tuple[str | int, ...], text: str) -> None:
     where = f"{document.path or 'pipeline'}:{document.line(at)}"
-    warnings.warn(f"{where}: {text}", UserWarning, stacklevel=5)
+    warnings.warn(f"{where}: {text}", HsiBatchWarning, stacklevel=5)
 
 
 def _raw(document: Document, key: str) -> list[dict[str, Any]]:
@@ -156,7 +159,7 @@ def _connect(
     return broken
 
 
-def _node(document: Document, index: int, entry: NodeConfig, graph: Graph) -> Node:
+def _node(document: Document, index: int, entry: NodeConfig, graph: Graph, strays: bool) -> Node:
     at = ("nodes", index)
     if "." in entry.name:
         raise PipelineError.collect(
@@ -171,7 +174,10 @@ def _node(document: Document, index: int, entry: NodeConfig, graph: Graph) -> No
         cls = _class_of(entry.class_name, graph.plugins)
     except PipelineError as error:
         raise PipelineError.collect([document.problem(str(error), (*at, "class_name"))]) from None
-    hparams = _checked(cls, entry.hparams, document, at, lenient=graph.lenient)
+    hparams = _checked(cls, entry.hparams, document, at, strays=strays)
+    for argument in cls.PATH_ARGUMENTS:
+        if hparams.get(argument) is not None and document.path is not None:
+            hparams[argument] = str(Path(document.path).absolute().parent / hparams[argument])
     try:
         return cls(name=entry.name, **hparams)
     except PipelineError as error:
@@ -217,11 +223,11 @@ def _checked(
     document: Document,
     at: tuple[str | int, ...],
     *,
-    lenient: bool,
+    strays: bool,
 ) -> dict[str, Any]:
     model = _parameters(cls)
     given = dict(hparams)
-    if lenient and model.model_config.get("extra") == "forbid":
+    if strays and model.model_config.get("extra") == "forbid":
         for name in sorted(set(given) - set(model.model_fields)):
             # cuvis-ai writes down all arguments; those it was not told mean nothing.
             if not is_default(cls.__name__, name, given.pop(name)):

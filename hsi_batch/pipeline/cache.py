@@ -71,4 +71,4 @@ def evaluator(packed: Packed, wanted: tuple[PortRef, ...], source: FrameSource) 
         if key not in _programs:
             _programs[key] = compile_program(pipeline, wanted, precision=pipeline.precision)
         program = _programs[key]
-    return Evaluator(program, source.lines, *source.shape[:2])
+    return source.evaluator(program)

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hsi_batch.documents import Document, Location
+from hsi_batch.documents import Document, Location, set_value
+from hsi_batch.errors import ConfigError, HsiBatchWarning, did_you_mean
 from hsi_batch.nodes import Node
+from hsi_batch.nodes.ports import seed_port
 from hsi_batch.nodes.registry import is_foreign
 
-__all__ = ["is_lenient", "port_of", "written_out"]
+__all__ = ["is_lenient", "names_cuvis_ai", "port_of", "set_entry", "written_out"]
 
 _Lines = dict[Location, int]
 
@@ -21,23 +23,64 @@ _OLD_NODES = {"class": "class_name", "params": "hparams"}
 _OLD_CONNECTIONS = {"from": "source", "to": "target"}
 #: Arguments that cuvis-ai writes without meaning anything by them.
 _MEANINGLESS = ("execution_stages", "name")
-#: Ports that the seed pages, or early versions, name otherwise.
-_PORTS = {
-    "outputs": {"weights": "selection_weights"},
-    "inputs": {
-        "scores": "logits",
-        "weights": "selection_weights",
-        "adaclip_scores": "anomaly_scores",
-    },
-}
 
 
 def is_lenient(document: Document) -> bool:
     """Whether a file is of cuvis-ai or of the seed pages, and is read as leniently as they do."""
     data = document.data
+    return (isinstance(data, dict) and _is_short(data)) or names_cuvis_ai(document)
+
+
+def names_cuvis_ai(document: Document) -> bool:
+    """Whether a file names classes of cuvis-ai by their paths, so that its versions wrote it."""
+    data = document.data
     if not isinstance(data, dict):
         return False
-    return _is_short(data) or any(_is_foreign(node) for node in _entries(data, "nodes"))
+    nodes = data.get("nodes")
+    if isinstance(nodes, dict):
+        bodies = [b if isinstance(b, dict) else {"type": b} for b in nodes.values()]
+        return any(is_foreign(str(body.get("type"))) for body in bodies)
+    return any(_is_foreign(node) for node in _entries(data, "nodes"))
+
+
+def set_entry(document: Document, assignment: str) -> Document:
+    """Apply one ``a.b=c`` of the command line to a pipeline file of any dialect.
+
+    ``hparams`` and ``class_name`` may be said whatever the file itself calls them.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        No such node, or not of the form ``a.b=c``.
+
+    Examples
+    --------
+    >>> from hsi_batch.documents import read_yaml
+    >>> short = read_yaml("p.yaml", text="nodes: {rx: RXGlobal}")
+    >>> set_entry(short, "nodes.rx.hparams.eps=0").data
+    {'nodes': {'rx': {'type': 'RXGlobal', 'config': {'eps': 0}}}}
+    """
+    path, equals, text = assignment.partition("=")
+    parts = path.split(".")
+    nodes = document.data.get("nodes") if isinstance(document.data, dict) else None
+    if parts[0] != "nodes" or len(parts) < 3 or not isinstance(nodes, (dict, list)):
+        return set_value(document, assignment)
+    name = parts[1]
+    if isinstance(nodes, dict):
+        if name not in nodes:
+            raise ConfigError(
+                f"--set {assignment!r}: there is no node {name!r}.{did_you_mean(name, nodes)}",
+                hint=f"Nodes are {', '.join(map(str, nodes))}.",
+            )
+        if not isinstance(nodes[name], dict):
+            nodes = {**nodes, name: {"type": nodes[name]}}
+            document = replace(document, data={**document.data, "nodes": nodes})
+        here = {new: old for old, new in _SHORT.items()}
+    else:
+        named = [n for n in nodes if isinstance(n, dict) and n.get("name") == name]
+        here = {new: old for old, new in _OLD_NODES.items() if named and old in named[0]}
+    parts[2] = here.get(parts[2], parts[2])
+    return set_value(document, f"{'.'.join(parts)}{equals}{text}")
 
 
 def written_out(document: Document) -> Document:
@@ -85,7 +128,7 @@ def _long(document: Document) -> Document:
         warnings.warn(
             f"{document.path or 'pipeline'}:{document.line(('trainer',))}: `trainer` is ignored;"
             " it belongs to the run, not to the pipeline.",
-            UserWarning,
+            HsiBatchWarning,
             stacklevel=5,
         )
     lines: _Lines = {
@@ -175,11 +218,4 @@ def _without_nulls(document: Document) -> Document:
 def port_of(node: Node, port: str, side: str) -> str:
     """The port of a node that a lenient file means by a name."""
     specs = node.OUTPUT_SPECS if side == "outputs" else node.INPUT_SPECS
-    if port in specs:
-        return port
-    if port == side[:-1]:
-        needed = [name for name, spec in specs.items() if not spec.optional]
-        affine = None if node.AFFINE is None else node.AFFINE[0 if side == "inputs" else 1]
-        only = affine or (needed[0] if len(needed) == 1 else None)
-        return only or port
-    return _PORTS[side].get(port, port)
+    return port if port in specs else seed_port(node, port, side) or port

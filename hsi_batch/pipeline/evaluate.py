@@ -13,10 +13,12 @@ from hsi_batch.pipeline.fold import CUBE
 from hsi_batch.pipeline.program import Program, Step
 from hsi_batch.statistics.leaves import leaf_lines
 
-__all__ = ["Evaluator", "Lines"]
+__all__ = ["Evaluator", "Lines", "Validity"]
 
 #: ``(start, stop) -> (stop - start, x, C)`` stored pixels of a frame; good until the next call.
 Lines = Callable[[int, int], NDArray[Any]]
+#: ``(start, stop) -> bool (stop - start, x)``; None if every pixel of the frame is valid.
+Validity = Callable[[int, int], "NDArray[np.bool_] | None"]
 
 
 class Evaluator:
@@ -36,6 +38,8 @@ class Evaluator:
         Lines and pixels per line of the frame.
     given : mapping, optional
         Whole-frame values ``(y, x, channel)`` of the ports in ``program.given``.
+    valid : callable, optional
+        Tells which pixels are valid; all by default.
     """
 
     def __init__(
@@ -45,11 +49,13 @@ class Evaluator:
         height: int,
         width: int,
         given: Mapping[PortRef, NDArray[Any]] | None = None,
+        valid: Validity = lambda _start, _stop: None,
     ) -> None:
         self.program = program
         self.height = height
         self._lines = lines
         self._given = given or {}
+        self._valid = valid
         self.lines_per_leaf = leaf_lines(width)
         self._producers = program.producers
         self._values: dict[int, dict[PortRef, NDArray[Any]]] = {}
@@ -100,10 +106,18 @@ class Evaluator:
             return step.run({ref: self._value(ref, leaf) for ref in step.inputs})
         top, bottom = max(first - step.halo, 0), min(last + step.halo, self.height)
         values = {ref: self._span(ref, top, bottom) for ref in step.inputs}
+        if step.masked:
+            values = {ref: self._masked(value, top, bottom) for ref, value in values.items()}
         return {
-            ref: np.ascontiguousarray(value[first - top : last - top])
-            for ref, value in step.run(values).items()
+            ref: np.ascontiguousarray(value)
+            for ref, value in step.run_within(values, first - top, last - top).items()
         }
+
+    def _masked(self, values: NDArray[Any], top: int, bottom: int) -> NDArray[Any]:
+        valid = self._valid(top, bottom)
+        if valid is None or valid.all() or values.dtype.kind != "f":
+            return values
+        return np.where(valid[..., None], values, values.dtype.type(np.nan))
 
     def _span(self, ref: PortRef, top: int, bottom: int) -> NDArray[Any]:
         parts = []

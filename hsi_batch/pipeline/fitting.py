@@ -121,6 +121,7 @@ def plan_fit(pipeline: Pipeline, stored: Iterable[str] = ()) -> FitPlan:
     planned: list[PlannedNode] = []
     fitted_after: dict[str, int] = {}
     for name in statistical_nodes(pipeline):
+        pipeline.nodes[name].begin_fit()
         needs = _needs(pipeline, name)
         first = [_first_reading(pipeline, need, held, fitted_after) for need, _ in needs]
         last = max(first) + pipeline.nodes[name].most_passes - 1

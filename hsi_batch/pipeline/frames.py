@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_batch.nodes import Node, PortRef
-from hsi_batch.pipeline.evaluate import Evaluator, Lines
+from hsi_batch.pipeline.evaluate import Evaluator, Lines, Validity
 from hsi_batch.pipeline.fold import CUBE, fold, need_of
 from hsi_batch.pipeline.gather import Need, finished, gather_block, gather_cube
 from hsi_batch.pipeline.graph import Graph
@@ -26,9 +26,6 @@ from hsi_batch.statistics import Affine, Bundle, Measure
 from hsi_batch.statistics.leaves import leaf_count
 
 __all__ = ["FrameSource", "assembled_channels", "frame_evaluator"]
-
-#: ``(start, stop) -> bool (stop - start, x)``; None if every pixel of the frame is valid.
-Validity = Callable[[int, int], "NDArray[np.bool_] | None"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,9 @@ class FrameSource:
         Line ranges to read at once; whole leaves.
     labels : callable, optional
         ``(start, stop) -> (lines, x)`` class numbers, -1 where unlabelled; None without labels.
+    usable : callable, optional
+        As ``valid``, of all pixels that hold values; a fit may choose fewer to count. By default
+        the same.
     statistics : callable, optional
         Statistics of the whole frame that need no reading, by kind; returns None for others.
     """
@@ -61,6 +61,14 @@ class FrameSource:
         default=lambda _start, _stop: None
     )
     statistics: Callable[[str], Any] = field(default=lambda _kind: None)
+    usable: Validity | None = None
+
+    def evaluator(
+        self, program: Program, given: Mapping[PortRef, NDArray[Any]] | None = None
+    ) -> Evaluator:
+        """Runs a program on this frame."""
+        height, width, _ = self.shape
+        return Evaluator(program, self.lines, height, width, given, self.usable or self.valid)
 
 
 def frame_evaluator(
@@ -86,14 +94,7 @@ def frame_evaluator(
     program = compile_program(
         graph, wanted, precision=precision, substitutes=substitutes, given=tuple(given)
     )
-    return _evaluator(program, source, given)
-
-
-def _evaluator(
-    program: Program, source: FrameSource, given: Mapping[PortRef, NDArray[Any]]
-) -> Evaluator:
-    height, width, _ = source.shape
-    return Evaluator(program, source.lines, height, width, given)
+    return source.evaluator(program, given)
 
 
 def _fitted(
@@ -156,7 +157,7 @@ def _frame_statistic(
             substitutes=substitutes,
             given=tuple(given),
         )
-        evaluator = _evaluator(program, source, given)
+        evaluator = source.evaluator(program, given)
         bundle = Bundle()
         for start, stop in source.blocks:
             part = gather_block(
@@ -185,7 +186,7 @@ def _assembled(
     program = compile_program(
         graph, refs, precision=precision, substitutes=substitutes, given=tuple(given)
     )
-    evaluator = _evaluator(program, source, given)
+    evaluator = source.evaluator(program, given)
     whole: dict[PortRef, NDArray[Any]] = {}
     for start, stop in source.blocks:
         valid = source.valid(start, stop)

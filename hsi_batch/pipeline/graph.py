@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from graphlib import TopologicalSorter
 from typing import Any, NamedTuple
 
@@ -83,6 +83,9 @@ class Graph:
             count += 1
             node.name = f"{base}-{count}"
         self._nodes[node.name] = node
+        if node.frozen:
+            # Nodes with parameters of their own are made trainable.
+            node.requires_grad_(False)
         return node
 
     def add_nodes(self, **nodes: Node) -> None:
@@ -288,6 +291,9 @@ class Graph:
         batch: Mapping[str, Any],
         stage: Stage | str = Stage.INFERENCE,
         context: Context | None = None,
+        *,
+        keep: Collection[str] | None = None,
+        feed: Callable[[Node, dict[str, Any]], dict[str, Any] | None] | None = None,
     ) -> dict[PortRef, Any]:
         """Run the graph on a batch in memory.
 
@@ -297,27 +303,41 @@ class Graph:
             Inputs of the data node: ``cube`` (B, y, x, C), optional ``wavelengths``, ``mask``, ...
         stage : {"inference", "train", "val", "test"}
             Nodes of other stages are left out.
+        context : Context, optional
+            Where the run stands; wins over ``stage``.
+        keep : collection of str, optional
+            Ports (by their own names) to return; values of others are freed as soon as all that
+            they feed has run. Everything is returned by default.
+        feed : callable, optional
+            Is given each node and its inputs; returns the inputs to run it on, or None to leave it
+            out.
 
         Returns
         -------
         dict
-            Every output that was produced, by ``(node, port)``.
+            Outputs that were produced, by ``(node, port)``.
         """
         at = Context(stage=Stage(stage)) if context is None else context
         self.verify()
         self._resolve_batch(batch)
         values: dict[PortRef, Any] = {}
         with torch.set_grad_enabled(at.stage is Stage.TRAIN and torch.is_grad_enabled()):
-            for name in self.order():
+            names = [n for n in self.order() if at.stage in self._nodes[n].stages]
+            for done, name in enumerate(names):
                 node = self._nodes[name]
-                if at.stage not in node.stages:
-                    continue
                 node.train(at.stage is Stage.TRAIN)
-                given = self._gather(node, batch, values)
+                given: dict[str, Any] | None = self._gather(node, batch, values)
+                given = given if feed is None else feed(node, given or {})
+                if given is None:
+                    continue
                 if "context" in inspect.signature(node.forward).parameters:
                     given["context"] = at
                 for port, value in node(**given).items():
                     values[PortRef(name, port)] = value
+                if keep is not None:
+                    ahead = set(names[done + 1 :])
+                    wanted = {e.source for e in self._edges if e.target.node in ahead}
+                    values = {r: v for r, v in values.items() if r in wanted or r.port in keep}
         return values
 
     def _gather(

@@ -12,7 +12,7 @@ from hsi_batch.errors import PipelineError
 from hsi_batch.nodes import PortRef
 from hsi_batch.pipeline.graph import Graph
 
-__all__ = ["INVALID_DECISION", "MapSpec", "as_stored", "map_spec"]
+__all__ = ["INVALID_DECISION", "MapSpec", "as_stored", "map_spec", "stored_port"]
 
 #: Stands for an invalid pixel where values are decisions.
 INVALID_DECISION = 255
@@ -51,14 +51,9 @@ def map_spec(graph: Graph, name: str) -> MapSpec:
     hsi_batch.errors.PipelineError
         No such output, an ambiguous name, or an output without pixels.
     """
-    ref = graph.port(name)
+    ref = stored_port(graph, name)
     node = graph.nodes[ref.node]
     spec = node.OUTPUT_SPECS[ref.port]
-    if not spec.has_pixels:
-        raise PipelineError(
-            f"{ref} has no pixels ({len(spec.shape)} axes), so it cannot be stored per pixel.",
-            hint="Ask for another output.",
-        )
     same = [n for n, other in graph.nodes.items() if ref.port in other.OUTPUT_SPECS]
     short = ref.port if ref.port in ("scores", "decisions") and len(same) == 1 else str(ref)
     size = node.outputs[ref.port].sizes()[3] if len(spec.shape) == 4 else 1
@@ -75,6 +70,24 @@ def map_spec(graph: Graph, name: str) -> MapSpec:
         "uint8" if spec.dtype is torch.bool else "int32" if spec.dtype in integers else "float32"
     )
     return MapSpec(short, ref, dtype, size)
+
+
+def stored_port(graph: Graph, name: str) -> PortRef:
+    """The output that a name stands for, if its values can be stored per pixel.
+
+    Raises
+    ------
+    hsi_batch.errors.PipelineError
+        No such output, an ambiguous name, or an output without pixels.
+    """
+    ref = graph.port(name)
+    spec = graph.nodes[ref.node].OUTPUT_SPECS[ref.port]
+    if not spec.has_pixels:
+        raise PipelineError(
+            f"{ref} has no pixels ({len(spec.shape)} axes), so it cannot be stored per pixel.",
+            hint="Ask for another output.",
+        )
+    return ref
 
 
 def as_stored(value: NDArray[Any], valid: NDArray[np.bool_] | None, spec: MapSpec) -> NDArray[Any]:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import yaml
+from torch import nn
 
 from hsi_batch._version import __version__
 from hsi_batch.documents import Document, read_yaml
+from hsi_batch.errors import PipelineError, did_you_mean
 from hsi_batch.files import write_atomically
+from hsi_batch.nodes import Node
 from hsi_batch.pipeline.build import build
 from hsi_batch.pipeline.config import PipelineMetadata
 from hsi_batch.pipeline.graph import Graph
 from hsi_batch.pipeline.precision import Precision
+from hsi_batch.pipeline.reference import Reference, fit_tags
 from hsi_batch.pipeline.weights import dump_weights, load_weights
 from hsi_batch.pipeline.written import (
     Dialect,
@@ -48,6 +52,9 @@ class Pipeline(Graph):
         Arithmetic of each quadratic score, chosen by the fit.
     provenance : dict
         What the pipeline was fitted on, when and with which software.
+    reference : Reference, optional
+        Count, mean and covariance of the pixels of the fit, as recorded; None if the fit did not
+        have them.
 
     Examples
     --------
@@ -64,6 +71,7 @@ class Pipeline(Graph):
         self.metadata = PipelineMetadata(name=name)
         self.precision: dict[str, Precision] = {}
         self.provenance: dict[str, Any] = {}
+        self.reference: Reference | None = None
 
     # -- files -------------------------------------------------------------------------------
 
@@ -100,10 +108,7 @@ class Pipeline(Graph):
         weights = Path(weights_path or Path(config_path).with_suffix(".pt"))
         if weights_path is not None or weights.exists():
             load_weights(pipeline, weights)
-        if device is not None:
-            for node in pipeline.nodes.values():
-                node.to(device)
-        return pipeline
+        return pipeline if device is None else pipeline.to(device)
 
     @classmethod
     def from_document(cls, document: Document) -> Self:
@@ -189,6 +194,7 @@ class Pipeline(Graph):
             )
             self.metadata = given
         self.metadata.created = datetime.now(UTC).isoformat(timespec="seconds")
+        self.metadata.tags = fit_tags(self.metadata.tags, self.provenance if self.fitted else {})
         if self.fitted:
             for node in self.nodes.values():
                 if node.CHANNEL_ARGUMENT is not None:
@@ -199,6 +205,10 @@ class Pipeline(Graph):
         write_atomically(target.with_suffix(".pt"), dump_weights(self, content["metadata"]))
         write_atomically(target, text)
         return target
+
+    def load_weights(self, path: str | os.PathLike[str]) -> None:
+        """Set buffers and fitted state from a ``.pt`` file of this pipeline."""
+        load_weights(self, path)
 
     def to_bytes(self) -> tuple[str, bytes]:
         """YAML text and weights, for a worker."""
@@ -221,6 +231,43 @@ class Pipeline(Graph):
         """Whether every node is ready to run."""
         return all(node.fitted for node in self.nodes.values())
 
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All parameters; those of nodes that are not frozen have ``requires_grad``."""
+        for node in self.nodes.values():
+            yield from node.parameters()
+
+    def unfreeze_nodes_by_name(self, names: Iterable[str]) -> None:
+        """Let a gradient stage train these nodes.
+
+        Raises
+        ------
+        hsi_batch.errors.PipelineError
+            A name that no node has; then none is changed.
+        """
+        for node in self._named(names):
+            node.unfreeze()
+
+    def freeze_nodes_by_name(self, names: Iterable[str]) -> None:
+        """Undo :meth:`unfreeze_nodes_by_name`."""
+        for node in self._named(names):
+            node.freeze()
+
+    def _named(self, names: Iterable[str]) -> list[Node]:
+        wanted = [names] if isinstance(names, str) else list(names)
+        unknown = [name for name in wanted if name not in self.nodes]
+        if unknown:
+            raise PipelineError(
+                f"the pipeline has no node {unknown[0]!r}.{did_you_mean(unknown[0], self.nodes)}",
+                hint=f"It has {', '.join(self.nodes) or 'none'}.",
+            )
+        return [self.nodes[name] for name in wanted]
+
+    def to(self, device: str) -> Self:
+        """Move all parameters and buffers to a torch device."""
+        for node in self.nodes.values():
+            node.to(device)
+        return self
+
     def apply(
         self,
         cube: xr.DataArray,
@@ -234,5 +281,12 @@ class Pipeline(Graph):
         return apply(self, cube, outputs, valid=valid)
 
 
-#: The name that the seed pages use.
-CuvisPipeline = Pipeline
+class CuvisPipeline(Pipeline):
+    """A pipeline under the name of the cuvis-ai family, and as lenient as its files are.
+
+    A declared number of channels that disagrees with the data is corrected with a warning, where a
+    :class:`Pipeline` made in Python refuses it.
+    """
+
+    def __init__(self, name: str = "Pipeline", *, lenient: bool = True) -> None:
+        super().__init__(name, lenient=lenient)

@@ -33,10 +33,18 @@ class Step(ABC):
     inputs: tuple[PortRef, ...]
     outputs: tuple[PortRef, ...]
     halo: int = 0
+    #: Pixels that are invalid are given as NaN.
+    masked: bool = False
 
     @abstractmethod
     def run(self, values: Mapping[PortRef, NDArray[Any]]) -> dict[PortRef, NDArray[Any]]:
         """From ``(lines, x, channel)`` arrays to such arrays."""
+
+    def run_within(
+        self, values: Mapping[PortRef, NDArray[Any]], start: int, stop: int
+    ) -> dict[PortRef, NDArray[Any]]:
+        """The lines ``start:stop`` of what :meth:`run` gives."""
+        return {ref: value[start:stop] for ref, value in self.run(values).items()}
 
 
 def _groups(lines: NDArray[Any], out: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
@@ -88,6 +96,17 @@ class NodeStep(Step):
 
     def run(self, values: Mapping[PortRef, NDArray[Any]]) -> dict[PortRef, NDArray[Any]]:
         """Run the module on tensors ``(1, lines, x, channel)``, without gradients."""
+        with torch.no_grad():
+            return self._arrays(self.node(**self._tensors(values)))
+
+    def run_within(
+        self, values: Mapping[PortRef, NDArray[Any]], start: int, stop: int
+    ) -> dict[PortRef, NDArray[Any]]:
+        """As :meth:`run`, for some lines."""
+        with torch.no_grad():
+            return self._arrays(self.node.forward_lines(start, stop, **self._tensors(values)))
+
+    def _tensors(self, values: Mapping[PortRef, NDArray[Any]]) -> dict[str, Any]:
         given: dict[str, Any] = dict(self.constants)
         for port, refs in self.ports.items():
             spec = self.node.INPUT_SPECS[port]
@@ -95,8 +114,9 @@ class NodeStep(Step):
             if len(spec.shape) == 3:
                 tensors = [tensor[..., 0] for tensor in tensors]
             given[port] = tensors if spec.variadic else tensors[0]
-        with torch.no_grad():
-            result = self.node(**given)
+        return given
+
+    def _arrays(self, result: Mapping[str, Any]) -> dict[PortRef, NDArray[Any]]:
         found = {ref: result[ref.port][0].numpy() for ref in self.outputs if ref.port in result}
         # Class numbers have no channel axis of their own.
         return {ref: v if v.ndim == 3 else v[..., None] for ref, v in found.items()}
@@ -272,6 +292,7 @@ class _Compiler:
                 ports=ports,
                 constants=constants,
                 halo=node.halo,
+                masked=node.SKIPS_INVALID,
             )
         )
 

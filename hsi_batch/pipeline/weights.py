@@ -18,6 +18,7 @@ from hsi_batch.errors import ConfigError
 from hsi_batch.nodes import ChannelAxis, Node
 from hsi_batch.pipeline.axes import buffer_problems
 from hsi_batch.pipeline.precision import Precision
+from hsi_batch.pipeline.reference import Reference
 
 if TYPE_CHECKING:
     from hsi_batch.pipeline.pipeline import Pipeline
@@ -39,6 +40,10 @@ def dump_weights(pipeline: Pipeline, metadata: Mapping[str, Any]) -> bytes:
         "precision": {name: p.to_dict() for name, p in pipeline.precision.items()},
         "provenance": pipeline.provenance,
     }
+    if pipeline.reference is not None:
+        ours["reference"] = {
+            k: torch.from_numpy(np.array(v)) for k, v in pipeline.reference.to_arrays().items()
+        }
     for name, node in pipeline.nodes.items():
         state = node.exact_state()
         if state is not None:
@@ -97,6 +102,7 @@ def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> 
         return
     pipeline.precision = ours.precision
     pipeline.provenance = ours.provenance
+    pipeline.reference = ours.reference
     if ours.axis is not None:
         pipeline.resolve(ours.axis)
         problems = buffer_problems(pipeline)
@@ -143,6 +149,7 @@ class _Ours(NamedTuple):
     precision: dict[str, Precision]
     provenance: dict[str, Any]
     axis: ChannelAxis | None
+    reference: Reference | None
 
 
 def _ours(raw: Any, path: str | None) -> _Ours | None:
@@ -158,6 +165,7 @@ def _ours(raw: Any, path: str | None) -> _Ours | None:
     try:
         axis = raw.get("axis")
         wavelength = None if axis is None else axis["wavelength"]
+        reference = raw.get("reference")
         return _Ours(
             list(raw["fitted"]),
             {n: {k: v.numpy() for k, v in s.items()} for n, s in raw["state"].items()},
@@ -169,6 +177,9 @@ def _ours(raw: Any, path: str | None) -> _Ours | None:
             else ChannelAxis(
                 int(axis["size"]), None if wavelength is None else np.asarray(wavelength.numpy())
             ),
+            None
+            if reference is None
+            else Reference.from_arrays({k: v.numpy() for k, v in reference.items()}),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(

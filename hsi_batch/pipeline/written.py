@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from hsi_batch.errors import PipelineError, Problem
+from hsi_batch.errors import HsiBatchWarning, PipelineError, Problem
 from hsi_batch.nodes import Node, PortRef, node_classes
 from hsi_batch.nodes.plugin import PluginNode, covering
 from hsi_batch.pipeline.catalogue import VERSION, CuvisClass, cuvis_classes
@@ -90,7 +90,7 @@ def refuse_what_is_not_in(dialect: str, pipeline: Pipeline) -> None:
         return
     writing = _Writing(pipeline, unfitted=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", HsiBatchWarning)
         for name, node in pipeline.nodes.items():
             writing.node(name, node)
     writing.connections()
@@ -150,7 +150,7 @@ class _Writing:
             warnings.warn(
                 f"{name}: {type(node).__name__} of cuvis-ai has no {', '.join(dropped)}; the fitted"
                 " state is kept, but a fit there would not know of it.",
-                UserWarning,
+                HsiBatchWarning,
                 stacklevel=6,
             )
 

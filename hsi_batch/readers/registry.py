@@ -16,7 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import cast
 
-from hsi_batch.errors import SourceError, did_you_mean
+from hsi_batch.errors import HsiBatchWarning, SourceError, did_you_mean
 from hsi_batch.readers.paths import files_named, natural_key
 from hsi_batch.readers.protocol import Reader, Source
 
@@ -210,7 +210,7 @@ def _plugins() -> dict[str, Reader]:
             warnings.warn(
                 f"the reader {entry.name!r} ({entry.value}) cannot be used: "
                 f"{type(error).__name__}: {error}",
-                RuntimeWarning,
+                HsiBatchWarning,
                 stacklevel=2,
             )
             continue

@@ -19,7 +19,7 @@ from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.window import Task, batches
 from hsi_batch.errors import ConfigError
 from hsi_batch.stages.convert_blocks import convert_items
-from hsi_batch.stages.convert_commit import Finished, begin, finish_session, publish
+from hsi_batch.stages.convert_commit import Finished, accept_touched, begin, finish_session, publish
 from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan
 from hsi_batch.stages.convert_scan import plan_convert
 from hsi_batch.stages.convert_work import ConvertItem, HashItem, item_keys
@@ -90,11 +90,11 @@ class ConvertResult:
         if self.up_to_date:
             parts.append(f"{self.up_to_date} up to date")
         if self.changed:
-            parts.append(f"{len(self.changed)} changed (use --replace)")
+            parts.append(f"{len(self.changed)} changed since and kept as converted (use --replace)")
         if self.skipped:
             parts.append(f"{counted(len(self.skipped), 'file')} skipped")
-        if self.failed:
-            parts.append(f"{self.failed} failed")
+        if self.failed > len(self.changed):
+            parts.append(f"{self.failed - len(self.changed)} failed")
         rate = f", {self.bytes / 1e6 / max(self.seconds, 1e-9):.0f} MB/s" if self.bytes else ""
         memory = f"; {self.memory}" if self.memory and self.blocks else ""
         done = f"{counted(self.blocks, 'block')} in {self.seconds:.1f} s"
@@ -196,6 +196,9 @@ def convert(
             return _result(plan, begun)
         with held_store(target, "convert"):
             plan = planned()
+            touched = [s for s in plan.sessions if s.touched and s.status == "done"]
+            if touched:
+                accept_touched(target, touched)
             if not plan.todo:
                 _publish_late(target)
                 return _result(plan, begun)
@@ -245,7 +248,7 @@ def _execute(run: Run, plan: ConvertPlan, begun: float, task_bytes: int) -> Conv
     begin(root, plan)
     work = BlockWork(Progress("convert", plan.blocks, plan.bytes))
     run.observer(work.progress)
-    hashes: dict[str, str] = {}
+    hashes: dict[str, dict[str, str]] = {}
     tasks = _tasks(plan, run.threads, task_bytes)
     for items, report in run_blocks(
         run, work, convert_items, tasks, str(folder), blocks_of=item_keys
@@ -253,7 +256,8 @@ def _execute(run: Run, plan: ConvertPlan, begun: float, task_bytes: int) -> Conv
         if report is None:
             _record_killed(folder, items, work)
         else:
-            hashes.update(report.hashes)
+            for name, found in report.hashes.items():
+                hashes.setdefault(name, {}).update(found)
     latest = records.load()
     finished = [
         finish_session(root, plan, planned, latest, hashes.get(planned.name))
@@ -287,17 +291,16 @@ def _tasks(plan: ConvertPlan, threads: int, task_bytes: int) -> Iterable[Task]:
     sizes: dict[int, int] = {}
     token = uuid.uuid4().hex
     for planned in plan.todo:
-        if not planned.todo:
-            continue
         assert planned.info is not None
         job = replace(planned.job(plan.archive, plan.options.mode), run=token)
         for item in planned.items(job):
             sizes[id(item)] = sum(job.geometry.bytes_of(key) for key in item_keys(item))
             items.append(item)
         if planned.status != "retry":
-            hashed = HashItem(planned.name, planned.info.pixels)
-            sizes[id(hashed)] = job.geometry.frames * job.geometry.frame_bytes // 8
-            items.append(hashed)
+            for file, mark in planned.signature.items():
+                hashed = HashItem(planned.name, file)
+                sizes[id(hashed)] = (mark[0] if mark else 0) // 8
+                items.append(hashed)
     return batches(
         items,
         lambda item: sizes[id(item)],

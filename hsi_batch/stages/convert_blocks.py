@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import traceback
 from collections import OrderedDict
@@ -23,6 +22,7 @@ from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import checksum
 from hsi_batch.archive.writer import disk_errors, write_lines, write_row
 from hsi_batch.errors import HsiBatchError, SourceError, StoreError
+from hsi_batch.files import digest_of_file
 from hsi_batch.readers.annotations import Annotation, open_annotation
 from hsi_batch.readers.protocol import Frame, Source
 from hsi_batch.readers.registry import open_source
@@ -118,7 +118,8 @@ def convert_items(items: Iterable[ConvertItem | HashItem], key: str, records: st
     with _fresh_sources(), disk_errors(records), RecordWriter(Path(records), key) as writer:
         for item in items:
             if isinstance(item, HashItem):
-                report.hashes[item.session] = _sha256(item.path)
+                # A source that went away shows when its blocks are read.
+                report.hashes.setdefault(item.session, {})[item.path] = digest_of_file(item.path)
             else:
                 task.convert(item, writer)
         task.commit_rows(writer)
@@ -233,15 +234,6 @@ class _Task:
             writer.write(
                 BlockRecord(key, "failed", item.job.digest, reason=str(error), worker=self.worker)
             )
-
-
-def _sha256(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        # A source that went away shows when its blocks are read.
-        return ""
 
 
 def _worker_name() -> str:

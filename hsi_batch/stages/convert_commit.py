@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,16 +18,24 @@ from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.partials import load_partial, partials_of
 from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import consolidate, create_array, groups_of, plain_group
+from hsi_batch.archive.store import (
+    ARCHIVE,
+    consolidate,
+    create_array,
+    groups_of,
+    open_root,
+    plain_group,
+)
 from hsi_batch.archive.writer import create_session, disk_errors
 from hsi_batch.errors import IncompleteError, StoreError
 from hsi_batch.readers.registry import resolved
 from hsi_batch.stages.convert_plan import ConvertPlan, PlannedSession
-from hsi_batch.stages.convert_scan import settings_of, signature
+from hsi_batch.stages.convert_scan import settings_of
+from hsi_batch.stages.convert_sources import signature
 from hsi_batch.statistics import Bundle, Extrema
 from hsi_batch.statistics.quality import Quality
 
-__all__ = ["Finished", "begin", "finish_session", "publish"]
+__all__ = ["Finished", "accept_touched", "begin", "finish_session", "publish"]
 
 _FRAME_ARRAYS = {
     "time": (
@@ -108,7 +116,7 @@ def finish_session(
     plan: ConvertPlan,
     planned: PlannedSession,
     records: Mapping[BlockKey, BlockRecord],
-    sha256: str | None,
+    checksums: Mapping[str, str] | None,
 ) -> Finished:
     """Check that all blocks are there, write what needs the whole session, mark it complete.
 
@@ -148,10 +156,9 @@ def finish_session(
         if not flags and not failed:
             del session.group["quality"]
         source = dict(session.attrs["source"])
-        if sha256:
-            source["sha256"] = sha256
-        main = next(iter(planned.signature.values()))
-        source |= {"size": main[0], "mtime": main[1] / 1e9}
+        if checksums and planned.info is not None:
+            source |= {"checksums": checksums, "sha256": checksums.get(planned.info.pixels, "")}
+        source |= _marks(planned)
         session.group.attrs.update(
             {
                 "source": source,
@@ -163,6 +170,22 @@ def finish_session(
         )
         session.group.attrs["complete"] = True
     return Finished(planned.name, geometry.frames, len(failed))
+
+
+def _marks(planned: PlannedSession) -> dict[str, Any]:
+    main = next(iter(planned.signature.values()))
+    return {"files": planned.signature, "size": main[0], "mtime": main[1] / 1e9}
+
+
+def accept_touched(archive: str, touched: Sequence[PlannedSession]) -> None:
+    """Keep the modification times of files that have the bytes that were converted."""
+    with disk_errors(archive):
+        root = open_root(archive, ARCHIVE, mode="r+")
+        for planned in touched:
+            session = Session(planned.name, root[planned.name])  # type: ignore[arg-type]
+            session.group.attrs["source"] = {**session.attrs["source"], **_marks(planned)}
+        consolidate(root)
+        save_catalog(archive, root)
 
 
 def _failed_frames(known: Mapping[BlockKey, BlockRecord]) -> dict[int, str]:

@@ -65,6 +65,10 @@ class PlannedSession:
         Blocks to convert.
     earlier : tuple of Failure
         Blocks that failed in earlier runs and are left alone.
+    touched : bool
+        The files have other modification times than when they were converted, but the same bytes.
+    why : str
+        What changed.
     """
 
     name: str
@@ -78,6 +82,8 @@ class PlannedSession:
     classes: Mapping[int, str] | None = None
     todo: list[BlockKey] = field(default_factory=list)
     earlier: tuple[Failure, ...] = ()
+    touched: bool = False
+    why: str = ""
 
     def job(self, archive: str, mode: str | None) -> SessionJob:
         """What a worker must know."""

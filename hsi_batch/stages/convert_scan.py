@@ -24,9 +24,10 @@ from hsi_batch.readers.paths import natural_key
 from hsi_batch.readers.protocol import SourceInfo
 from hsi_batch.readers.registry import discover, open_source, resolved
 from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan, PlannedSession, Status
+from hsi_batch.stages.convert_sources import present_files, recorded, signature, why_changed
 from hsi_batch.stages.run import Failure, Run
 
-__all__ = ["plan_convert", "settings_of", "signature"]
+__all__ = ["plan_convert", "settings_of"]
 
 #: Skipped files that are named where nothing else was given.
 _SHOWN = 20
@@ -41,18 +42,6 @@ class Described:
     annotation: str | None = None
     classes: Mapping[int, str] | None = None
     error: str | None = None
-
-
-def signature(files: Iterable[str]) -> dict[str, Any]:
-    """Size and modification time of every file."""
-    found: dict[str, Any] = {}
-    for file in files:
-        try:
-            stat = Path(file).stat()
-            found[file] = [stat.st_size, stat.st_mtime_ns]
-        except OSError:
-            found[file] = None
-    return found
 
 
 def describe(path: str, mode: str | None, annotations: str) -> Described:
@@ -118,15 +107,15 @@ def plan_convert(
 
     plan = ConvertPlan(archive, options, [], skipped=list(found.skipped))
     unknown: list[str] = []
+    asked = [existing[names[path]] for path in found.recordings if names[path] in existing]
+    present = {} if force else present_files(asked)
     for path in found.recordings:
-        session = existing.get(names[path])
-        if session is None or not _unchanged(session, path, options) or force:
+        session, marks = existing.get(names[path]), present.get(names[path])
+        if session is None or marks is None or not _unchanged(session, path, options):
             unknown.append(path)
             continue
         plan.sessions.append(
-            _known(
-                archive, session, names[path], path, by_session.get(names[path], []), only_failed
-            )
+            _known(archive, session, path, marks, by_session.get(names[path], []), only_failed)
         )
         if plan.sessions[-1].status != "done":
             unknown.append(path)
@@ -208,30 +197,27 @@ def _unchanged(session: Session, path: str, options: ConvertOptions) -> bool:
             annotation = os.path.realpath(annotation)
             if annotation not in map(os.path.realpath, files):
                 return False
-    return (
-        bool(files)
-        and signature(files) == {k: v and list(v) for k, v in files.items()}
-        and session.attrs.get("settings") == settings_of(options)
-    )
+    return bool(session.attrs.get("settings") == settings_of(options))
 
 
 def _known(
     archive: str,
     session: Session,
-    name: str,
     path: str,
+    marks: dict[str, Any],
     records: list[BlockRecord],
     only_failed: bool,
 ) -> PlannedSession:
     """A session whose source and settings are those of before."""
-    attrs = session.attrs
+    name = session.name
     planned = PlannedSession(
         name,
         path,
         "done" if session.complete else "resume",
-        dict(attrs["source"]["files"]),
-        digest=str(attrs.get("digest", "")),
+        marks,
+        digest=str(session.attrs.get("digest", "")),
         geometry=session.geometry,
+        touched=marks != recorded(session),
     )
     broken = [r for r in records if r.outcome == "failed" and r.digest == planned.digest]
     failed = [record.key for record in broken]
@@ -336,6 +322,8 @@ def _place(
         annotation=described.annotation,
         classes=described.classes,
     )
-    if status != "changed":
+    if status == "changed" and held is not None:
+        planned.why = why_changed(held, marks, settings_of(plan.options))
+    else:
         planned.todo = list(geometry.keys(name))
     plan.sessions.append(planned)

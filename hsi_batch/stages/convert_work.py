@@ -72,9 +72,9 @@ class HashItem:
 
 @dataclass
 class ConvertReport(TaskReport):
-    """What a task sends back; ``hashes`` holds SHA-256 by session."""
+    """What a task sends back; ``hashes`` holds SHA-256 by session and file."""
 
-    hashes: dict[str, str] = field(default_factory=dict)
+    hashes: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def item_keys(item: ConvertItem | HashItem) -> list[BlockKey]:

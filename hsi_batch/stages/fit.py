@@ -39,6 +39,7 @@ from hsi_batch.pipeline.frames import assembled_channels
 from hsi_batch.pipeline.gather import Need, finished
 from hsi_batch.pipeline.passes import marks_of, whole_frames
 from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.pipeline.reference import Reference
 from hsi_batch.stages.agreement import common_axis
 from hsi_batch.stages.fit_blocks import (
     FitItem,
@@ -51,6 +52,7 @@ from hsi_batch.stages.fit_blocks import (
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.memory import assembled_bytes, check_memory
 from hsi_batch.stages.run import TASK_BYTES, BlockWork, Failure, Run, judge
+from hsi_batch.statistics import Moments
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -59,7 +61,8 @@ __all__ = ["FitResult", "fit"]
 
 _PIXELS = ("valid", "labelled-normal")
 _BLOCKS_HELD = 3
-#: Most failures that are written into a fitted pipeline.
+_CUBE_MOMENTS = Need(CUBE, "moments")
+#: Most failures, and most sources, that are written into a fitted pipeline.
 _REMEMBERED = 1000
 
 
@@ -146,6 +149,7 @@ class _Fit:
         self.sample: dict[Any, NDArray[Any]] = {}
         self.passes = 0
         self.read = {"blocks": 0, "bytes": 0, "tasks": 0}
+        self.moments: Moments | None = None
 
     def execute(self, *, dry_run: bool) -> FitResult:
         """Plan, take what is stored, read what is not, fit."""
@@ -167,6 +171,7 @@ class _Fit:
             found = self._stored(fitting.stored())
             while True:
                 pixels = max([pixels, *(int(getattr(s, "count", 0)) for s in found.values())])
+                self.moments = found.get(_CUBE_MOMENTS, self.moments)
                 fitting.supply(found)
                 needs = fitting.needs()
                 if not needs:
@@ -180,6 +185,9 @@ class _Fit:
                     warning.message, warning.category, warning.filename, warning.lineno
                 )
         result = self._result(plan, pixels, said)
+        if self.moments is None and "moments" in stored:
+            self.moments = stored_statistic(self.sessions, self.selection, "moments", self.pixels)
+        self.pipeline.reference = Reference.of(self.moments)
         self.pipeline.provenance = self._provenance(result)
         return result
 
@@ -346,6 +354,10 @@ class _Fit:
         digests = {name: str(s.attrs.get("digest", "")) for name, s in self.sessions.items()}
         return {
             "archive": str(self.archive.path),
+            "sources": [
+                str(s.attrs.get("source", {}).get("path", ""))
+                for s in list(self.sessions.values())[:_REMEMBERED]
+            ],
             "selection": self.selection.text,
             "pixels": self.pixels,
             "pixel_count": result.pixels,

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import time
 import warnings
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
+from hsi_batch._version import __version__
 from hsi_batch.errors import DataError, DataWarning, PlanError
 from hsi_batch.nodes.gaussian import single_thread
 from hsi_batch.pipeline.cache import Packed, pack
 from hsi_batch.pipeline.fitting import Fitting, plan_fit
+from hsi_batch.pipeline.fold import CUBE
 from hsi_batch.pipeline.frames import FrameSource
 from hsi_batch.pipeline.gather import Need, finished
 from hsi_batch.pipeline.lazy import axis_of
 from hsi_batch.pipeline.passes import gather_frame, marks_of, roots_of, whole_frames
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.program import compile_program
+from hsi_batch.pipeline.reference import Reference
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.statistics import Bundle
 from hsi_batch.statistics.leaves import block_lines, leaf_lines
@@ -57,11 +61,21 @@ def fit_array(pipeline: Pipeline, cube: xr.DataArray, *, dry_run: bool = False) 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DataWarning)
         passes = 0
+        reference = None
         while needs := fitting.needs():
             passes += 1
             found = _read(pipeline, whole, needs)
             pixels = max([pixels, *(int(getattr(s, "count", 0)) for s in found.values())])
+            reference = found.get(Need(CUBE, "moments"), reference)
             fitting.supply(found)
+    pipeline.reference = Reference.of(reference)
+    pipeline.provenance = {
+        "pixels": "valid",
+        "pixel_count": pixels,
+        "frames": whole.sizes["frame"],
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "software": f"hsi_batch {__version__}",
+    }
     states = {name: node.state for name, node in pipeline.nodes.items()}
     return FitResult(
         passes=passes,

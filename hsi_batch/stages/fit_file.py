@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +15,20 @@ from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.session import PixelChoice
 from hsi_batch.archive.writer import disk_errors
-from hsi_batch.documents import Document, read_yaml, set_value
+from hsi_batch.documents import Document, read_yaml
 from hsi_batch.engine.events import Observer
-from hsi_batch.errors import ConfigError
+from hsi_batch.errors import ConfigError, HsiBatchWarning
 from hsi_batch.files import digest_json
+from hsi_batch.pipeline.dialects import set_entry
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.written import Dialect, refuse_what_is_not_in
+from hsi_batch.stages.agreement import common_axis
 from hsi_batch.stages.fit import fit
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place
 from hsi_batch.stages.run import Failure
 
-__all__ = ["fit_file", "pipeline_from"]
+__all__ = ["check_name", "fit_file", "pipeline_from"]
 
 
 def pipeline_from(
@@ -34,8 +37,30 @@ def pipeline_from(
     """Build the pipeline of a YAML file or document, with ``a.b=c`` overrides, unfitted."""
     document = source if isinstance(source, Document) else read_yaml(source, collect=True)
     for assignment in overrides:
-        document = set_value(document, assignment)
+        document = set_entry(document, assignment)
     return Pipeline.from_document(document)
+
+
+def check_name(out: Path, source: str | os.PathLike[str] | None) -> None:
+    """Refuse a name that a fitted pipeline cannot have.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        It is no YAML, or the file that it is fitted from.
+    """
+    if out.suffix.lower() not in (".yaml", ".yml"):
+        raise ConfigError(
+            "the fitted pipeline is a YAML file; this name has another suffix.",
+            path=str(out),
+            hint=f"Write for example {out.with_suffix('.yaml').name}.",
+        )
+    if source is not None and out.resolve() == Path(source).resolve():
+        raise ConfigError(
+            "the fitted pipeline would overwrite the file it is fitted from.",
+            path=str(out),
+            hint="Choose another --out.",
+        )
 
 
 def fit_file(
@@ -80,18 +105,7 @@ def fit_file(
     if not isinstance(archive, Archive):
         archive = Archive(archive)
     target = Path(out)
-    if target.suffix.lower() not in (".yaml", ".yml"):
-        raise ConfigError(
-            "the fitted pipeline is a YAML file; this name has another suffix.",
-            path=str(target),
-            hint=f"Write for example {target.with_suffix('.yaml').name}.",
-        )
-    if isinstance(source, (str, os.PathLike)) and target.resolve() == Path(source).resolve():
-        raise ConfigError(
-            "the fitted pipeline would overwrite the file it is fitted from.",
-            path=str(target),
-            hint="Choose another --out.",
-        )
+    check_name(target, None if isinstance(source, Document) else source)
     check_place(target)
     content = pipeline.serialize()
     refuse_what_is_not_in(dialect, pipeline)
@@ -101,6 +115,9 @@ def fit_file(
     left_out = known.get("left_out") or ()
     again = force or dry_run or (only_failed and left_out)
     if not again and known.get("digest") == digest:
+        # A file in another form may ask for the same, and yet be refused.
+        selection = archive.select(frames)
+        pipeline.resolve(common_axis({n: archive.session(n) for n in selection.sessions}))
         return FitResult(
             passes=0,
             pixels=int(known["pixel_count"]),
@@ -137,7 +154,9 @@ def _provenance_of(fitted: Path) -> dict[str, Any]:
     if not fitted.exists() or not fitted.with_suffix(".pt").exists():
         return {}
     try:
-        pipeline = Pipeline.from_yaml(fitted)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", HsiBatchWarning)
+            pipeline = Pipeline.from_yaml(fitted)
     except ConfigError:
         # Something else has this name; fitting writes over it.
         return {}

@@ -65,6 +65,9 @@ class _Reader:
     def valid(self, start: int, stop: int) -> NDArray[np.bool_] | None:
         return self.session.valid(self.frame, start, stop, self.pixels)
 
+    def usable(self, start: int, stop: int) -> NDArray[np.bool_] | None:
+        return self.session.valid(self.frame, start, stop)
+
 
 def frame_source(
     session: Session,
@@ -92,4 +95,5 @@ def frame_source(
         dtype=np.dtype(geometry.dtype),
         blocks=ranges,
         statistics=stored,
+        usable=reader.usable,
     )

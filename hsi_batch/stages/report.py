@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from markupsafe import Markup
 from hsi_batch._version import __version__
 from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import SCORES, groups_of, open_root
+from hsi_batch.archive.store import SCORES, archive_stamp, groups_of, open_root, state_folder
 from hsi_batch.archive.writer import disk_errors
 from hsi_batch.errors import HsiBatchError, StoreError
-from hsi_batch.files import write_atomically
+from hsi_batch.files import digest_json, write_atomically
 from hsi_batch.stages import pictures
 from hsi_batch.stages.evaluation import Evaluation, load_evaluation
 from hsi_batch.stages.outputs import check_place
@@ -26,6 +27,11 @@ from hsi_batch.statistics import roc_curve
 
 __all__ = ["ReportResult", "report"]
 
+#: Files beside the scores that a page is made of.
+_SUMMARY = ("summary.parquet", "histograms.npz", "metrics.json")
+#: Where a page says what it was made of, in its first bytes.
+_INPUTS = re.compile(rb'<meta name="hsi-batch-inputs" content="([0-9a-f]{64})">')
+_HEAD_BYTES = 4096
 _SESSIONS = 24
 _TOP = 20
 #: Lines of a long frame that are shown, around its highest score.
@@ -43,15 +49,18 @@ class ReportResult:
         Sessions in the scores, frames in the table.
     auc : float, optional
         Over all labelled pixels.
+    up_to_date : bool
+        The page was there already, made of the same.
     """
 
     path: str
     sessions: int
     frames: int
     auc: float | None = None
+    up_to_date: bool = False
 
     def __str__(self) -> str:
-        return self.path
+        return f"up to date: {self.path}" if self.up_to_date else self.path
 
 
 def report(
@@ -59,8 +68,11 @@ def report(
     out: str | os.PathLike[str],
     *,
     archive: Archive | str | os.PathLike[str] | None = None,
+    force: bool = False,
 ) -> ReportResult:
     """Write one HTML page about scores: facts, pictures, histogram, top frames, ROC, failures.
+
+    A page that was made of the same scores by the same software is left alone.
 
     Parameters
     ----------
@@ -70,6 +82,8 @@ def report(
         The page.
     archive : Archive or path, optional
         Where the cubes are; the place that the scores name by default.
+    force : bool
+        Write the page in any case.
 
     Raises
     ------
@@ -88,6 +102,15 @@ def report(
         )
     cubes = _archive(archive, str(root.attrs.get("archive", "")))
     table = evaluation.table()
+    result = ReportResult(
+        str(Path(out)),
+        sessions=table["session"].nunique() if len(table) else 0,
+        frames=len(table),
+        auc=evaluation.metrics.get("auc"),
+    )
+    inputs = _inputs(where, cubes)
+    if not force and _made_of(Path(out)) == inputs:
+        return replace(result, up_to_date=True)
     shown = [_session_card(root, cubes, table, name) for name in _sessions(table)]
     curve = roc_curve(evaluation.background, evaluation.target)
     environment = Environment(
@@ -109,15 +132,30 @@ def report(
         failures=_failures(root),
         notes=[] if cubes is not None else ["The archive was not found, so cubes are not shown."],
         version=__version__,
+        inputs=inputs,
     )
     with disk_errors(str(out)):
         write_atomically(Path(out), page)
-    return ReportResult(
-        str(Path(out)),
-        sessions=table["session"].nunique() if len(table) else 0,
-        frames=len(table),
-        auc=None if curve is None else curve.auc,
-    )
+    return result
+
+
+def _inputs(scores: Path, archive: Archive | None) -> str:
+    """Digest of all that decides what a page holds."""
+    state = state_folder(scores)
+    files = [scores / "zarr.json", *(state / name for name in _SUMMARY)]
+    marks = [[stat.st_size, stat.st_mtime_ns] for stat in (file.stat() for file in files)]
+    cubes = archive and [str(archive.path.resolve()), archive_stamp(archive.path)]
+    return digest_json([__version__, str(scores.resolve()), marks, cubes])
+
+
+def _made_of(page: Path) -> str | None:
+    """The digest that a page says it was made of."""
+    try:
+        with page.open("rb") as file:
+            found = _INPUTS.search(file.read(_HEAD_BYTES))
+    except OSError:
+        return None
+    return None if found is None else found[1].decode()
 
 
 def _markup(svg: str | None) -> Markup | None:

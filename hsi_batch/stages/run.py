@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -26,6 +27,7 @@ __all__ = [
     "failed_frames",
     "judge",
     "run_blocks",
+    "workers_on_demand",
 ]
 
 #: Bytes of stored pixels that a task should cover.
@@ -91,6 +93,43 @@ class Memory:
         return f"{self.peak / 1e6:.0f} MB at most per worker (base {self.base / 1e6:.0f} MB)"
 
 
+@dataclass
+class _Demand:
+    start: Callable[[], Client]
+    client: Client | None = None
+
+
+_demand: ContextVar[_Demand | None] = ContextVar("workers on demand", default=None)
+
+
+@contextlib.contextmanager
+def workers_on_demand(start: Callable[[], Client]) -> Iterator[None]:
+    """Workers that several stages share: started by the first that needs some, closed at the end.
+
+    Stages that find everything up to date need none, and starting them takes seconds.
+
+    Parameters
+    ----------
+    start : callable
+        Starts workers and gives their client.
+    """
+    demand = _Demand(start)
+    token = _demand.set(demand)
+    try:
+        yield
+    finally:
+        _demand.reset(token)
+        if demand.client is not None:
+            demand.client.close()
+
+
+def _demanded() -> Client | None:
+    demand = _demand.get()
+    if demand is not None and demand.client is None:
+        demand.client = demand.start()
+    return None if demand is None else demand.client
+
+
 class Run:
     """A client for the length of a stage: the one given, the one that is there, or our own.
 
@@ -133,7 +172,7 @@ class Run:
     def client(self) -> Client:
         """The client; workers are started on first use."""
         if self._client is None:
-            self._client = self._given or current_client()
+            self._client = self._given or current_client() or _demanded()
             if self._client is None:
                 self._client = self._owned = connect(workers=self._workers)
             prepare(self._client, _SCORING if self._scoring else _CONVERTING)

@@ -8,6 +8,7 @@ from commands import command
 COMMANDS = (
     *("demo", "run", "convert", "fit", "score", "report", "ls", "show", "verify", "rm"),
     *("nodes", "graph", "check", "schema"),
+    *("drift", "restore-pipeline", "restore-trainrun"),
 )
 WORKING = ("run", "convert", "fit", "score")
 
@@ -33,7 +34,7 @@ def test_every_command_explains_itself_with_an_example(hsi, name):
 def test_all_commands_are_listed(hsi):
     done = hsi("--help")
     assert done.code == 0
-    listed = re.findall(r"^│ (\w+) {2,}", done.out, re.MULTILINE)
+    listed = re.findall(r"^│ (\w[\w-]*) {2,}", done.out, re.MULTILINE)
     assert sorted(listed) == sorted(COMMANDS)
     assert re.search(r"Exit codes: 0 .* 1 .* 2 .* 3\s.* 130 ", done.out.replace("\n", " "))
 

@@ -127,6 +127,32 @@ def test_names_with_html_in_them(hsi, made, tmp_path):
     assert str(escape(NASTY)) in (tmp_path / "r.html").read_text()
 
 
+def test_a_page_that_is_up_to_date(hsi, mine):
+    page = mine.root / "r.html"
+    report = ["report", mine.scores, "--out", page]
+    first = hsi(*report, "--json").json
+    assert not first["up_to_date"]
+    written = page.stat().st_mtime_ns
+    assert hsi(*report).out == f"up to date: {page}\n"
+    assert hsi(*report, "--json").json == {**first, "up_to_date": True}
+    assert page.stat().st_mtime_ns == written
+    # Whatever the page shows makes it stale.
+    score = ["score", mine.fitted, "--archive", mine.archive, "--out", mine.scores]
+    changes = [
+        lambda: hsi(*score, "--force"),
+        lambda: page.write_text("<html>something else</html>"),
+        page.unlink,
+        lambda: mine.archive.rename(mine.root / "moved.zarr"),
+        lambda: report.extend(["--archive", mine.root / "moved.zarr"]),
+        lambda: hsi("rm", mine.root / "moved.zarr" / "b"),
+    ]
+    for change in changes:
+        change()
+        assert hsi(*report).out == f"{page}\n"
+        assert hsi(*report).out == f"up to date: {page}\n"
+    assert hsi(*report, "--force").out == f"{page}\n"
+
+
 def test_scores_without_labels_or_archive(hsi, made, tmp_path):
     for i in range(2):
         write_npz(tmp_path / "in" / f"{i}.npz", scene(i)[0])

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from commands import chunks, command, files_below
 from recordings import scene, write_cu3s, write_envi
 from simulated_cuvis import Fault
 
+from hsi_batch import open_archive
+from hsi_batch.errors import HsiBatchWarning
 from hsi_batch.pipeline.catalogue import cuvis_classes
 
 
@@ -213,7 +216,11 @@ def test_a_changed_source(hsi, tmp_path):
     write_envi(tmp_path / "s.hdr", scene(2)[0])
     done = hsi(*convert)
     assert done.code == 1
-    assert "changed: session s: use --replace" in done.err
+    said = f"changed: session s: {tmp_path / 's.raw'} changed since; the archive keeps what it has."
+    assert f"{said} Use --replace to convert it again.\n" in done.err
+    assert "1 changed since and kept as converted (use --replace); 0 blocks" in done.out
+    mode = hsi(*convert, "--nodata", "0")
+    assert "session s: it was converted with other settings (nodata)" in mode.err
     assert chunks(tmp_path) == before
     assert hsi(*convert, "--replace").code == 0
     assert hsi(*convert).code == 0
@@ -271,3 +278,74 @@ def test_fitting_for_cuvis_ai(hsi, mine, monkeypatch):
     assert (wrong.code, wrong.out) == (2, "")
     assert "logit: cuvis-ai 0.19.3 has no node ScoreToLogit" in wrong.err
     assert not re.search(r"fit, pass|/\d+ blocks", wrong.err)
+
+
+def test_settings_that_mean_nothing_are_refused(hsi, mine):
+    short = mine.root / "short.yaml"
+    short.write_text(
+        "nodes:\n  data: CU3SDataNode\n  rx: {type: RXGlobal, config: {eps: 0}}\n"
+        "connections: [[data.cube, rx.data]]\n"
+    )
+    fit = ["fit", short, "--archive", mine.archive, "--out", mine.root / "new.yaml"]
+    done = hsi(*fit, "--set", "nodes.rx.hparams.esp=0.5")
+    assert done.code == 2
+    assert "short.yaml:3: RXGlobal has no parameter 'esp'. Did you mean 'eps'?" in done.err
+    done = hsi(*fit, "--set", "nodes.rxx.hparams.eps=1")
+    assert done.code == 2
+    assert "there is no node 'rxx'. Did you mean 'rx'?" in done.err
+    assert not (mine.root / "new.yaml").exists()
+
+
+SHORT = """\
+nodes:
+  data: CU3SDataNode
+  rx: {type: RXGlobal, config: {num_channels: 99}}
+connections: [[data.cube, rx.data]]
+"""
+WARNED = "warning: rx declares num_channels 99, but 8 channels reach it (data.cube); 8 is used.\n"
+
+
+def test_warnings_are_plain_lines(hsi, mine):
+    short, out = mine.root / "short.yaml", mine.root / "new.yaml"
+    short.write_text(f"trainer: {{}}\n{SHORT}")
+    fit = ["fit", short, "--archive", mine.archive, "--out", out]
+    # In a process, for Python itself shows warnings there.
+    done = command(*fit, "--dry-run")
+    trainer = f"warning: {short}:1: `trainer` is ignored; it belongs to the run, not to the"
+    assert done.code == 0
+    assert done.err == f"{trainer} pipeline.\n{WARNED}"
+    done = hsi(*fit, "--quiet")
+    assert (done.code, done.out, done.err) == (0, "", "")
+    done = hsi(*fit, "--json")
+    assert done.json["up_to_date"]
+    assert done.err == f"{trainer} pipeline.\n{WARNED}"
+    assert hsi(*fit, "-q", "--force").err == ""
+
+
+def test_warnings_of_others_are_not_shown(hsi, made, monkeypatch):
+    def warned(*_, **__):
+        warnings.warn("Mean of empty slice", RuntimeWarning, stacklevel=1)
+        warnings.warn("of ours,\nin two lines", HsiBatchWarning, stacklevel=1)
+        return open_archive(made.archive)
+
+    monkeypatch.setattr("hsi_batch.archive.open_archive", warned)
+    assert hsi("ls", made.archive).err == "warning: of ours, in two lines\n"
+
+
+def test_what_a_fit_would_refuse_is_not_up_to_date(hsi, mine):
+    short, out = mine.root / "short.yaml", mine.root / "new.yaml"
+    short.write_text(SHORT)
+    fit = ["--archive", mine.archive, "--out", out]
+    assert hsi("fit", short, *fit).code == 0
+    listed = mine.root / "listed.yaml"
+    listed.write_text(
+        "nodes:\n- {name: data, class_name: CU3SDataNode}\n"
+        "- {name: rx, class_name: RXGlobal, hparams: {num_channels: 99}}\n"
+        "connections: [{source: data.outputs.cube, target: rx.inputs.data}]\n"
+    )
+    before = out.read_bytes()
+    done = hsi("fit", listed, *fit)
+    assert (done.code, done.out) == (2, "")
+    assert "rx declares num_channels 99, but 8 channels reach it" in done.err
+    assert out.read_bytes() == before
+    assert hsi("fit", short, *fit).out.startswith("up to date")

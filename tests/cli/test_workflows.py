@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from commands import files_below
+from commands import command, files_below
 from recordings import scene, write_envi
 
 from hsi_batch.pipeline import Pipeline
@@ -50,9 +50,8 @@ def test_a_whole_workflow_from_another_folder(hsi, folder, tmp_path, monkeypatch
     assert again.json["convert"]["up_to_date"] == 2
     assert again.json["fit"]["up_to_date"]
     assert again.json["score"]["blocks"] == 0
-    page = folder / "out" / "r.html"
-    after = files_below(folder)
-    assert {p for p in after if after[p] != before.get(p)} <= {page}
+    assert again.json["report"]["up_to_date"]
+    assert files_below(folder) == before
     # Only what a setting changes is done again.
     done = hsi("run", folder / "w.yaml", "--set", "fit.pixels=labelled-normal", "--json")
     assert done.json["convert"]["blocks"] == 0
@@ -60,6 +59,45 @@ def test_a_whole_workflow_from_another_folder(hsi, folder, tmp_path, monkeypatch
     assert done.json["score"]["blocks"] == 2
     forced = hsi("run", folder / "w.yaml", "--force", "--json").json
     assert forced["convert"]["blocks"] == forced["score"]["blocks"] == 2
+
+
+def test_a_recording_that_changed(hsi, folder):
+    text = GOOD[: GOOD.index("fit:")].replace("sources: in", "sources: [in]")
+    (folder / "w.yaml").write_text(text)
+    run = ["run", folder / "w.yaml"]
+    assert hsi(*run).code == 0
+    (folder / "in" / "a.raw").touch()
+    touched = hsi(*run)
+    assert (touched.code, touched.err) == (0, "")
+    for setting in ("--replace", "--set=sources.replace=true"):
+        write_envi(folder / "in" / "a.hdr", scene(3 + len(setting))[0])
+        done = hsi(*run)
+        assert done.code == 1
+        assert f"changed: session a: {folder / 'in' / 'a'}" in done.err
+        done = hsi(*run, setting)
+        assert done.code == 0
+        assert "1 session converted, 1 up to date" in done.out
+        assert hsi(*run).code == 0
+    write_envi(folder / "in" / "a.hdr", scene(9)[0])
+    (folder / "w.yaml").write_text(text.replace("sources: [in]", "sources: in"))
+    assert hsi(*run, "--set", "sources.replace=true").code == 0
+
+
+def test_settings_of_a_pipeline_in_the_workflow(hsi, folder):
+    inline = (
+        "pipeline: {nodes: {data: CU3SDataNode, rx: RXGlobal}, connections: [[data.cube, rx.data]]}"
+    )
+    (folder / "w.yaml").write_text(GOOD.replace("pipeline: rx.yaml", inline))
+    run = ["run", folder / "w.yaml", "--dry-run"]
+    assert hsi(*run, "--set", "pipeline.nodes.rx.hparams.eps=0.5").code == 0
+    done = hsi(*run, "--set", "pipeline.nodes.rx.hparams.esp=0.5")
+    assert done.code == 2
+    assert "no parameter 'esp'. Did you mean 'eps'?" in done.err
+    assert "there is no node 'rxx'" in hsi(*run, "--set", "pipeline.nodes.rxx.hparams.eps=1").err
+    (folder / "w.yaml").write_text(GOOD)
+    done = hsi(*run, "--set", "pipeline.nodes.rx.hparams.eps=0.5")
+    assert done.code == 2
+    assert "the pipeline is in a file of its own, rx.yaml" in done.err
 
 
 def test_what_failed_is_in_the_exit_code(hsi, folder):
@@ -70,6 +108,22 @@ def test_what_failed_is_in_the_exit_code(hsi, folder):
     assert "cut.hdr" in done.err
     assert (folder / "out" / "r.html").exists()
     assert hsi("run", folder / "w.yaml", "--max-failed", "1").code == 0
+
+
+def test_what_is_done_starts_no_workers(folder):
+    # In a process of its own, for workers that are there would be used.
+    assert command("run", folder / "w.yaml", "--workers", "1").code == 0
+    before = files_below(folder)
+    # Workers could not be started like this.
+    (folder / "w.yaml").write_text(f"{GOOD}cluster: {{scratch: nowhere}}\n")
+    again = command("run", folder / "w.yaml", "--workers", "1")
+    assert again.code == 0
+    assert "report: up to date: " in again.out
+    before[folder / "w.yaml"] = (folder / "w.yaml").stat().st_mtime_ns
+    assert files_below(folder) == before
+    forced = command("run", folder / "w.yaml", "--force")
+    assert forced.code == 2
+    assert "scratch: no folder can be made" in forced.err
 
 
 WRONG = """\
@@ -139,6 +193,47 @@ def test_a_mistake_in_the_pipeline_starts_nothing(hsi, folder):
     line = text.splitlines().index("    class_name: RXGlobl") + 1
     assert f"rx.yaml:{line}: " in done.err
     assert "Did you mean 'RXGlobal'?" in done.err
+    assert not (folder / "out").exists()
+
+
+WRONG_PARTS = """\
+archive: out/a.zarr
+sources: in
+pipeline: rx.yaml
+fit:
+  out: out/fitted.pt
+  pixels: ${NOPE}
+score:
+  out: out/s.zarr
+  outputs:
+    - scors
+    - decisions
+    - data.wavelengths
+"""
+
+
+def test_what_stages_would_refuse_starts_nothing(hsi, folder):
+    (folder / "w.yaml").write_text(WRONG_PARTS)
+    done = hsi("run", folder / "w.yaml")
+    assert (done.code, done.out) == (2, "")
+    assert not (folder / "out").exists()
+    head, *problems = done.err.splitlines()
+    assert "4 problems" in head
+    expected = [
+        (6, "NOPE is not set"),
+        (5, "fit.out: the fitted pipeline is a YAML file"),
+        (10, "no output 'scors'. Did you mean 'scores'?"),
+        (12, "data.wavelengths has no pixels"),
+    ]
+    for line, says in expected:
+        assert any(f"w.yaml:{line}: " in p and says in p for p in problems), (line, says, problems)
+
+
+def test_scoring_without_any_output_starts_nothing(hsi, folder):
+    (folder / "rx.yaml").write_text("nodes: {data: CU3SDataNode}\n")
+    done = hsi("run", folder / "w.yaml")
+    assert done.code == 2
+    assert "w.yaml:5: the pipeline has no output `scores` or `decisions`" in done.err
     assert not (folder / "out").exists()
 
 

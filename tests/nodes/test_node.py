@@ -123,6 +123,7 @@ def test_scopes_of_the_library():
         "SpectralResample": [[500.0, 510.0]],
         "TopKIndices": [1],
     }
+    arguments |= {n: [[[1.0]]] for n in ("ACE", "CEM", "MatchedFilter", "OSP", "SID")}
     # Those that only look on (losses, metrics, pictures) never run on blocks.
     running = {n: c for n, c in node_classes().items() if Stage.INFERENCE in c.stages}
     scopes = {n: c(*arguments.get(n, [])).scope for n, c in running.items()}
@@ -152,7 +153,8 @@ def test_scopes_of_the_library():
         "SupervisedFullSpectrumSelector",
         "SupervisedWindowedSelector",
     }
-    assert {n for n, s in scopes.items() if s is Scope.WINDOW} == {"ScoreMapSmoothing"}
+    assert {n for n, s in scopes.items() if s is Scope.WINDOW} == {"LocalRX", "ScoreMapSmoothing"}
+    assert set(scopes.values()) == set(Scope)
 
 
 # --- the library --------------------------------------------------------------------------------
@@ -182,7 +184,7 @@ def test_other_classes_are_not(name):
 def test_the_message_names_the_nearest_or_all():
     with pytest.raises(PipelineError, match=r"Did you mean 'RXGlobal'\?$"):
         node_class("RXGlobl")
-    with pytest.raises(PipelineError, match=r"There are: .*AnomalyDataNode, AnomalyDetectionMet"):
+    with pytest.raises(PipelineError, match=r"There are: ACE, .*AnomalyDataNode, Anomaly"):
         node_class("qqqqqq")
 
 

@@ -17,6 +17,7 @@ from hsi_batch.nodes import (
     MinMaxNormalizer,
     Node,
     PortSpec,
+    QuantileBinaryDecider,
     RXGlobal,
     SoftChannelSelector,
     TrainablePCA,
@@ -108,12 +109,28 @@ def test_ports_by_attribute_and_by_name():
     assert len(CU3SDataNode().outputs) == 4
 
 
+class BothSides(Node):
+    INPUT_SPECS = OUTPUT_SPECS = {"cube": PortSpec(torch.float32, (-1, -1, -1, -1))}
+
+
 def test_a_name_on_both_sides_is_ambiguous():
-    node = CU3SDataNode()
+    node = BothSides()
     with pytest.raises(AttributeError, match=r"write node\.inputs\.cube or node\.outputs\.cube"):
         _ = node.cube
     assert isinstance(node.inputs.cube, InputPort)
     assert isinstance(node.outputs.cube, OutputPort)
+
+
+def test_a_source_gives_what_it_is_given():
+    node = CU3SDataNode()
+    assert isinstance(node.cube, OutputPort)
+    assert isinstance(node.inputs.cube, InputPort)
+
+
+def test_names_of_the_seed_pages():
+    assert MinMaxNormalizer(name="m").output.ref == ("m", "normalized")
+    assert QuantileBinaryDecider(0.9, name="d").scores.ref == ("d", "logits")
+    assert TrainablePCA(name="p").output.ref == ("p", "projected")
 
 
 def test_unknown_ports_say_what_there_is():

@@ -24,6 +24,7 @@ from hsi_batch.nodes import (
 )
 from hsi_batch.pipeline import Pipeline
 from hsi_batch.pipeline.config import PipelineMetadata
+from hsi_batch.pipeline.dialects import set_entry
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows" / "pipelines"
 
@@ -119,7 +120,54 @@ def test_the_training_settings_of_the_short_form_are_ignored_with_a_warning():
         read("trainer: {}\n" + RELEASED)
 
 
-def test_stray_parameters_warn_in_the_lenient_dialects():
+def test_stray_parameters_are_errors_in_the_short_form():
+    with pytest.raises(PipelineError) as caught:
+        read(SHORT.replace("n_components: 3", "n_componets: 3").replace("_nm: 500", ": 500"))
+    found = [(p.line, p.message) for p in caught.value.problems]
+    text = "TrainablePCA has no parameter 'n_componets'. Did you mean 'n_components'?"
+    assert (7, text) in found
+    assert any(line == 6 and "has no parameter 'min_wavelength'" in said for line, said in found)
+    # What is left of cuvis-ai in it makes it a file of cuvis-ai.
+    foreign = SHORT.replace("BinaryDecider", "cuvis_ai.deciders.binary_decider.BinaryDecider")
+    with pytest.warns(UserWarning, match="TrainablePCA has no parameter 'seed'; it is ignored"):
+        read(foreign.replace("n_components: 3", "n_components: 3, seed: 1"))
+
+
+def settled(text, *assignments):
+    document = read_yaml("p.yaml", text=text)
+    for assignment in assignments:
+        document = set_entry(document, assignment)
+    return Pipeline.from_document(document)
+
+
+def test_settings_reach_the_parameters_of_every_dialect():
+    short = settled(
+        SHORT,
+        "nodes.pca.hparams.n_components=2",
+        "nodes.scorer.config.eps=0.5",
+        "nodes.logit.class_name=RXLogitHead",
+        "nodes.decider.hparams.threshold=0.25",
+    )
+    assert short.nodes["pca"].hparams["n_components"] == 2
+    assert short.nodes["pca"].hparams["num_channels"] == 61
+    assert short.nodes["scorer"].eps == 0.5
+    assert short.nodes["decider"].hparams["threshold"] == 0.25
+    assert settled(RELEASED, "nodes.rx.hparams.eps=0.5").nodes["rx"].eps == 0.5
+    old = RELEASED.replace("class_name", "class").replace("hparams", "params")
+    assert settled(old, "nodes.rx.hparams.eps=0.5").nodes["rx"].eps == 0.5
+
+
+@pytest.mark.parametrize("text", [SHORT.replace("scorer", "rx"), RELEASED])
+def test_settings_of_what_is_not_there(text):
+    with pytest.raises(ConfigError, match=r"'rxx'\. Did you mean 'rx'\?"):
+        settled(text, "nodes.rxx.hparams.eps=1")
+    if text != RELEASED:
+        with pytest.raises(PipelineError, match=r"'esp'\. Did you mean 'eps'") as caught:
+            settled(text, "nodes.rx.hparams.esp=1")
+        assert caught.value.line == 8
+
+
+def test_stray_parameters_warn_in_files_of_cuvis_ai():
     text = RELEASED.replace("use_running_stats: true", "hidden: 128, name: null")
     with pytest.warns(UserWarning, match="is ignored") as caught:
         pipeline = read(text)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from readers.envi_files import random_cube, shared_data, write_envi
 
-from hsi_batch.errors import ConfigError, SourceError
+from hsi_batch.errors import ConfigError, HsiBatchWarning, SourceError
 from hsi_batch.readers import registry
 from hsi_batch.readers.envi import EnviReader
 from hsi_batch.readers.npz import NpzReader
@@ -161,7 +161,7 @@ def test_a_reader_of_another_package(plugins, tmp_path, value):
 )
 def test_a_broken_reader_does_not_break_the_others(plugins, value, words):
     plugins(broken=value, good="toy_plugin:Reader")
-    with pytest.warns(RuntimeWarning, match=rf"reader 'broken' \({value}\).*{words}"):
+    with pytest.warns(HsiBatchWarning, match=rf"reader 'broken' \({value}\).*{words}"):
         assert reader_for("a.toy").name == "toy"
     assert reader_for("b.toy").name == "toy"  # and it is told once
 

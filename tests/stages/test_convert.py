@@ -1,6 +1,7 @@
 """Converting: what is in the archive is what was in the recording."""
 
 import json
+import os
 import warnings
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import xarray as xr
 import zarr
 from recordings import scene, write_cu3s, write_envi, write_npz
+from simulated_cuvis import Fault
 
 from hsi_batch.archive import open_archive
 from hsi_batch.stages.convert import convert
@@ -149,6 +151,49 @@ def test_a_changed_source_is_refused_unless_replaced(tmp_path, client):
     result = convert(path, tmp_path / "a.zarr", replace=True, client=client)
     assert (result.changed, result.failed, result.blocks) == ((), 0, 1)
     np.testing.assert_array_equal(open_archive(tmp_path / "a.zarr")["s"].cube[0], changed)
+
+
+def test_a_source_that_was_only_touched_is_up_to_date(tmp_path, client):
+    cube, mask = scene(1)
+    header = write_envi(tmp_path / "s.hdr", cube, mask=mask)
+    files = sorted(p for p in tmp_path.iterdir() if p.is_file())
+    assert len(files) == 3
+    convert(header, tmp_path / "a.zarr", client=client)
+    digest = open_archive(tmp_path / "a.zarr").session("s").attrs["digest"]
+    for file in files:
+        os.utime(file, ns=(0, 10**18))
+        result = convert(header, tmp_path / "a.zarr", dry_run=True)
+        assert (result.up_to_date, result.changed, result.failed) == (1, (), 0)
+        result = convert(header, tmp_path / "a.zarr", client=client)
+        assert (result.up_to_date, result.changed, result.failed) == (1, (), 0)
+        # The new time is kept, so that nothing is read the next time.
+        attrs = open_archive(tmp_path / "a.zarr").session("s").attrs
+        assert attrs["source"]["files"][str(file)] == [file.stat().st_size, 10**18]
+        assert attrs["digest"] == digest
+    assert attrs["source"]["mtime"] == 1e9
+    assert open_archive(tmp_path / "a.zarr").catalog["source_mtime"].tolist() == [1e9]
+    # Other bytes of the same size.
+    data = header.with_suffix(".raw")
+    raw = bytearray(data.read_bytes())
+    raw[100] ^= 1
+    data.write_bytes(raw)
+    result = convert(header, tmp_path / "a.zarr", client=client)
+    assert (result.up_to_date, result.changed, result.failed) == (0, ("s",), 1)
+    assert "1 changed since" in str(result)
+    assert "failed" not in str(result)
+    assert result.plan.sessions[0].why == f"{data} changed since"
+
+
+def test_frames_are_tried_again_though_their_source_was_touched(tmp_path, client):
+    frames = [scene(i)[0] for i in range(3)]
+    path = tmp_path / "s.cu3s"
+    write_cu3s(path, frames, faults=[Fault("get_mesu", frame=1)])
+    assert convert(path, tmp_path / "a.zarr", client=client).failed == 1
+    os.utime(path, ns=(0, 10**18))
+    again = convert(path, tmp_path / "a.zarr", only_failed=True, client=client)
+    assert (again.changed, again.failed, again.blocks) == ((), 1, 0)
+    found = open_archive(tmp_path / "a.zarr").session("s").attrs["source"]["files"]
+    assert found[str(path)][1] == 10**18
 
 
 def test_labels_that_appear_later_make_the_session_stale(tmp_path, client):

@@ -1,0 +1,108 @@
+"""The trainrun: pipeline, data and training in one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from hsi_batch.data.config import DataConfig
+from hsi_batch.documents import Document, read_yaml, set_value, validate
+from hsi_batch.errors import ConfigError
+from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.training.config import Settings, TrainingConfig
+
+__all__ = ["TrainRunConfig", "build_pipeline", "read_trainrun"]
+
+
+class TrainRunConfig(Settings):
+    """What is trained on what, and how.
+
+    Parameters
+    ----------
+    name : str
+    pipeline : str or dict, optional
+        Path of the pipeline's YAML, or what :meth:`.Pipeline.serialize` gives.
+    data : DataConfig
+    training : TrainingConfig, optional
+        The gradient stage; without it there is a statistical fit only.
+    loss_nodes, metric_nodes, freeze_nodes, unfreeze_nodes : list of str
+        Names of nodes.
+    output_dir : str
+    tags : dict
+    """
+
+    name: str
+    pipeline: str | dict[str, Any] | None = None
+    data: DataConfig
+    training: TrainingConfig | None = None
+    loss_nodes: list[str] = Field(default_factory=list)
+    metric_nodes: list[str] = Field(default_factory=list)
+    freeze_nodes: list[str] = Field(default_factory=list)
+    unfreeze_nodes: list[str] = Field(default_factory=list)
+    output_dir: str = "./outputs"
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+def read_trainrun(
+    path: str | os.PathLike[str], overrides: Sequence[str] = ()
+) -> tuple[TrainRunConfig, Document]:
+    """Read a trainrun file, with ``a.b=c`` overrides.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        With file and line of every mistake.
+    """
+    document = read_yaml(path)
+    if isinstance(document.data, dict) and "defaults" in document.data:
+        raise ConfigError(
+            "the file is composed of others (`defaults`), which needs Hydra.",
+            path=document.path,
+            line=document.line(("defaults",)),
+            hint="Write the composed trainrun into one file.",
+        )
+    for assignment in overrides:
+        document = set_value(document, assignment)
+    return validate(TrainRunConfig, document), document
+
+
+def build_pipeline(
+    config: TrainRunConfig, path: str | os.PathLike[str], weights: str | None = None
+) -> Pipeline:
+    """The pipeline that a trainrun names, unfitted unless weights are given.
+
+    A path is looked for relative to the folder of the trainrun, its parent, then the working
+    directory; ``.yaml`` is added if it is missing.
+    """
+    if config.pipeline is None:
+        raise ConfigError(
+            "the trainrun names no pipeline.", path=str(path), hint="Add the key `pipeline`."
+        )
+    if isinstance(config.pipeline, dict):
+        document = Document(config.pipeline, {}, str(path))
+    else:
+        document = read_yaml(_find(config.pipeline, Path(path)))
+    pipeline = Pipeline.from_document(document)
+    if weights is not None:
+        pipeline.load_weights(weights)
+    return pipeline
+
+
+def _find(named: str, trainrun: Path) -> Path:
+    wanted = Path(named).expanduser()
+    if wanted.suffix.lower() not in (".yaml", ".yml"):
+        wanted = wanted.with_name(wanted.name + ".yaml")
+    folder = trainrun.absolute().parent
+    places = [base / wanted for base in (folder, folder.parent, Path.cwd())]
+    for place in places:
+        if place.is_file():
+            return place
+    raise ConfigError(
+        f"there is no pipeline {named!r}.",
+        path=str(trainrun),
+        hint=f"Looked for {', '.join(map(str, dict.fromkeys(places)))}.",
+    )

@@ -1,0 +1,219 @@
+"""Robust RX against a plain NumPy loop of rounds, and shrinkage against scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from graph_helpers import chain, fit, flat, labelled, mahalanobis, run, scene
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chi2
+from sklearn.covariance import OAS, LedoitWolf
+
+from hsi_batch.errors import DataWarning, PipelineError
+from hsi_batch.nodes import MinMaxNormalizer, PerPixelUnitNorm, RobustRX, RXGlobal, ScoreToLogit
+from hsi_batch.pipeline import Pipeline
+from hsi_batch.pipeline.fitting import plan_fit
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def with_targets(seed=0, height=48, channels=4, share=0.05, dtype="uint16"):
+    """A Gaussian scene with outliers, and where they are."""
+    cube = scene(height, 20, channels, seed, "float64")
+    rng = np.random.default_rng(seed)
+    far = rng.random((height, 20)) < share
+    cube[far] += 900 * np.sign(rng.normal(size=channels))
+    return np.rint(cube).astype(dtype), far
+
+
+def reference(x, keep, rounds, loading=0.0):
+    """Mean, covariance and count after each round."""
+    channels = x.shape[1]
+    mean, covariance, count = x.mean(axis=0), np.cov(x.T), len(x)
+    cut = chi2.ppf(keep, channels)
+    for _ in range(rounds):
+        ridged = covariance + loading * np.trace(covariance) / channels * np.eye(channels)
+        centred = x - mean
+        distance = np.einsum("ij,ij->i", centred, np.linalg.solve(ridged, centred.T).T)
+        kept = x[distance <= cut]
+        mean, count = kept.mean(axis=0), len(kept)
+        covariance = np.cov(kept.T) * keep / chi2.cdf(cut, channels + 2)
+    return mean, covariance, count
+
+
+@settings(max_examples=12)
+@given(SEEDS, st.integers(1, 3), st.sampled_from([0.9, 0.999]), st.sampled_from([None, 1]))
+def test_rounds_are_those_of_a_loop(seed, rounds, keep, block):
+    cube, _ = with_targets(seed)
+    node = RobustRX(keep=keep, rounds=rounds, tolerance=0.0, name="rx")
+    pipeline = chain(node)
+    plan = fit(pipeline, cube, block=block, sample=False)
+    assert plan.passes == 1 + rounds
+    mean, covariance, count = reference(flat(cube), keep, rounds)
+    assert node.state["count"] == count
+    assert node.state["kept"] == count / (48 * 20)
+    np.testing.assert_allclose(node.state["mean"], mean, rtol=1e-12)
+    np.testing.assert_allclose(node.state["covariance"], covariance, rtol=1e-9, atol=1e-6)
+    centred = flat(cube) - mean
+    expected = np.einsum("ij,ij->i", centred, np.linalg.solve(covariance, centred.T).T)
+    np.testing.assert_allclose(run(pipeline, "rx.scores", cube=cube).ravel(), expected, rtol=1e-5)
+
+
+def test_outliers_do_not_pull():
+    cube, far = with_targets(share=0.03, height=200)
+    node, plain = RobustRX(rounds=10, name="rx"), RXGlobal(eps=0.0, name="rx")
+    fit(chain(node), cube, sample=False)
+    fit(chain(plain), cube, sample=False)
+    truth = np.cov(flat(cube)[~far.ravel()].T)
+    assert node.state["settled"]
+    assert node.state["rounds"] < 10
+    np.testing.assert_allclose(node.state["covariance"], truth, rtol=0.05, atol=50)
+    assert (
+        np.abs(plain.state["covariance"] - truth).max()
+        > 10 * np.abs(node.state["covariance"] - truth).max()
+    )
+
+
+def test_the_factor_makes_it_consistent():
+    x = np.random.default_rng(0).normal(size=(400, 100, 3))
+    node = RobustRX(keep=0.8, rounds=20, tolerance=1e-4, name="rx")
+    fit(chain(node), x, sample=False)
+    assert node.state["settled"]
+    np.testing.assert_allclose(node.state["covariance"], np.eye(3), atol=0.03)
+
+
+def test_passes_and_what_comes_behind():
+    cube, _ = with_targets()
+    stored = ("moments", "extrema")
+    pipeline = chain(MinMaxNormalizer(name="scale"), RobustRX(tolerance=0.0, name="rx"))
+    pipeline.resolve(pipeline.axis or labelled_axis(cube))
+    assert plan_fit(pipeline, stored).passes == 2
+    assert str(plan_fit(pipeline, stored)).startswith("up to 2 passes")
+    pipeline = chain(
+        PerPixelUnitNorm(name="unit"), RobustRX(loading=1e-3, name="rx"), ScoreToLogit(name="logit")
+    )
+    assert fit(pipeline, cube).passes == 4
+    scores = run(pipeline, "rx.scores", cube=cube).astype(np.float64)
+    bias = scores.mean() + 2 * scores.std(ddof=1)
+    assert pipeline.nodes["logit"].state["bias"] == pytest.approx(bias, rel=1e-5)
+
+
+def labelled_axis(cube):
+    from hsi_batch.nodes import ChannelAxis
+
+    return ChannelAxis(cube.shape[2])
+
+
+def test_a_new_fit_starts_from_all_pixels():
+    cube, _ = with_targets()
+    node = RobustRX(rounds=3, tolerance=0.0, name="rx")
+    pipeline = chain(node)
+    fit(pipeline, cube)
+    first = node.state["covariance"]
+    # A fit that was broken off in its second round leaves no trace.
+    from hsi_batch.statistics import Moments
+
+    node.begin_fit()
+    node.fit(Moments.empty(4, "uint16").update(cube.reshape(-1, 4)[:500]))
+    assert node.unsettled
+    fit(pipeline, cube)
+    np.testing.assert_array_equal(node.state["covariance"], first)
+
+
+def test_saved_and_loaded(tmp_path):
+    cube, _ = with_targets()
+    pipeline = chain(RobustRX(keep=0.95, rounds=3, loading=1e-4, name="rx"))
+    fit(pipeline, cube)
+    loaded = Pipeline.from_yaml(pipeline.save(tmp_path / "robust.yaml"))
+    assert loaded.nodes["rx"].keep == 0.95
+    assert loaded.nodes["rx"].hparams["num_channels"] == 4
+    np.testing.assert_array_equal(
+        loaded.apply(labelled(cube)).to_numpy(), pipeline.apply(labelled(cube)).to_numpy()
+    )
+
+
+def test_a_background_of_a_minority_warns():
+    cube = np.random.default_rng(0).standard_cauchy((60, 20, 3))
+    with pytest.warns(DataWarning, match=r"rx: only \d+ of 1200 pixels are kept"):
+        fit(chain(RobustRX(keep=0.5, rounds=8, name="rx")), cube, sample=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"keep": 1.0}, "keep 1.0 is not between 0 and 1"),
+        ({"rounds": 0}, "rounds 0 must be at least 1"),
+        ({"tolerance": -1.0}, "tolerance -1.0 must not be negative"),
+        ({"loading": -1.0}, "loading -1.0 must not be negative"),
+    ],
+)
+def test_refusals(options, text):
+    with pytest.raises(PipelineError, match=text):
+        RobustRX(**options)
+
+
+# --- shrinkage ----------------------------------------------------------------------------------
+
+
+@settings(max_examples=15)
+@given(SEEDS, st.sampled_from(["uint16", "float64"]), st.sampled_from(["ledoit-wolf", "oas"]))
+def test_shrunk_covariances_are_those_of_scikit_learn(seed, dtype, kind):
+    cube = scene(20, 7, 6, seed, dtype)
+    node = RXGlobal(eps=0.0, shrinkage=kind, name="rx")
+    assert fit(chain(node), cube, block=1, sample=False).passes == 1
+    model = {"ledoit-wolf": LedoitWolf, "oas": OAS}[kind]().fit(flat(cube))
+    np.testing.assert_allclose(node.state["covariance"], model.covariance_, rtol=1e-8, atol=1e-8)
+    assert node.state["shrinkage"] == pytest.approx(model.shrinkage_, rel=1e-8)
+    scores = run(chain_of(node), "rx.scores", cube=cube).ravel()
+    np.testing.assert_allclose(scores, model.mahalanobis(flat(cube)), rtol=1e-5)
+
+
+def chain_of(node):
+    pipeline = chain(node)
+    pipeline.resolve(labelled_axis(np.empty((1, 1, node.num_channels or len(node.mu)))))
+    return pipeline
+
+
+def test_fewer_pixels_than_channels_and_passes():
+    cube = scene(3, 4, 20)
+    node = RXGlobal(eps=0.0, shrinkage="ledoit-wolf", name="rx")
+    plan = fit(chain(MinMaxNormalizer(name="scale"), node), cube, stored=("moments", "extrema"))
+    assert plan.passes == 1
+    scaled = (flat(cube) - cube.min()) / np.ptp(cube.astype(float))
+    expected = LedoitWolf().fit(scaled.astype(np.float32).astype(float))
+    np.testing.assert_allclose(node.state["covariance"], expected.covariance_, rtol=1e-6, atol=1e-9)
+    # Gaussian shrinkage follows from the moments alone.
+    node = RXGlobal(eps=0.0, shrinkage="oas", name="rx")
+    assert fit(chain(node), cube, stored=("moments",)).passes == 0
+
+
+def test_without_shrinkage_nothing_changes():
+    x = flat(scene())
+    node = RXGlobal(eps=0.0, name="rx")
+    fit(chain(node), scene(), sample=False)
+    assert "shrinkage" not in node.state
+    found = node(data=torch.from_numpy(x.astype("f4"))[None, None])["scores"].ravel()
+    np.testing.assert_allclose(found, mahalanobis(x), rtol=1e-6)
+    with pytest.raises(PipelineError, match="shrinkage 'lw' is not one of 'ledoit-wolf', 'oas'"):
+        RXGlobal(shrinkage="lw")
+
+
+# --- real scenes --------------------------------------------------------------------------------
+
+#: Of global RX: 0.8221, 0.9887, 0.9910.
+AUC = {"abu-airport-1": 0.8761, "abu-urban-4": 0.9932, "envi-lhdata-100": 0.9961}
+
+
+@pytest.mark.parametrize("name", AUC)
+def test_areas_under_the_curve_of_the_shipped_pipeline(shared_data, name):
+    from pathlib import Path
+
+    from sklearn.metrics import roc_auc_score
+
+    with np.load(shared_data / f"{name}.npz") as stored:
+        cube, mask = stored["cube"], stored["mask"]
+    root = Path(__file__).parent.parent.parent
+    pipeline = Pipeline.from_yaml(root / "workflows" / "pipelines" / "robust_rx.yaml")
+    assert fit(pipeline, cube, stored=("moments",), sample=False).passes == 2
+    scores = pipeline.apply(labelled(cube)).to_numpy()
+    assert roc_auc_score(mask.ravel() == 1, scores.ravel()) == pytest.approx(AUC[name], abs=2e-4)
