@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hsi_batch.errors import ConfigError, Problem, did_you_mean
+from hsi_batch.wording import complaint
 
 __all__ = ["Document", "Location", "read_yaml", "set_value", "validate"]
 
@@ -354,12 +355,8 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document) -
         return document.problem(text, location)
     if detail["type"] == "missing":
         return document.problem(f"key {where!r} is missing.", location[:-1])
-    message = detail["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    given = detail["input"]
-    shown = f" (found {given!r})" if isinstance(given, (str, int, float, bool, type(None))) else ""
     place = f"{where}: " if where else ""
-    return document.problem(f"{place}{message}{shown}.", location)
+    return document.problem(f"{place}{complaint(detail)}.", location)
 
 
 def _fields_at(model: type[BaseModel], location: Location) -> list[str]:

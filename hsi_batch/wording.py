@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "sized"]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+__all__ = ["complaint", "counted", "sized", "told"]
+
+#: What was expected, by pydantic's names of what is wrong.
+_EXPECTED = {
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a mapping of keys"),
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    "string_type": "a text",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+}
 
 
 def counted(count: int, noun: str) -> str:
@@ -28,3 +43,28 @@ def sized(count: float) -> str:
     if count >= 1e9:
         return f"{count / 1e9:.2f} GB"
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def told(value: object) -> str:
+    """What a value of a YAML file is.
+
+    Examples
+    --------
+    >>> told(None), told([1, 2]), told({}), told("x")
+    ('nothing', 'a list', 'a mapping of keys', "'x'")
+    """
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return "a mapping of keys"
+    return "a list" if isinstance(value, (list, tuple)) else repr(value)
+
+
+def complaint(detail: ErrorDetails) -> str:
+    """What pydantic found wrong with a value, in words of YAML; without a full stop."""
+    given = detail["input"]
+    if (expected := _EXPECTED.get(detail["type"])) is not None:
+        return f"{expected} was expected, not {told(given)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    shown = f" (found {given!r})" if isinstance(given, (str, int, float, bool, type(None))) else ""
+    return f"{message[:1].lower()}{message[1:]}{shown}"

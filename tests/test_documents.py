@@ -569,22 +569,19 @@ def test_a_good_document_becomes_the_model():
         ("nodes:\n  - eps: 1\n", "w.yaml:2: key 'nodes.0.name' is missing."),
         (
             "nodes:\n  - name: a\n    eps: wide\n",
-            (
-                "w.yaml:3: nodes.0.eps: input should be a valid number, unable to parse string as"
-                " a number (found 'wide')."
-            ),
+            "w.yaml:3: nodes.0.eps: a number was expected, not 'wide'.",
         ),
         (
             "version: 1\nfit: {pixels: none}\n",
             "w.yaml:2: fit.pixels: input should be 'valid' or 'all' (found 'none').",
         ),
-        ("nodes: 3\n", "w.yaml:1: nodes: input should be a valid list (found 3)."),
+        ("nodes: 3\n", "w.yaml:1: nodes: a list was expected, not 3."),
         (
             "nodes: {a: 1}\n",
-            "w.yaml:1: nodes: input should be a valid list.",
+            "w.yaml:1: nodes: a list was expected, not a mapping of keys.",
         ),
         ("fit:\n  frames: odd\n", "w.yaml:2: fit.frames: frames must be even (found 'odd')."),
-        ("version:\n", "w.yaml:1: version: input should be a valid integer (found None)."),
+        ("version:\n", "w.yaml:1: version: a whole number was expected, not nothing."),
         ("\nversion: 99\n", "w.yaml:2: nothing can be done with version 99."),
     ],
 )
@@ -626,3 +623,33 @@ def test_the_loader_of_others_is_left_alone():
     assert yaml.safe_load("a: 2026-01-31")["a"] == dt.date(2026, 1, 31)
     assert yaml.safe_load("a: 010")["a"] == 8
     assert documents.read_yaml("x", text="a: 010").data == {"a": "010"}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("nodes: [5]", 1, "nodes.0: a mapping of keys was expected, not 5."),
+        (
+            "nodes:\n- {name: a, class_name: B}\nconnections:\n- [x, y, z]",
+            4,
+            "connections.0: a mapping of keys was expected, not a list.",
+        ),
+        ("nodes: {a: 1}", 1, "nodes: a list was expected, not a mapping of keys."),
+        (
+            "nodes: [{name: [a], class_name: B}]",
+            1,
+            "nodes.0.name: a text was expected, not a list.",
+        ),
+        (
+            "nodes: [{name: a, class_name: B, hparams: null}]",
+            1,
+            "nodes.0.hparams: a mapping of keys was expected, not nothing.",
+        ),
+    ],
+)
+def test_wrong_shapes_are_told_in_words_of_yaml(text, line, says):
+    from hsi_batch.pipeline.config import PipelineConfig
+
+    with pytest.raises(ConfigError) as caught:
+        validate(PipelineConfig, parsed(text))
+    assert (caught.value.line, caught.value.message) == (line, says)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = [
     "create_array",
     "create_root",
     "groups_of",
+    "holds_scores",
     "open_root",
     "plain_group",
     "state_folder",
@@ -62,6 +64,15 @@ def create_root(path: str | Path, kind: str, attrs: Mapping[str, Any] | None = N
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     head = {"format": kind, "format_version": VERSION}
     return zarr.create_group(str(path), zarr_format=3, attributes={**head, **(attrs or {})})
+
+
+def holds_scores(path: str | Path) -> bool:
+    """Whether a store says that it holds scores; false for whatever cannot be read."""
+    try:
+        found = json.loads((Path(path) / "zarr.json").read_text())
+        return bool(found["attributes"]["format"] == SCORES)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def open_root(path: str | Path, kind: str, mode: str = "r") -> zarr.Group:

@@ -36,6 +36,8 @@ class _Lines:
         self._last = 0.0
 
     def __call__(self, progress: Progress) -> None:
+        if not progress.total:
+            return
         now = time.monotonic()
         ended = progress.done + progress.failed >= progress.total
         if progress.stage != self._stage or ended or now - self._last >= _EVERY_SECONDS:

@@ -11,6 +11,8 @@ import typer
 
 from hsi_batch.cli.options import Cluster, Json, Quiet, Workers, client_of, show
 from hsi_batch.cli.progress import observing
+from hsi_batch.cli.scores import list_scores, show_scores
+from hsi_batch.cli.tables import facts, none, table, text
 
 if TYPE_CHECKING:
     from hsi_batch.archive.session import Session
@@ -43,61 +45,35 @@ def register(app: typer.Typer) -> None:
     app.command("rm")(rm)
 
 
-def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for index, column in enumerate(columns):
-        table.add_column(
-            column, justify="left" if index == 0 else "right", no_wrap=index == 0, overflow="fold"
-        )
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    # In a pipe a table is as wide as it needs to be.
-    if not console.is_terminal:
-        console = Console(width=max(200, console.width))
-    console.print(table)
-
-
 def ls(
     store: Annotated[Path, typer.Argument(metavar="STORE")],
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """List the sessions of an archive.
+    """List the sessions of an archive, or of scores.
 
     Example: hsi-batch ls archive.zarr
     """
     from hsi_batch.archive import open_archive
+    from hsi_batch.archive.store import holds_scores
 
+    if holds_scores(store):
+        list_scores(store, as_json=as_json, quiet=quiet)
+        return
     archive = open_archive(store)
     rows = archive.catalog.to_dict("records")
     if as_json:
-        clean = [{str(k): _none(v) for k, v in row.items()} for row in rows]
+        clean = [{str(k): none(v) for k, v in row.items()} for row in rows]
         typer.echo(json.dumps({"sessions": clean, "incomplete": archive.incomplete}, indent=2))
         return
     if quiet:
         return
-    shown = [c for c in _LS if any(_none(row.get(c)) not in (None, 0) for row in rows)]
-    cells = [[_text(row.get(column)) for column in shown] for row in rows]
-    _table(str(archive).splitlines()[0].strip("<>"), [_LS[c] for c in shown], cells)
+    shown = [c for c in _LS if any(none(row.get(c)) not in (None, 0) for row in rows)]
+    cells = [[text(row.get(column)) for column in shown] for row in rows]
+    table(str(archive).splitlines()[0].strip("<>"), [_LS[c] for c in shown], cells)
     if archive.incomplete:
         names = ", ".join(archive.incomplete)
         typer.echo(f"not finished: {names}; run the same convert command again", err=True)
-
-
-def _none(value: Any) -> Any:
-    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124 - NaN
-
-
-def _text(value: Any) -> str:
-    value = _none(value)
-    if value is None:
-        return "-"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def show_store(
@@ -105,14 +81,21 @@ def show_store(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show a store, or one session of it: flags, labels, source, spectra.
+    """Show a store, or one session: flags, labels, source, spectra; of scores their quantiles.
 
     Example: hsi-batch show archive.zarr/lentils_000
     """
     from hsi_batch.archive import open_archive
     from hsi_batch.archive.remove import split_path
+    from hsi_batch.archive.store import holds_scores
 
     path, name = split_path(store)
+    if holds_scores(path):
+        if name is None:
+            list_scores(path, as_json=as_json, quiet=quiet, details=True)
+        else:
+            show_scores(path, name, as_json=as_json, quiet=quiet)
+        return
     archive = open_archive(path)
     if name is None:
         if as_json:
@@ -123,22 +106,20 @@ def show_store(
     if name not in archive:
         raise _no_session(path, name, archive)
     session = archive.session(name)
-    facts = _facts(session)
+    known = _facts(session)
     spectra = _spectra(session)
     if as_json:
-        typer.echo(json.dumps({**facts, "spectra": spectra}, indent=2, default=str))
+        typer.echo(json.dumps({**known, "spectra": spectra}, indent=2, default=str))
         return
     if quiet:
         return
     typer.echo(f"session {name} of {path}")
-    for key, value in facts.items():
-        if value not in (None, "", {}, []):
-            typer.echo(f"  {key:18} {value}")
+    facts(known)
     if spectra:
         step = max(1, len(spectra) // _CHANNELS_SHOWN)
-        rows = [[_text(v) for v in row.values()] for row in spectra[::step]]
+        rows = [[text(v) for v in row.values()] for row in spectra[::step]]
         title = f"spectra over all valid pixels (every {step}. channel)"
-        _table(title, list(spectra[0]), rows)
+        table(title, list(spectra[0]), rows)
 
 
 def _no_session(path: Path, name: str, known: Iterable[str]) -> HsiBatchError:

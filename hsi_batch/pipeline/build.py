@@ -21,6 +21,7 @@ from hsi_batch.pipeline.catalogue import is_default, without_pixels
 from hsi_batch.pipeline.config import ConnectionConfig, NodeConfig, PipelineConfig
 from hsi_batch.pipeline.dialects import is_lenient, names_cuvis_ai, port_of, written_out
 from hsi_batch.pipeline.graph import Graph
+from hsi_batch.wording import complaint
 
 __all__ = ["build"]
 
@@ -251,8 +252,7 @@ def _checked(
                 text = f"{cls.__name__} needs the parameter {name!r}."
                 where = at
             else:
-                message = detail["msg"][0].lower() + detail["msg"][1:]
-                text = f"{cls.__name__}: {name}: {message} (found {detail['input']!r})."
+                text = f"{cls.__name__}: {name}: {complaint(detail)}."
             problems.append(document.problem(text, where))
         raise PipelineError.collect(problems) from None
     if issubclass(cls, PluginNode):

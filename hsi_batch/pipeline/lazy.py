@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from hsi_batch.pipeline.pipeline import Pipeline
 
-__all__ = ["apply", "axis_of"]
+__all__ = ["apply", "axis_of", "check_cube"]
 
+_DIMS = ("frame", "y", "x", "channel")
 #: A frame that must be seen whole is held in memory; a larger one is for the score stage.
 MAX_FRAME_BYTES = 2 * 2**30
 
@@ -81,15 +82,11 @@ def apply(
         raise NotFittedError(
             f"the pipeline {pipeline.name!r} is not fitted.", hint="Call hb.fit first."
         )
-    dims = ("frame", "y", "x", "channel")
-    if tuple(cube.dims) not in (dims, dims[1:]):
-        raise PlanError(
-            f"the cube has dimensions {cube.dims}; expected (frame, y, x, channel) or"
-            " (y, x, channel).",
-            hint="Rename and transpose it.",
-        )
+    check_cube(cube)
     check_channels(pipeline, axis_of(cube), "the cube")
     specs = [map_spec(pipeline, name) for name in names]
+    if valid is not None:
+        _check_labelled(valid, "`valid`", ("y", "x"))
     if valid is not None and (valid.dims != cube.dims[:-1] or valid.shape != cube.shape[:-1]):
         raise PlanError(
             f"`valid` has dimensions {dict(valid.sizes)}; expected those of the cube without"
@@ -99,13 +96,47 @@ def apply(
     maps = _mapped(pipeline, cube, valid, specs)
     arrays = {}
     for spec, data in zip(specs, maps, strict=True):
-        kept = dims[:3] if spec.channels == 1 else (*dims[:3], f"{spec.name}_channel")
+        kept = _DIMS[:3] if spec.channels == 1 else (*_DIMS[:3], f"{spec.name}_channel")
         array = xr.DataArray(data, dims=kept, name=spec.name)
         array = array if "frame" in cube.dims else array.isel(frame=0)
         arrays[spec.name] = array.assign_coords(
-            {k: v for k, v in cube.coords.items() if set(v.dims) <= set(dims[:3])}
+            {k: v for k, v in cube.coords.items() if set(v.dims) <= set(_DIMS[:3])}
         )
     return next(iter(arrays.values())) if isinstance(outputs, str) else xr.Dataset(arrays)
+
+
+def check_cube(cube: object) -> None:
+    """Refuse what is no labelled cube ``(frame,) y, x, channel``.
+
+    Raises
+    ------
+    hsi_batch.errors.PlanError
+        An array without names of dimensions, or with other ones.
+    """
+    _check_labelled(cube, "the cube", _DIMS[1:])
+    dims = tuple(getattr(cube, "dims", ()))
+    if dims not in (_DIMS, _DIMS[1:]):
+        raise PlanError(
+            f"the cube has dimensions {dims}; expected (frame, y, x, channel) or (y, x, channel).",
+            hint="Rename and transpose it.",
+        )
+
+
+def _check_labelled(array: object, name: str, dims: tuple[str, ...]) -> None:
+    import xarray as xr
+
+    if isinstance(array, xr.DataArray):
+        return
+    if isinstance(array, xr.Dataset):
+        hint = "Take the array out of it, for example dataset.cube."
+    else:
+        named = ", ".join(f'"{dim}"' for dim in dims)
+        hint = f"Wrap it: xarray.DataArray(array, dims=({named}))."
+    kind = f"{type(array).__module__.partition('.')[0]}.{type(array).__qualname__}"
+    raise PlanError(
+        f"{name} is a {kind}; an xarray.DataArray with named dimensions was expected.",
+        hint=hint,
+    )
 
 
 def _mapped(

@@ -127,6 +127,7 @@ class EnviSource(Closing):
             reader=EnviReader.name,
             reader_version=__version__,
             metadata=header.metadata,
+            notes=header.notes,
         )
 
     def frame(self, index: int) -> EnviFrame:

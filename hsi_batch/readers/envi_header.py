@@ -61,6 +61,8 @@ class EnviHeader:
         otherwise. Milliseconds since 1970.
     metadata : dict
         Every field, verbatim.
+    notes : tuple of str
+        What the header says of the values that is not applied.
     """
 
     lines: int
@@ -79,6 +81,7 @@ class EnviHeader:
     sensor: str | None
     time_ms: int | None
     metadata: dict[str, str | list[str]]
+    notes: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -119,6 +122,7 @@ def read_header(path: str) -> EnviHeader:
         sensor=None if sensor is None or sensor.casefold() == "unknown" else sensor,
         time_ms=_time_ms(fields.text("acquisition time")),
         metadata=dict(fields.values),
+        notes=_notes(fields),
     )
 
 
@@ -227,6 +231,23 @@ def _scaling(fields: EnviFields, bands: int) -> tuple[float, float, bool]:
             False,
         )
     return 1.0, 0.0, False
+
+
+def _notes(fields: EnviFields) -> tuple[str, ...]:
+    if fields.numbers("reflectance scale factor") is not None:
+        return ()
+    names = ("data gain values", "data offset values")
+    values = {name: fields.numbers(name) for name in names}
+    differing = [n for n, v in values.items() if v is not None and np.unique(v).size > 1]
+    if not differing:
+        return ()
+    named = " and ".join(repr(name) for name in differing)
+    return (
+        (
+            f"its {named} differ from band to band, which one scale and offset cannot say: the"
+            " pixels stay as recorded, and the values are kept in the attribute `metadata`."
+        ),
+    )
 
 
 def _nodata(fields: EnviFields) -> float | None:

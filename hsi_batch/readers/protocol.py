@@ -69,6 +69,9 @@ class SourceInfo:
         Which code read it.
     metadata : mapping
         The original metadata, JSON types only, verbatim where possible.
+    notes : tuple of str
+        What the recording says of its values that is not applied, as sentences; a conversion warns
+        of it.
     """
 
     path: str
@@ -91,6 +94,7 @@ class SourceInfo:
     reader: str = ""
     reader_version: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def frame_nbytes(self) -> int:

@@ -13,6 +13,10 @@ from hsi_batch.statistics.moments import is_exact
 __all__ = ["axis_of", "common_axis"]
 
 
+#: Names of sessions that people would type.
+_TYPED = 6
+
+
 def axis_of(session: Session) -> ChannelAxis:
     """Channel axis of a session."""
     return ChannelAxis(session.geometry.shape[2], session.wavelength)
@@ -42,7 +46,7 @@ def common_axis(sessions: Mapping[str, Session]) -> ChannelAxis:
     raise PlanError(
         f"the selected sessions cannot be put into one fit: {groups[1][2]}. Groups that agree:"
         f" {described}.",
-        hint=f"Select one group, for example --frames {groups[0][1][0]}.",
+        hint=f"Select one group, for example --frames {_selection(groups[0][1])}.",
     )
 
 
@@ -70,6 +74,12 @@ def _what(session: Session) -> str:
         str(session.attrs[key]) for key in ("sensor", "quantity") if session.attrs.get(key)
     )
     return ", ".join(parts)
+
+
+def _selection(names: list[str]) -> str:
+    """What selects these sessions, as people would type it."""
+    text = ",".join(names[:_TYPED])
+    return text if len(names) <= _TYPED else f"@group.txt (a file of its {len(names)} names)"
 
 
 def _shown(names: list[str]) -> str:

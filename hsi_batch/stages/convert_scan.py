@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
@@ -17,7 +18,7 @@ from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import ARCHIVE, open_root, state_folder
 from hsi_batch.engine.window import batches, run_window
-from hsi_batch.errors import ConfigError, HsiBatchError, Problem, StoreError
+from hsi_batch.errors import ConfigError, DataWarning, HsiBatchError, Problem, StoreError
 from hsi_batch.files import digest_json
 from hsi_batch.readers.annotations import find_annotation, open_annotation
 from hsi_batch.readers.paths import natural_key
@@ -122,7 +123,19 @@ def plan_convert(
     for described in _describe(run, unknown, options):
         _place(plan, described, names, existing, replace=replace or force)
     plan.sessions.sort(key=lambda s: natural_key(s.name))
+    _warn(plan)
     return plan
+
+
+def _warn(plan: ConvertPlan) -> None:
+    """Say once what the recordings to convert state and the archive will not apply."""
+    noted: dict[str, list[str]] = {}
+    for planned in plan.todo:
+        for note in planned.info.notes if planned.info is not None else ():
+            noted.setdefault(note, []).append(planned.path)
+    for note, paths in noted.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        warnings.warn(f"{paths[0]}{more}: {note}", DataWarning, stacklevel=4)
 
 
 def _all_skipped(skipped: Sequence[tuple[str, str]]) -> ConfigError:

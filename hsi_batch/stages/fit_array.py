@@ -12,14 +12,14 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from hsi_batch._version import __version__
-from hsi_batch.errors import DataError, DataWarning, PlanError
+from hsi_batch.errors import DataError, DataWarning
 from hsi_batch.nodes.gaussian import single_thread
 from hsi_batch.pipeline.cache import Packed, pack
 from hsi_batch.pipeline.fitting import Fitting, plan_fit
 from hsi_batch.pipeline.fold import CUBE
 from hsi_batch.pipeline.frames import FrameSource
 from hsi_batch.pipeline.gather import Need, finished
-from hsi_batch.pipeline.lazy import axis_of
+from hsi_batch.pipeline.lazy import axis_of, check_cube
 from hsi_batch.pipeline.passes import gather_frame, marks_of, roots_of, whole_frames
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.program import compile_program
@@ -44,13 +44,7 @@ def fit_array(pipeline: Pipeline, cube: xr.DataArray, *, dry_run: bool = False) 
     Blocks are reduced and merged with ``dask.delayed`` under whatever scheduler is active.
     """
     begun = time.monotonic()
-    dims = ("frame", "y", "x", "channel")
-    if tuple(cube.dims) not in (dims, dims[1:]):
-        raise PlanError(
-            f"the cube has dimensions {cube.dims}; expected (frame, y, x, channel) or"
-            " (y, x, channel).",
-            hint="Rename and transpose it.",
-        )
+    check_cube(cube)
     whole = cube if "frame" in cube.dims else cube.expand_dims("frame")
     pipeline.resolve(axis_of(cube))
     plan = plan_fit(pipeline)

@@ -349,3 +349,18 @@ def test_what_a_fit_would_refuse_is_not_up_to_date(hsi, mine):
     assert "rx declares num_channels 99, but 8 channels reach it" in done.err
     assert out.read_bytes() == before
     assert hsi("fit", short, *fit).out.startswith("up to date")
+
+
+def test_a_conversion_that_has_only_to_be_finished(hsi, tmp_path, monkeypatch):
+    write_envi(tmp_path / "in" / "a.hdr", scene(1)[0])
+    convert = ["convert", tmp_path / "in", "--archive", tmp_path / "a.zarr"]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hsi_batch.stages.convert.finish_session", killed)
+        assert hsi(*convert).code == 130
+    done = hsi(*convert)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("1 session converted; 0 blocks in")

@@ -237,7 +237,7 @@ nodes:
   class_name: TrainablePCA
   hparams:
     n_component: 3                            #! has no parameter 'n_component'. Did you mean 'n_components'?
-    whiten: sometimes                         #! TrainablePCA: whiten: input should be a valid boolean
+    whiten: sometimes                         #! TrainablePCA: whiten: true or false was expected, not 'sometimes'
 - name: norm                                  #! there are two nodes 'norm'
   class_name: MinMaxNormalizer
 - name: a.b                                   #! the name 'a.b' holds a dot
@@ -297,14 +297,14 @@ nodes:
   rx:
     type: RXGlobal
     config:
-      eps: small                              #! RXGlobal: eps: input should be a valid number
+      eps: small                              #! RXGlobal: eps: a number was expected, not 'small'
   pca:
     typ: TrainablePCA                         #! unknown key 'nodes.3.typ'
   unit: PerPixelUnitNorm
 connections:
   - [data.cube, norm.data]
   - [data.cube, rx]                           #! 'rx' is not an input; write node.inputs.port (found 1 parts)
-  - [data.cube, unit.data, rx.data]           #! connections.2: input should be a valid dictionary
+  - [data.cube, unit.data, rx.data]           #! connections.2: a mapping of keys was expected, not a list
   - [data.cubes, unit.data]                   #! Did you mean 'cube'?
 """  # noqa: E501
 
@@ -321,12 +321,20 @@ def test_mistakes_in_the_short_form_have_their_lines():
     ("text", "line", "part"),
     [
         ("nodes: []\n", 1, "nodes: list should have at least 1 item"),
-        ("nodes: 3\n", 1, "nodes: input should be a valid list"),
+        ("nodes: 3\n", 1, "nodes: a list was expected, not 3"),
         ("connections: []\n", 1, "key 'nodes' is missing"),
-        ("nodes: {data: CU3SDataNode}\nconnections: 5\n", 2, "input should be a valid list"),
-        ("nodes:\n- name: d\n  class_name: CU3SDataNode\nconnections: 5\n", 4, "valid list"),
-        ("nodes:\n- just text\n", 2, "nodes.0: input should be a valid dictionary"),
-        ("nodes: {data: CU3SDataNode}\nplugins: {a: b}\n", 2, "plugins: input should be a valid"),
+        (
+            "nodes: {data: CU3SDataNode}\nconnections: 5\n",
+            2,
+            "connections: a list was expected, not 5",
+        ),
+        (
+            "nodes:\n- name: d\n  class_name: CU3SDataNode\nconnections: 5\n",
+            4,
+            "connections: a list was",
+        ),
+        ("nodes:\n- just text\n", 2, "nodes.0: a mapping of keys was expected, not 'just text'"),
+        ("nodes: {data: CU3SDataNode}\nplugins: {a: b}\n", 2, "plugins: a list was expected"),
         (
             "nodes: {d: CU3SDataNode, norm: MinMaxNormalizer}\nconnections: [[d.cube, nrom.data]]",
             2,

@@ -206,6 +206,26 @@ def test_scaling(tmp_path, fields, quantity, scale, offset):
 
 
 @pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"data_gain_values": "{0.5, 0.5}", "data_offset_values": "{3, 3}"}, None),
+        ({"data_gain_values": "{2, 3}", "reflectance_scale_factor": "4"}, None),
+        ({"data_gain_values": "{0, 0}"}, None),
+        ({"data_gain_values": "{0.5, 0.6}"}, "'data gain values' differ"),
+        (
+            {"data_gain_values": "{0.5, 0.6}", "data_offset_values": "{3, 4}"},
+            "'data gain values' and 'data offset values' differ",
+        ),
+        ({"data_gain_values": "{2, 2}", "data_offset_values": "{3, 4}"}, "'data offset values' d"),
+    ],
+)
+def test_gains_that_are_not_applied_are_noted(tmp_path, fields, says):
+    notes = info(tmp_path, **fields).notes
+    assert len(notes) == (says is not None)
+    assert all(f"its {says}" in note and "as recorded" in note for note in notes)
+
+
+@pytest.mark.parametrize(
     ("value", "nodata"),
     [("-9999", -9999.0), ("{0}", 0.0), ("{-1, -1}", -1.0), ("{-1, 0}", None), ("nan", None)],
 )

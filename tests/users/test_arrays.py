@@ -156,3 +156,22 @@ def test_invalid_pixels(client, tmp_path):
     mask = array[..., 0].copy(data=~bad)
     mask[0] = False
     assert np.isnan(pipeline.apply(array, valid=mask)[0]).all()
+
+
+def test_arrays_without_names_of_dimensions(archive, client):
+    pipeline = rx_statistical()
+    cube = archive["s"].cube.load()
+    for call in (pipeline.apply, lambda array: hb.fit(pipeline, array)):
+        if call == pipeline.apply:
+            hb.fit(pipeline, archive, client=client)
+        with pytest.raises(
+            PlanError, match=r"the cube is a numpy\.ndarray; an xarray\.DataArray"
+        ) as e:
+            call(cube.values)
+        assert 'Wrap it: xarray.DataArray(array, dims=("y", "x", "channel")).' in str(e.value)
+        with pytest.raises(PlanError, match=r"the cube is a xarray\.Dataset; .* dataset\.cube"):
+            call(archive["s"])
+        with pytest.raises(PlanError, match=r"is a dask\.Array"):
+            call(da.asarray(cube.values))
+    with pytest.raises(PlanError, match=r"`valid` is a numpy\.ndarray"):
+        pipeline.apply(cube, valid=np.ones(cube.shape[:3], dtype=bool))

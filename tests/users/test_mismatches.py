@@ -1,10 +1,13 @@
 """Data and pipelines that do not belong together: one paragraph that names both."""
 
+import re
+
 import numpy as np
 import pytest
 from commands import files_below
 from recordings import scene, write_envi, write_npz
 
+from hsi_batch.archive import open_archive
 from hsi_batch.workflow import shipped
 
 NM = np.arange(8) * 10.0 + 400
@@ -77,7 +80,46 @@ def test_fitting_sessions_that_do_not_agree(hsi, tmp_path, second, says):
     for part in ("near", "far", says, "--frames"):
         assert part in done.err
     assert files_below(tmp_path) == before
-    assert hsi("fit", RX, "--archive", archive, "--out", out, "--frames", "near").code == 0
+    # What the hint names can be typed as it stands.
+    hint = re.search(r"--frames (\S+)\.$", done.err.strip()).group(1)
+    assert hint in ("near", "far")
+    assert hsi("fit", RX, "--archive", archive, "--out", out, "--frames", hint).code == 0
+
+
+def test_the_hint_names_the_whole_group(hsi, tmp_path):
+    for i in range(3):
+        write_envi(tmp_path / "in" / f"a{i}.hdr", scene(i)[0], wavelength=NM)
+    write_envi(tmp_path / "in" / "b.hdr", scene(3, bands=5)[0], wavelength=NM[:5])
+    archive, out = tmp_path / "a.zarr", tmp_path / "f.yaml"
+    assert hsi("convert", tmp_path / "in", "--archive", archive).code == 0
+    done = hsi("fit", RX, "--archive", archive, "--out", out)
+    assert "Select one group, for example --frames a0,a1,a2." in done.err
+    done = hsi("fit", RX, "--archive", archive, "--out", out, "--frames", "a0,a1,a2")
+    assert "3 frames in 3 sessions" in done.out
+
+
+def test_gains_per_band(hsi, tmp_path):
+    many = ", ".join(str(1 + i) for i in range(8))
+    for name, gains in {"one": "0.5", "few": many, "more": many}.items():
+        write_envi(
+            tmp_path / "in" / f"{name}.hdr",
+            scene(1)[0],
+            extra=f"data gain values = {{{gains}}}\ndata offset values = {{3}}\n",
+        )
+    archive = tmp_path / "a.zarr"
+    convert = ["convert", tmp_path / "in", "--archive", archive]
+    done = hsi(*convert)
+    assert done.code == 0
+    said = [line for line in done.err.splitlines() if line.startswith("warning: ")]
+    assert len(said) == 1
+    path = tmp_path / "in" / "few.hdr"
+    assert said[0].startswith(f"warning: {path} and 1 more: its 'data gain values' differ")
+    sessions = {name: open_archive(archive).session(name) for name in ("one", "few")}
+    assert [sessions["one"].attrs[key] for key in ("scale", "offset")] == [0.5, 3.0]
+    assert [sessions["few"].attrs[key] for key in ("scale", "offset")] == [1.0, 0.0]
+    assert sessions["few"].attrs["metadata"]["data gain values"] == many.split(", ")
+    np.testing.assert_array_equal(sessions["few"].cube[0], scene(1)[0])
+    assert "warning" not in hsi(*convert).err
 
 
 @pytest.mark.parametrize(("graph", "node"), [("rx_statistical", "rx"), ("pca", "pca")])
