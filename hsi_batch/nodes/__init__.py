@@ -102,6 +102,7 @@ from hsi_batch.nodes.thresholds import ArchiveQuantileDecider, CFARThreshold
 from hsi_batch.nodes.transforms import DisplayNormalizer, IdentityNormalizer, SigmoidTransform
 from hsi_batch.nodes.tristimulus import CIETristimulusRGBSelector
 from hsi_batch.nodes.two_stage import TwoStageBinaryDecider
+from hsi_batch.nodes.unmixing import NNLSUnmixing
 from hsi_batch.nodes.validity import SaturatedPixelDetector, SpectralValidity
 from hsi_batch.nodes.vegetation_indices import (
     EVI2Selector,
@@ -194,6 +195,7 @@ __all__ = [
     "NDRESelector",
     "NDVISelector",
     "NDWISelector",
+    "NNLSUnmixing",
     "Node",
     "OrthogonalityLoss",
     "OutputPort",
