@@ -2,6 +2,7 @@
 
 from hsi_batch.nodes.anomaly_visualizers import AnomalyMask, RGBAnomalyMask, ScoreHeatmapVisualizer
 from hsi_batch.nodes.axis import ChannelAxis
+from hsi_batch.nodes.blobs import BlobDetector
 from hsi_batch.nodes.color_selectors import (
     CameraEmulationFalseRGBSelector,
     CIRSelector,
@@ -46,6 +47,7 @@ from hsi_batch.nodes.metrics import (
     MetricNode,
 )
 from hsi_batch.nodes.monitor import TensorBoardMonitorNode
+from hsi_batch.nodes.morphology import ShapeMorphology
 from hsi_batch.nodes.node import Node, Quadratic, Request, Scope, Stage
 from hsi_batch.nodes.noise_fraction import MNF
 from hsi_batch.nodes.normalization import MinMaxNormalizer, PerPixelUnitNorm, ZScoreNormalizerGlobal
@@ -135,6 +137,7 @@ __all__ = [
     "BandpassByWavelength",
     "BinaryAnomalyLabelMapper",
     "BinaryDecider",
+    "BlobDetector",
     "CFARThreshold",
     "CIETristimulusRGBSelector",
     "CIRSelector",
@@ -229,6 +232,7 @@ __all__ = [
     "SelectorDiversityRegularizer",
     "SelectorEntropyMetric",
     "SelectorEntropyRegularizer",
+    "ShapeMorphology",
     "SigmoidNormalizer",
     "SigmoidTransform",
     "SoftChannelSelector",
