@@ -2,6 +2,7 @@
 
 from hsi_batch.nodes.anomaly_visualizers import AnomalyMask, RGBAnomalyMask, ScoreHeatmapVisualizer
 from hsi_batch.nodes.axis import ChannelAxis
+from hsi_batch.nodes.blobs import BlobDetector
 from hsi_batch.nodes.color_selectors import (
     CameraEmulationFalseRGBSelector,
     CIRSelector,
@@ -46,6 +47,7 @@ from hsi_batch.nodes.metrics import (
     MetricNode,
 )
 from hsi_batch.nodes.monitor import TensorBoardMonitorNode
+from hsi_batch.nodes.morphology import ShapeMorphology
 from hsi_batch.nodes.node import Node, Quadratic, Request, Scope, Stage
 from hsi_batch.nodes.noise_fraction import MNF
 from hsi_batch.nodes.normalization import MinMaxNormalizer, PerPixelUnitNorm, ZScoreNormalizerGlobal
@@ -102,6 +104,7 @@ from hsi_batch.nodes.thresholds import ArchiveQuantileDecider, CFARThreshold
 from hsi_batch.nodes.transforms import DisplayNormalizer, IdentityNormalizer, SigmoidTransform
 from hsi_batch.nodes.tristimulus import CIETristimulusRGBSelector
 from hsi_batch.nodes.two_stage import TwoStageBinaryDecider
+from hsi_batch.nodes.unmixing import NNLSUnmixing
 from hsi_batch.nodes.validity import SaturatedPixelDetector, SpectralValidity
 from hsi_batch.nodes.vegetation_indices import (
     EVI2Selector,
@@ -134,6 +137,7 @@ __all__ = [
     "BandpassByWavelength",
     "BinaryAnomalyLabelMapper",
     "BinaryDecider",
+    "BlobDetector",
     "CFARThreshold",
     "CIETristimulusRGBSelector",
     "CIRSelector",
@@ -194,6 +198,7 @@ __all__ = [
     "NDRESelector",
     "NDVISelector",
     "NDWISelector",
+    "NNLSUnmixing",
     "Node",
     "OrthogonalityLoss",
     "OutputPort",
@@ -227,6 +232,7 @@ __all__ = [
     "SelectorDiversityRegularizer",
     "SelectorEntropyMetric",
     "SelectorEntropyRegularizer",
+    "ShapeMorphology",
     "SigmoidNormalizer",
     "SigmoidTransform",
     "SoftChannelSelector",

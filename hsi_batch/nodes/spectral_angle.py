@@ -13,7 +13,7 @@ from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.node import Node, Scope, need_non_negative
 from hsi_batch.nodes.ports import PortSpec
 
-__all__ = ["SpectralAngleMapper"]
+__all__ = ["SpectralAngleMapper", "reference_spectra"]
 
 #: Pixels that are compared at once.
 _GROUP = 4096
@@ -69,7 +69,7 @@ class SpectralAngleMapper(Node):
         self.eps = float(eps)
         self.references: Tensor | None = None
         if references is not None:
-            self.references = _spectra(references)
+            self.references = reference_spectra(references)
 
     @property
     def scope(self) -> Scope:
@@ -133,7 +133,8 @@ class SpectralAngleMapper(Node):
         return torch.stack(columns, dim=-1)
 
 
-def _spectra(references: Sequence[Sequence[float]]) -> Tensor:
+def reference_spectra(references: Sequence[Sequence[float]]) -> Tensor:
+    """Spectra ``(N, C)`` of a parameter, float64, checked."""
     try:
         values = np.asarray(references, dtype=np.float64)
     except ValueError:
