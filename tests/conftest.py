@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pixel_strategies  # noqa: F401 - the hypothesis profile of all tests
 import pytest
 from simulated_cuvis.plugin import library_fixture, simulated_cuvis_fixture  # noqa: F401
 

@@ -17,6 +17,7 @@ from hsi_batch.errors import (
     DataError,
     DataWarning,
     HsiBatchError,
+    HsiBatchWarning,
     PipelineError,
     Problem,
     SourceError,
@@ -70,8 +71,9 @@ def test_codes_are_unique():
 
 
 def test_everything_is_exported():
-    assert set(errors.__all__) == {*TREE, "DataWarning", "did_you_mean"}
-    assert issubclass(DataWarning, UserWarning)
+    assert set(errors.__all__) == {*TREE, "DataWarning", "HsiBatchWarning", "did_you_mean"}
+    assert issubclass(DataWarning, HsiBatchWarning)
+    assert issubclass(HsiBatchWarning, UserWarning)
 
 
 def test_the_drawing_in_the_docstring_is_the_tree():

@@ -182,11 +182,19 @@ def _parameters(cls: type[Node], said: Mapping[str, tuple[str, str]]) -> Iterato
 
 def _fitted_from(node: Node) -> str:
     with suppress(Exception):
-        request = node.request()
-        if request is not None:
-            each = ", per frame" if node.fits_each_frame else ""
-            return f"{request.kind} of {request.port}{each}"
+        each = ", per frame" if node.fits_each_frame else ""
+        named = dict.fromkeys(f"{_word(r.kind)} of {r.port}{each}" for r in node.requests())
+        return ", ".join(named)
     return ""
+
+
+def _word(kind: object) -> str:
+    """A statistic without what tells one of several parameters apart."""
+    return str(kind).partition("-")[0]
+
+
+#: Arguments that have a default, but that no node can do without.
+_GIVEN = {"targets": [[1.0, 2.0]]}
 
 
 def _instances(cls: type[Node]) -> Iterator[Node]:
@@ -200,6 +208,7 @@ def _instances(cls: type[Node]) -> Iterator[Node]:
         for name, p in signature.items()
         if name != "self" and p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
     }
+    needed |= {name: value for name, value in _GIVEN.items() if name in signature}
     yield from _made(cls, needed)
     for name in signature:
         for choice in _choices(hints.get(name)):

@@ -166,6 +166,7 @@ class HighContrastSelector(FalseColor):
     alpha : float
         Weight of edges.
     norm_mode : {"running", "per_frame"}
+        How the picture is scaled; see :class:`.FixedWavelengthSelector`.
     apply_gamma, freeze_running_bounds_after_frames, running_warmup_frames
         As for :class:`.FixedWavelengthSelector`.
     normalize_output : bool

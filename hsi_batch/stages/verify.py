@@ -222,15 +222,18 @@ def _scored(
     group: zarr.Group, records: list[BlockRecord]
 ) -> tuple[list[Damage], list[tuple[BlockKey, int]]]:
     """Whether the chunks of the scores are those that were recorded."""
-    maps = list(_maps(group).values())
-    geometry = _geometry(_maps(group))
+    maps = _maps(group)
+    geometry = _geometry(maps)
     damages, found = [], []
     for record in sorted(records, key=lambda r: r.key):
         if record.outcome != "done":
             continue
-        kept = [_tail(array, record.key, geometry) for array in maps]
-        if None in kept:
-            damages.append(Damage(str(record.key), "a chunk is missing; score again"))
+        tails = {k: _tail(array, record.key, geometry) for k, array in maps.items()}
+        absent = [name for name, tail in tails.items() if tail is None]
+        kept = list(tails.values())
+        if absent:
+            problem = f"the chunk of {', '.join(sorted(absent))} is missing; score again"
+            damages.append(Damage(str(record.key), problem))
             continue
         found.append((record.key, geometry.bytes_of(record.key)))
         # Tails are recorded in the order of the outputs, arrays come in any order.
