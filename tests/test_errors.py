@@ -70,7 +70,7 @@ def test_codes_are_unique():
 
 
 def test_everything_is_exported():
-    assert set(errors.__all__) == {*TREE, "DataWarning", "did_you_mean"}
+    assert set(errors.__all__) == {*TREE, "DataWarning", "HsiBatchWarning", "did_you_mean"}
     assert issubclass(DataWarning, UserWarning)
 
 
