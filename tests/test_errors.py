@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import pickle
 import re
+from pathlib import Path
 
 import pixel_strategies  # noqa: F401  (its hypothesis profile)
 import pytest
@@ -231,3 +233,12 @@ def test_handlers_catch_by_what_they_can_do():
         raise errors.NotFittedError("x")
     with pytest.raises(StoreError):
         raise errors.IncompleteError("x")
+
+
+def test_all_warnings_of_ours_are_of_our_kind():
+    # The command line shows no others.
+    for path in Path(errors.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "warnings.warn":
+                kinds = [ast.unparse(argument) for argument in call.args[1:]]
+                assert kinds in (["HsiBatchWarning"], ["DataWarning"]), f"{path}:{call.lineno}"

@@ -15,7 +15,7 @@ from hsi_batch.data.config import data_module
 from hsi_batch.data.module import DataModule
 from hsi_batch.documents import read_yaml
 from hsi_batch.engine.events import Observer
-from hsi_batch.errors import ConfigError, did_you_mean
+from hsi_batch.errors import ConfigError, HsiBatchWarning, did_you_mean
 from hsi_batch.nodes import Node
 from hsi_batch.pipeline.dialects import set_entry
 from hsi_batch.pipeline.pipeline import Pipeline
@@ -264,7 +264,9 @@ def restore_trainrun(
                 path=str(path),
                 hint="Name them with --weights-path.",
             )
-        warnings.warn("no weights were found; the pipeline is fitted first.", stacklevel=2)
+        warnings.warn(
+            "no weights were found; the pipeline is fitted first.", HsiBatchWarning, stacklevel=2
+        )
         again = trainer.fit()
     val = trainer.validate() if mode == "validate" else None
     test = trainer.test() if mode == "test" else None
