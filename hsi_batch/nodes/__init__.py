@@ -24,6 +24,7 @@ from hsi_batch.nodes.fixed_projection import FixedPCAProjection
 from hsi_batch.nodes.frame_gate import FrameScoreGate
 from hsi_batch.nodes.frame_selectors import FastRGBSelector, HighContrastSelector
 from hsi_batch.nodes.fusion import DecisionFusion, ScoreMapFusion
+from hsi_batch.nodes.gaussian_mixture import GaussianMixtureClusterer
 from hsi_batch.nodes.image_normalization import SigmoidNormalizer, ZScoreNormalizer
 from hsi_batch.nodes.kmeans import KMeansClusterer
 from hsi_batch.nodes.labels import BinaryAnomalyLabelMapper
@@ -172,6 +173,7 @@ __all__ = [
     "ForegroundContrastLoss",
     "FrameScoreGate",
     "GNDVISelector",
+    "GaussianMixtureClusterer",
     "HighContrastSelector",
     "IdentityNormalizer",
     "ImageArtifactVizBase",
