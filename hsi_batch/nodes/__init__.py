@@ -59,6 +59,7 @@ from hsi_batch.nodes.normalized_differences import (
     NDVISelector,
     NDWISelector,
 )
+from hsi_batch.nodes.object_mask import SpectralObjectMask
 from hsi_batch.nodes.osp import OSP
 from hsi_batch.nodes.parameter_metrics import (
     ComponentOrthogonalityMetric,
@@ -241,6 +242,7 @@ __all__ = [
     "SpectralAngleMapper",
     "SpectralDerivative",
     "SpectralDetrend",
+    "SpectralObjectMask",
     "SpectralResample",
     "SpectralValidity",
     "Stage",
