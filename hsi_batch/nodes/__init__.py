@@ -24,6 +24,7 @@ from hsi_batch.nodes.fixed_projection import FixedPCAProjection
 from hsi_batch.nodes.frame_gate import FrameScoreGate
 from hsi_batch.nodes.frame_selectors import FastRGBSelector, HighContrastSelector
 from hsi_batch.nodes.fusion import DecisionFusion, ScoreMapFusion
+from hsi_batch.nodes.gaussian_mixture import GaussianMixtureClusterer
 from hsi_batch.nodes.image_normalization import SigmoidNormalizer, ZScoreNormalizer
 from hsi_batch.nodes.kmeans import KMeansClusterer
 from hsi_batch.nodes.labels import BinaryAnomalyLabelMapper
@@ -58,6 +59,7 @@ from hsi_batch.nodes.normalized_differences import (
     NDVISelector,
     NDWISelector,
 )
+from hsi_batch.nodes.object_mask import SpectralObjectMask
 from hsi_batch.nodes.osp import OSP
 from hsi_batch.nodes.parameter_metrics import (
     ComponentOrthogonalityMetric,
@@ -172,6 +174,7 @@ __all__ = [
     "ForegroundContrastLoss",
     "FrameScoreGate",
     "GNDVISelector",
+    "GaussianMixtureClusterer",
     "HighContrastSelector",
     "IdentityNormalizer",
     "ImageArtifactVizBase",
@@ -239,6 +242,7 @@ __all__ = [
     "SpectralAngleMapper",
     "SpectralDerivative",
     "SpectralDetrend",
+    "SpectralObjectMask",
     "SpectralResample",
     "SpectralValidity",
     "Stage",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hsi_batch.errors import PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
-from hsi_batch.nodes.components import connected, need_connectivity, numbered, otsu_bin
+from hsi_batch.nodes.components import connected, need_connectivity, numbered, otsu_above
 from hsi_batch.nodes.false_color import CUBE_IN, nearest
 from hsi_batch.nodes.node import Node, Scope
 from hsi_batch.nodes.ports import PortSpec
@@ -169,7 +169,7 @@ class BlobDetector(Node):
         low, high = values.min(), values.max()
         scaled = (values - low) / (high - low if high > low else 1.0)
         if self.hparams["threshold_method"] == "otsu":
-            found[finite] = otsu_bin(scaled)
+            found[finite] = otsu_above(scaled)
         elif self.hparams["threshold_method"] == "quantile":
             found[finite] = scaled >= np.quantile(scaled, self.hparams["threshold"])
         else:

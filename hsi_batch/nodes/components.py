@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from hsi_batch.errors import PipelineError
 
-__all__ = ["connected", "need_connectivity", "numbered", "otsu_bin"]
+__all__ = ["connected", "need_connectivity", "numbered", "otsu_above", "otsu_step"]
 
 _BINS = 256
 
@@ -37,23 +37,30 @@ def connected(mask: NDArray[np.bool_], connectivity: int) -> NDArray[np.int32]:
     return numbered(ndimage.label(mask, neighbours)[0])
 
 
-def otsu_bin(shares: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which of the values from 0 to 1 are above Otsu's threshold, in 256 steps.
+def otsu_step(steps: NDArray[np.int64]) -> int | None:
+    """Otsu's threshold ``t`` of values from 0 to 255, None if all are the same.
 
-    The threshold ``t`` makes ``w0 w1 (m0 - m1)^2`` largest, the variance between the two classes
-    ``<= t`` and ``> t`` with their shares ``w`` and means ``m``; nothing is above it if all values
-    are in one step. N. Otsu, A threshold selection method from gray-level histograms, IEEE Trans.
-    Systems, Man and Cybernetics 9 (1979) 62-66.
+    It makes ``w0 w1 (m0 - m1)^2`` largest, the variance between the two classes ``<= t`` and
+    ``> t`` with their shares ``w`` and means ``m``. N. Otsu, A threshold selection method from
+    gray-level histograms, IEEE Trans. Systems, Man and Cybernetics 9 (1979) 62-66.
     """
-    step = np.clip((shares * _BINS).astype(np.int64), 0, _BINS - 1)
-    counts = np.bincount(step.ravel(), minlength=_BINS)
+    counts = np.bincount(steps.ravel(), minlength=_BINS)
     # Whole numbers: the same threshold whatever the order of the pixels.
     below, sums = np.cumsum(counts), np.cumsum(counts * np.arange(_BINS))
     above = below[-1] - below
     some = (below > 0) & (above > 0)
     if not some.any():
-        return np.zeros(shares.shape, dtype=bool)
+        return None
     between = np.zeros(_BINS)
     w0, w1 = below[some].astype(np.float64), above[some].astype(np.float64)
     between[some] = w0 * w1 * (sums[some] / w0 - (sums[-1] - sums[some]) / w1) ** 2
-    return np.asarray(step > int(between.argmax()))
+    return int(between.argmax())
+
+
+def otsu_above(shares: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of the values from 0 to 1 are above Otsu's threshold in 256 steps."""
+    steps = np.clip((shares * _BINS).astype(np.int64), 0, _BINS - 1)
+    threshold = otsu_step(steps)
+    if threshold is None:
+        return np.zeros(shares.shape, dtype=bool)
+    return np.asarray(steps > threshold)

@@ -128,15 +128,19 @@ def test_scopes_of_the_library():
     running = {n: c for n, c in node_classes().items() if Stage.INFERENCE in c.stages}
     scopes = {n: c(*arguments.get(n, [])).scope for n, c in running.items()}
     assert {n for n, s in scopes.items() if s is Scope.FRAME} == {
+        "BlobDetector",
         "DistinctLabelCount",
         "FastRGBSelector",
         "FixedPCAProjection",
         "FrameScoreGate",
+        "NNLSUnmixing",
         "PCA",
         "QuantileBinaryDecider",
         "RXPerBatch",
+        "ShapeMorphology",
         "SigmoidNormalizer",
         "SpectralAngleMapper",
+        "SpectralObjectMask",
         "TwoStageBinaryDecider",
         "ZScoreNormalizer",
     }

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hsi_batch.errors import DataWarning, PipelineError
 from hsi_batch.nodes import BlobDetector, ChannelAxis, ShapeMorphology
-from hsi_batch.nodes.components import connected, otsu_bin
+from hsi_batch.nodes.components import connected, otsu_above
 from hsi_batch.pipeline import Pipeline
 
 MASK = np.array(
@@ -69,7 +69,7 @@ def test_otsu_splits_where_the_classes_differ_most(seed, count):
         low, high = step[step <= t], step[step > t]
         return low.size * high.size * (low.mean() - high.mean()) ** 2
 
-    chosen = otsu_bin(values)
+    chosen = otsu_above(values)
     splits = [t for t in range(256) if 0 < (step <= t).sum() < step.size]
     assert chosen.any() == bool(splits)
     if splits:
