@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from hsi_batch.errors import PipelineError
@@ -144,7 +144,7 @@ class BlobDetector(Node):
         boxes = np.zeros((len(masks), counts.max(initial=0), 4), dtype=np.float32)
         centroids = np.zeros((*boxes.shape[:2], 2), dtype=np.float32)
         for index, mask in enumerate(masks):
-            for row, (lines, columns) in enumerate(ndimage.find_objects(mask)):
+            for row, (lines, columns) in enumerate(scipy.ndimage.find_objects(mask)):
                 boxes[index, row] = columns.start, lines.start, columns.stop, lines.stop
                 y, x = np.nonzero(mask[lines, columns] == row + 1)
                 centroids[index, row] = columns.start + x.mean(), lines.start + y.mean()
@@ -177,10 +177,10 @@ class BlobDetector(Node):
         opening = _square(self.hparams["opening_kernel"])
         closing = _square(self.hparams["closing_kernel"])
         # What lies beyond the edges neither erodes nor grows.
-        found = ndimage.binary_erosion(found, opening, border_value=1)
-        found = ndimage.binary_dilation(found, opening)
-        found = ndimage.binary_dilation(found, closing)
-        return np.asarray(ndimage.binary_erosion(found, closing, border_value=1))
+        found = scipy.ndimage.binary_erosion(found, opening, border_value=1)
+        found = scipy.ndimage.binary_dilation(found, opening)
+        found = scipy.ndimage.binary_dilation(found, closing)
+        return np.asarray(scipy.ndimage.binary_erosion(found, closing, border_value=1))
 
     def _kept(self, labels: NDArray[np.int32]) -> NDArray[np.int32]:
         areas = np.bincount(labels.ravel())

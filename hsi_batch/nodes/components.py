@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from hsi_batch.errors import PipelineError
 
@@ -33,8 +33,8 @@ def numbered(labels: NDArray[Any]) -> NDArray[np.int32]:
 
 def connected(mask: NDArray[np.bool_], connectivity: int) -> NDArray[np.int32]:
     """Numbers of the regions of ``mask`` (y, x) whose pixels share a side, or with 8 a corner."""
-    neighbours = ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2)
-    return numbered(ndimage.label(mask, neighbours)[0])
+    neighbours = scipy.ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2)
+    return numbered(scipy.ndimage.label(mask, neighbours)[0])
 
 
 def otsu_step(steps: NDArray[np.int64]) -> int | None:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import laplace
 from torch import Tensor
 
 from hsi_batch.errors import PipelineError
@@ -245,7 +245,7 @@ class HighContrastSelector(FalseColor):
 
     def _contrast(self, band: NDArray[Any]) -> float:
         values = band.astype(np.float64)
-        edges = np.abs(laplace(values))
+        edges = np.abs(scipy.ndimage.laplace(values))
         finite, sharp = values[np.isfinite(values)], edges[np.isfinite(edges)]
         spread = float(finite.var()) if finite.size else 0.0
         return spread + self.alpha * (float(sharp.mean()) if sharp.size else 0.0)

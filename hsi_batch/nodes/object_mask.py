@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from hsi_batch.errors import PipelineError
@@ -146,13 +146,13 @@ class SpectralObjectMask(Node):
         found: NDArray[np.bool_] = grid > least
         if self.hparams["fill"]:
             square = np.ones((3, 3), dtype=bool)
-            found = ndimage.binary_dilation(found, square)
-            found = ndimage.binary_erosion(found, square, border_value=1)
-            found = ndimage.binary_fill_holes(found)
+            found = scipy.ndimage.binary_dilation(found, square)
+            found = scipy.ndimage.binary_erosion(found, square, border_value=1)
+            found = scipy.ndimage.binary_fill_holes(found)
         whole = found.repeat(step, axis=0).repeat(step, axis=1)
         whole = np.ascontiguousarray(whole[: angles.shape[0], : angles.shape[1]])
         if grown:
-            whole = ndimage.maximum_filter(whole, 2 * grown + 1, mode="constant", cval=0)
+            whole = scipy.ndimage.maximum_filter(whole, 2 * grown + 1, mode="constant", cval=0)
         return np.asarray(whole & np.isfinite(angles))
 
     def _otsu(self, angles: Values) -> float:

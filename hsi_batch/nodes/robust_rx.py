@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from scipy.stats import chi2
+from scipy import special
 
 from hsi_batch.errors import DataWarning, PipelineError
 from hsi_batch.nodes.gaussian import Background, background
@@ -113,8 +113,8 @@ class RobustRX(RXGlobal):
         else:
             self._round, before = self._round + 1, self._next
         channels = statistic.channels
-        cut = float(chi2.ppf(self.keep, channels))
-        consistent = 1.0 if before is None else self.keep / float(chi2.cdf(cut, channels + 2))
+        cut = 2 * float(special.gammaincinv(channels / 2, self.keep))
+        consistent = 1.0 if before is None else self.keep / float(special.chdtr(channels + 2, cut))
         self._next = None
         with warnings.catch_warnings():
             if before is None:

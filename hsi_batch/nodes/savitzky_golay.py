@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.signal import savgol_coeffs
 from torch import Tensor
 
 from hsi_batch.errors import DataWarning, PipelineError
@@ -99,7 +99,9 @@ class SavitzkyGolay(SpectralMap):
         self.delta = float(delta)
         self.mode = mode
         # Made the way cuvis-ai makes it, so that the bits of its files are those of `coefs`.
-        kernel = np.array(savgol_coeffs(window_length, polyorder, deriv, delta)[::-1], np.float64)
+        kernel = np.array(
+            scipy.signal.savgol_coeffs(window_length, polyorder, deriv, delta)[::-1], np.float64
+        )
         self.register_buffer("coefs", torch.empty(0))
         self.set_state({"coefs": kernel}, coefs=kernel[None, None])
 
@@ -110,7 +112,7 @@ class SavitzkyGolay(SpectralMap):
 
     def _weights(self, position: int) -> NDArray[np.float64]:
         """Weights of a window whose polynomial is evaluated at the channel ``position`` in it."""
-        weights = savgol_coeffs(
+        weights = scipy.signal.savgol_coeffs(
             self.window_length, self.polyorder, self.deriv, self.delta, pos=position, use="dot"
         )
         return np.asarray(weights, dtype=np.float64)

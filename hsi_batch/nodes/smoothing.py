@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import scipy
 import torch
-from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from hsi_batch.nodes.axis import ChannelAxis
@@ -66,7 +66,7 @@ class ScoreMapSmoothing(Node):
             return {"scores": scores}
         values = scores.detach().cpu().double().numpy()
         for axis in (1, 2):
-            values = gaussian_filter1d(
+            values = scipy.ndimage.gaussian_filter1d(
                 values, self.sigma, axis=axis, mode="mirror", radius=self.radius
             )
         return {"scores": torch.from_numpy(values).to(scores)}

@@ -133,7 +133,6 @@ def test_no_store_of_ours(hsi, made, junk, name):
 def test_stores_of_the_other_kind(hsi, made):
     is_scores, is_archive = "this is a score store", "this is an archive"
     refused(hsi("convert", made.recordings, "--archive", made.scores), 3, is_scores)
-    refused(hsi("ls", made.scores), 3, is_scores)
     refused(hsi("rm", made.scores / "a"), 3, is_scores)
     where = ["--archive", made.scores, "--out"]
     refused(hsi("fit", made.pipeline, *where, "f.yaml"), 3, is_scores)
