@@ -6,18 +6,19 @@ import hashlib
 import json
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Self
 
 __all__ = ["Closing", "digest_json", "digest_of", "digest_of_file", "write_atomically"]
 
 
-class Closing:
+class Closing(ABC):
     """Closed at the end of a ``with`` block."""
 
+    @abstractmethod
     def close(self) -> None:
         """Release what is held open or in memory."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,9 @@ class _Recordings(DataModule):
         self.cache_dir = cache_dir
         self.session_names: tuple[str, ...] = ()
 
+    @abstractmethod
     def _sources(self) -> tuple[list[Path], Path]:
         """The recordings, and the place that was named."""
-        raise NotImplementedError
 
     def _open(self) -> Archive:
         sources, place = self._sources()

@@ -149,17 +149,21 @@ def _long(document: Document) -> Document:
     if not isinstance(connections, list):
         return replace(document, data=data, lines=lines)
     data["connections"] = []
+    problems = list(document.problems)
     for index, pair in enumerate(connections):
-        whole = isinstance(pair, list) and len(pair) == 2
-        data["connections"].append(
-            {"source": _endpoint(pair[0], "outputs"), "target": _endpoint(pair[1], "inputs")}
-            if whole
-            else pair
-        )
+        if isinstance(pair, list) and len(pair) != 2:
+            text = f"a connection is a pair [a.output, b.input]; this list has {len(pair)} items."
+            problems.append(document.problem(text, ("connections", index)))
+            continue
         found = document.line(("connections", index))
         if found is not None:
-            lines["connections", index] = found
-    return replace(document, data=data, lines=lines)
+            lines["connections", len(data["connections"])] = found
+        data["connections"].append(
+            {"source": _endpoint(pair[0], "outputs"), "target": _endpoint(pair[1], "inputs")}
+            if isinstance(pair, list)
+            else pair
+        )
+    return replace(document, data=data, lines=lines, problems=tuple(problems))
 
 
 def _keys(location: Sequence[str | int], names: Mapping[str, str]) -> Location:

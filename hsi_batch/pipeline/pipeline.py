@@ -25,9 +25,9 @@ from hsi_batch.pipeline.reference import Reference, fit_tags
 from hsi_batch.pipeline.weights import dump_weights, load_weights
 from hsi_batch.pipeline.written import (
     Dialect,
+    arguments,
     class_path,
     for_cuvis_ai,
-    plain,
     plugins_of,
     refuse_what_is_not_in,
 )
@@ -139,7 +139,7 @@ class Pipeline(Graph):
                 {
                     "name": name,
                     "class_name": classes[name],
-                    "hparams": {k: plain(v) for k, v in node.hparams.items() if v is not None},
+                    "hparams": arguments(node),
                 }
                 for name, node in self.nodes.items()
             ],

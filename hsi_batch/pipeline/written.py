@@ -31,6 +31,19 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+def arguments(node: Node) -> dict[str, Any]:
+    """The arguments of a node for a file: those that are None by default and so here are left out.
+
+    A None that stands against another default means something, and has to come back.
+    """
+    defaults = inspect.signature(type(node).__init__).parameters
+    return {
+        key: plain(value)
+        for key, value in node.hparams.items()
+        if value is not None or getattr(defaults.get(key), "default", None) is not None
+    }
+
+
 def class_path(node: Node) -> str:
     """Name of a class of the library, or path of another one."""
     cls = node.WRAPPED if isinstance(node, PluginNode) else type(node)

@@ -19,10 +19,12 @@ from hsi_batch.statistics import Confusion, FloatHistogram, roc_curve
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Evaluation", "load_evaluation", "save_evaluation"]
+__all__ = ["Evaluation", "forget_evaluation", "load_evaluation", "save_evaluation"]
 
 #: Bins of the histogram of all scores; those of labelled scores are exact up to a million values.
 _COARSE = 2**14
+#: Written last: without it nothing was evaluated.
+_METRICS = "metrics.json"
 
 
 @dataclass
@@ -122,7 +124,12 @@ def save_evaluation(found: Evaluation, store: str) -> None:
         "covers": found.covers,
         "stale": found.stale,
     }
-    write_atomically(folder / "metrics.json", json.dumps(content, indent=2))
+    write_atomically(folder / _METRICS, json.dumps(content, indent=2))
+
+
+def forget_evaluation(store: str | Path) -> None:
+    """Make sure that a run that is killed from here on is not taken for one that ended."""
+    (state_folder(store) / _METRICS).unlink(missing_ok=True)
 
 
 def load_evaluation(store: str | Path) -> Evaluation | None:
@@ -131,7 +138,7 @@ def load_evaluation(store: str | Path) -> Evaluation | None:
 
     folder = state_folder(store)
     try:
-        content = json.loads((folder / "metrics.json").read_text())
+        content = json.loads((folder / _METRICS).read_text())
         table = pd.read_parquet(folder / "summary.parquet")
         with np.load(folder / "histograms.npz", allow_pickle=False) as file:
             histograms = {

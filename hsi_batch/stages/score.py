@@ -34,7 +34,7 @@ from hsi_batch.errors import IncompleteError
 from hsi_batch.pipeline.maps import INVALID_DECISION, MapSpec
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.evaluate import covered, evaluate
-from hsi_batch.stages.evaluation import Evaluation, load_evaluation
+from hsi_batch.stages.evaluation import Evaluation, forget_evaluation, load_evaluation
 from hsi_batch.stages.memory import check_memory
 from hsi_batch.stages.outputs import held_store
 from hsi_batch.stages.run import (
@@ -177,8 +177,9 @@ def _execute(
             _record_killed(folder, items, work)
     latest = records.load()
     _finish(root, plan, latest)
-    evaluation: Evaluation = evaluate(run, pipeline, archive, plan, latest)
     consolidate(root)
+    # Last: a run that was killed before has none, and is finished by the next one.
+    evaluation: Evaluation = evaluate(run, pipeline, archive, plan, latest)
     kept = {s.name for s in plan.sessions} | set(groups_of(root))
     records.pack(r for k, r in latest.items() if k.session in kept)
     return _result(
@@ -206,6 +207,7 @@ def _itself(job: ScoreJob) -> ScoreJob:
 
 def _begin(root: zarr.Group, pipeline: Pipeline, archive: Archive, plan: ScorePlan) -> None:
     """Make the groups of sessions that are new or stale."""
+    forget_evaluation(plan.store)
     root.attrs.update(
         {
             "archive": str(archive.path.absolute()),

@@ -27,10 +27,6 @@ from hsi_batch.nodes import (
 from hsi_batch.pipeline import Pipeline
 
 VAL = Context(Stage.VAL, epoch=1, global_step=7)
-needs_tensorboard = pytest.mark.skipif(
-    not __import__("importlib.util").util.find_spec("tensorboard"),
-    reason="the package tensorboard is not installed",
-)
 
 
 def events(folder):
@@ -73,7 +69,6 @@ def test_wrong_arguments(given, text):
         TensorBoardMonitorNode(**given)
 
 
-@needs_tensorboard
 def test_what_is_written_is_read(tmp_path):
     node = TensorBoardMonitorNode(str(tmp_path), "run")
     picture = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
@@ -106,7 +101,6 @@ def test_what_is_written_is_read(tmp_path):
         assert np.array_equal(shown, picture)
 
 
-@needs_tensorboard
 def test_every_run_has_its_folder(tmp_path):
     (tmp_path / "run_07_old").mkdir()
     (tmp_path / "running").mkdir()
@@ -127,7 +121,6 @@ def test_every_run_has_its_folder(tmp_path):
         node.close()
 
 
-@needs_tensorboard
 def test_the_log_is_whole_without_a_close(tmp_path):
     script = f"""
 from hsi_batch.nodes import TensorBoardMonitorNode
@@ -144,7 +137,6 @@ raise SystemExit(0)
         assert [e.value for e in found] == [i / 2 for i in range(20)]
 
 
-@needs_tensorboard
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -164,7 +156,6 @@ def test_pictures_that_are_none(tmp_path, value, text):
     node.close()
 
 
-@needs_tensorboard
 def test_in_the_graph_of_the_tutorial(tmp_path):
     cube = scene(channels=4)
     pipeline = chain(SoftChannelSelector(2, name="select"), RXGlobal(name="rx", eps=0.0))

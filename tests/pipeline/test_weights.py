@@ -17,6 +17,7 @@ from hsi_batch.errors import ConfigError, HsiBatchError, NotFittedError, PlanErr
 from hsi_batch.nodes import (
     ChannelAxis,
     MinMaxNormalizer,
+    PercentileNormalizer,
     RXGlobal,
     RXPerBatch,
     ScoreToLogit,
@@ -103,6 +104,15 @@ def test_every_bit_comes_back(fitted, tmp_path):
             run(fitted, *wanted, cube=scene()), run(other, *wanted, cube=scene()), strict=True
         ):
             np.testing.assert_array_equal(a, b)
+
+
+def test_a_none_that_is_not_the_default_comes_back(tmp_path):
+    pipeline = chain(PercentileNormalizer(freeze_running_bounds_after_frames=None, name="norm"))
+    assert pipeline.nodes["norm"].hparams["freeze_running_bounds_after_frames"] is None
+    path = pipeline.save(tmp_path / "p.yaml")
+    assert "null" in path.read_text()
+    again = Pipeline.from_yaml(path).nodes["norm"]
+    assert again.hparams == pipeline.nodes["norm"].hparams
 
 
 def test_axes_without_wavelengths(tmp_path):

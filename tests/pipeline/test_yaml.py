@@ -304,7 +304,7 @@ nodes:
 connections:
   - [data.cube, norm.data]
   - [data.cube, rx]                           #! 'rx' is not an input; write node.inputs.port (found 1 parts)
-  - [data.cube, unit.data, rx.data]           #! connections.2: a mapping of keys was expected, not a list
+  - [data.cube, unit.data, rx.data]           #! a connection is a pair [a.output, b.input]; this list has 3 items
   - [data.cubes, unit.data]                   #! Did you mean 'cube'?
 """  # noqa: E501
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 import zarr
 from graphs import pca, rx_raw, rx_statistical
 from recordings import scene, write_envi, write_npz
@@ -160,3 +161,23 @@ def test_maps_of_another_shape_in_the_same_store(archive, tmp_path, client):
         assert verify(store, deep=True, client=client).sound
         again = score(pipeline, archive, store, outputs="pca.projected", client=client)
         assert again.blocks == 0
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_run_that_stopped_before_its_summary_is_finished(archive, tmp_path, client, force):
+    store = tmp_path / "s.zarr"
+    pipeline = fitted(rx_raw, archive, client)
+    if force:
+        score(pipeline, archive, store, client=client)
+
+    def stop(progress):
+        if progress.stage == "evaluate":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score(pipeline, archive, store, client=client, observer=stop, force=force)
+    assert set(xr.open_datatree(store, engine="zarr").children) == {"s0", "s1", "s2"}
+    again = score(pipeline, archive, store, client=client)
+    assert (again.blocks, again.evaluated) == (0, 3)
+    assert again.metrics["auc"] > 0.5
+    assert len(summary(store)) == 3
