@@ -110,12 +110,12 @@ def test_what_failed_is_in_the_exit_code(hsi, folder):
     assert hsi("run", folder / "w.yaml", "--max-failed", "1").code == 0
 
 
-def test_what_is_done_starts_no_workers(folder):
-    # In a process of its own, for workers that are there would be used.
-    assert command("run", folder / "w.yaml", "--workers", "1").code == 0
+def test_what_is_done_starts_no_workers(hsi, folder):
+    assert hsi("run", folder / "w.yaml").code == 0
     before = files_below(folder)
     # Workers could not be started like this.
     (folder / "w.yaml").write_text(f"{GOOD}cluster: {{scratch: nowhere}}\n")
+    # In a process of its own, for workers that are there would be used.
     again = command("run", folder / "w.yaml", "--workers", "1")
     assert again.code == 0
     assert "report: up to date: " in again.out
