@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -140,24 +139,17 @@ class RGBAnomalyMask(_AgreementNode):
         context: Context | None = None,
     ) -> dict[str, list[Artifact]]:
         """Draw the frames of ``rgb_image`` (B, y, x, 3)."""
+        from hsi_batch.nodes.canvas import as_colours
+
         need_shapes(self, rgb_image=rgb_image, decisions=decisions, mask=mask, scores=scores)
         return self._draw(
             "rgb_anomaly_mask",
             "frame",
-            lambda i: _as_colours(pixels(rgb_image[i]).astype(np.float64)),
+            lambda i: as_colours(pixels(rgb_image[i])),
             {"decisions": decisions, "mask": mask, "scores": scores},
             self.frames(rgb_image),
             context,
         )
-
-
-def _as_colours(image: NDArray[np.float64]) -> NDArray[Any]:
-    from hsi_batch.nodes.canvas import stretched
-
-    known = image[np.isfinite(image)]
-    if known.size and (known.min() < 0 or known.max() > 1):
-        return stretched(image)
-    return np.asarray(np.where(np.isfinite(image), image, 0.7))
 
 
 class ScoreHeatmapVisualizer(PictureNode):
