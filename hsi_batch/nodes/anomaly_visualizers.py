@@ -62,6 +62,13 @@ class AnomalyMask(_AgreementNode):
         The channel, counted from 0.
     up_to : int, optional
         Frames of a batch that are drawn; all by default.
+
+    Examples
+    --------
+    >>> flags = torch.zeros(1, 8, 8, 1, dtype=torch.bool)
+    >>> found = AnomalyMask(channel=0)(cube=torch.rand(1, 8, 8, 2), decisions=flags)["artifacts"]
+    >>> found[0].name, found[0].value.shape[2]
+    ('anomaly_mask_img00', 3)
     """
 
     INPUT_SPECS = {
@@ -118,6 +125,12 @@ class RGBAnomalyMask(_AgreementNode):
     ----------
     up_to : int, optional
         Frames of a batch that are drawn; all by default.
+
+    Examples
+    --------
+    >>> found = RGBAnomalyMask()(rgb_image=torch.rand(1, 8, 8, 3))["artifacts"]
+    >>> found[0].name, found[0].value.shape[2]
+    ('rgb_anomaly_mask_img00', 3)
     """
 
     INPUT_SPECS = {
@@ -166,6 +179,12 @@ class ScoreHeatmapVisualizer(PictureNode):
         Name of a colour map of matplotlib.
     up_to : int, optional
         Frames of a batch that are drawn; all if None.
+
+    Examples
+    --------
+    >>> found = ScoreHeatmapVisualizer()(scores=torch.rand(1, 8, 8, 1))["artifacts"]
+    >>> found[0].name, found[0].value.shape[2]
+    ('score_heatmap_img00', 3)
     """
 
     INPUT_SPECS = {"scores": PortSpec(torch.float32, (-1, -1, -1, 1), "scores")}
