@@ -71,7 +71,7 @@ class ScalarHSVColormapNode(Node):
 
 
 class ClassMapToRGB(Node):
-    """Show class numbers as colours of a palette, ``palette[class mod length]``.
+    """Show class numbers as colours of a palette, ``palette[max(class, 0) mod length]``.
 
     Pixels of the class ``background_value``, and those where a connected ``mask`` is 0, are black.
     Class numbers are int32, as all nodes here give them (in cuvis-ai the port takes int64, and its
@@ -131,7 +131,7 @@ class ClassMapToRGB(Node):
         """Colour ``class_map`` (B, y, x)."""
         need_shapes(self, class_map=class_map, mask=mask)
         colours = self._colours.to(class_map.device)
-        picture = colours[torch.remainder(class_map.long(), len(colours))]
+        picture = colours[torch.clamp(class_map.long(), min=0) % len(colours)]
         black = class_map == self.background_value
         if mask is not None:
             black = black | (mask == 0)

@@ -117,7 +117,8 @@ class PipelineComparisonVisualizer(ImageArtifactVizBase):
     ----------
     hsi_channels : sequence of 3 int, optional
         Channels shown as red, green and blue. By default 0, 20 and 40, or the first, the middle and
-        the last of fewer than 41 channels.
+        the last of fewer than 41 channels; so, too, if 0, 20 and 40 are given, which cuvis-ai
+        writes for the default.
     max_samples : int
         Frames of a batch that are drawn.
     log_every_n_batches : int
@@ -156,8 +157,9 @@ class PipelineComparisonVisualizer(ImageArtifactVizBase):
         self.hsi_channels = channels
 
     def _channels(self, count: int) -> list[int]:
-        if self.hsi_channels is None:
+        if self.hsi_channels in (None, list(_CHANNELS)):
             return list(_CHANNELS if count > _CHANNELS[-1] else (0, (count - 1) // 2, count - 1))
+        assert self.hsi_channels is not None
         if max(self.hsi_channels) >= count:
             raise PipelineError(
                 f"{self.name}: channel {max(self.hsi_channels)} does not exist; the cube has"

@@ -73,7 +73,7 @@ def test_classes_are_colours_of_the_palette(seed, palette, background):
     mask = rng.integers(0, 2, size=classes.shape).astype("i4")
     node = ClassMapToRGB(palette, background)
     found = node(class_map=torch.from_numpy(classes), mask=torch.from_numpy(mask))
-    expected = np.array(palette)[classes % len(palette)] / 255
+    expected = np.array(palette)[np.maximum(classes, 0) % len(palette)] / 255
     expected[(classes == background) | (mask == 0)] = 0
     np.testing.assert_allclose(found["label_rgb"].numpy(), expected, atol=1e-7)
 
