@@ -9,6 +9,7 @@ from hsi_batch.nodes.color_selectors import (
     FixedWavelengthSelector,
     RangeAverageFalseRGBSelector,
 )
+from hsi_batch.nodes.colormaps import ClassMapToRGB, ScalarHSVColormapNode
 from hsi_batch.nodes.concrete_mixer import ConcreteBandSelector, ConcreteChannelMixer
 from hsi_batch.nodes.conversion import DecisionToMask, ScoreToLogit
 from hsi_batch.nodes.data import AnomalyDataNode, CU3SDataNode, LentilsAnomalyDataNode
@@ -23,6 +24,10 @@ from hsi_batch.nodes.derivatives import SpectralDerivative, SpectralDetrend
 from hsi_batch.nodes.fixed_projection import FixedPCAProjection
 from hsi_batch.nodes.frame_gate import FrameScoreGate
 from hsi_batch.nodes.frame_selectors import FastRGBSelector, HighContrastSelector
+from hsi_batch.nodes.frame_visualizers import (
+    ChannelSelectorFalseRGBViz,
+    PipelineComparisonVisualizer,
+)
 from hsi_batch.nodes.fusion import DecisionFusion, ScoreMapFusion
 from hsi_batch.nodes.gaussian_mixture import GaussianMixtureClusterer
 from hsi_batch.nodes.image_normalization import SigmoidNormalizer, ZScoreNormalizer
@@ -61,6 +66,7 @@ from hsi_batch.nodes.normalized_differences import (
 )
 from hsi_batch.nodes.object_mask import SpectralObjectMask
 from hsi_batch.nodes.osp import OSP
+from hsi_batch.nodes.overlays import MaskOverlayNode
 from hsi_batch.nodes.parameter_metrics import (
     ComponentOrthogonalityMetric,
     ExplainedVarianceMetric,
@@ -147,7 +153,9 @@ __all__ = [
     "CU3SDataNode",
     "CameraEmulationFalseRGBSelector",
     "ChannelAxis",
+    "ChannelSelectorFalseRGBViz",
     "ChannelWeightsViz",
+    "ClassMapToRGB",
     "ComponentOrthogonalityMetric",
     "ConcreteBandSelector",
     "ConcreteChannelMixer",
@@ -191,6 +199,7 @@ __all__ = [
     "MCARISelector",
     "MSAVISelector",
     "MSEReconstructionLoss",
+    "MaskOverlayNode",
     "MatchedFilter",
     "MeanCenter",
     "Metric",
@@ -210,6 +219,7 @@ __all__ = [
     "PRISelector",
     "PerPixelUnitNorm",
     "PercentileNormalizer",
+    "PipelineComparisonVisualizer",
     "PortRef",
     "PortSpec",
     "Quadratic",
@@ -224,6 +234,7 @@ __all__ = [
     "SNVCorrection",
     "SaturatedPixelDetector",
     "SavitzkyGolay",
+    "ScalarHSVColormapNode",
     "Scope",
     "ScoreHeatmapVisualizer",
     "ScoreMapFusion",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +62,13 @@ class AnomalyMask(_AgreementNode):
         The channel, counted from 0.
     up_to : int, optional
         Frames of a batch that are drawn; all by default.
+
+    Examples
+    --------
+    >>> flags = torch.zeros(1, 8, 8, 1, dtype=torch.bool)
+    >>> found = AnomalyMask(channel=0)(cube=torch.rand(1, 8, 8, 2), decisions=flags)["artifacts"]
+    >>> found[0].name, found[0].value.shape[2]
+    ('anomaly_mask_img00', 3)
     """
 
     INPUT_SPECS = {
@@ -119,6 +125,12 @@ class RGBAnomalyMask(_AgreementNode):
     ----------
     up_to : int, optional
         Frames of a batch that are drawn; all by default.
+
+    Examples
+    --------
+    >>> found = RGBAnomalyMask()(rgb_image=torch.rand(1, 8, 8, 3))["artifacts"]
+    >>> found[0].name, found[0].value.shape[2]
+    ('rgb_anomaly_mask_img00', 3)
     """
 
     INPUT_SPECS = {
@@ -140,24 +152,17 @@ class RGBAnomalyMask(_AgreementNode):
         context: Context | None = None,
     ) -> dict[str, list[Artifact]]:
         """Draw the frames of ``rgb_image`` (B, y, x, 3)."""
+        from hsi_batch.nodes.canvas import as_colours
+
         need_shapes(self, rgb_image=rgb_image, decisions=decisions, mask=mask, scores=scores)
         return self._draw(
             "rgb_anomaly_mask",
             "frame",
-            lambda i: _as_colours(pixels(rgb_image[i]).astype(np.float64)),
+            lambda i: as_colours(pixels(rgb_image[i])),
             {"decisions": decisions, "mask": mask, "scores": scores},
             self.frames(rgb_image),
             context,
         )
-
-
-def _as_colours(image: NDArray[np.float64]) -> NDArray[Any]:
-    from hsi_batch.nodes.canvas import stretched
-
-    known = image[np.isfinite(image)]
-    if known.size and (known.min() < 0 or known.max() > 1):
-        return stretched(image)
-    return np.asarray(np.where(np.isfinite(image), image, 0.7))
 
 
 class ScoreHeatmapVisualizer(PictureNode):
@@ -174,6 +179,12 @@ class ScoreHeatmapVisualizer(PictureNode):
         Name of a colour map of matplotlib.
     up_to : int, optional
         Frames of a batch that are drawn; all if None.
+
+    Examples
+    --------
+    >>> found = ScoreHeatmapVisualizer()(scores=torch.rand(1, 8, 8, 1))["artifacts"]
+    >>> found[0].name, found[0].value.shape[2]
+    ('score_heatmap_img00', 3)
     """
 
     INPUT_SPECS = {"scores": PortSpec(torch.float32, (-1, -1, -1, 1), "scores")}

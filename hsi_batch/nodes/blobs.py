@@ -58,6 +58,14 @@ class BlobDetector(Node):
         How many of them are kept at most, the largest.
     connectivity : {8, 4}
         Whether pixels that share a corner are connected, or only those that share a side.
+
+    Examples
+    --------
+    >>> cube = torch.zeros(1, 8, 8, 2)
+    >>> cube[0, 2:5, 3:7] = 1.0
+    >>> out = BlobDetector(opening_kernel=1, closing_kernel=1)(cube=cube)
+    >>> out["count"], out["bboxes"]
+    (tensor([1], dtype=torch.int32), tensor([[[3., 2., 7., 5.]]]))
     """
 
     INPUT_SPECS = CUBE_IN

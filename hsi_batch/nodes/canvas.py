@@ -13,9 +13,23 @@ from numpy.typing import NDArray
 
 from hsi_batch.errors import PipelineError, did_you_mean
 
-__all__ = ["DPI", "colour_map", "drawn", "panels", "reduced", "show", "shown_ratio", "stretched"]
+__all__ = [
+    "DPI",
+    "NOTHING",
+    "as_colours",
+    "colour_map",
+    "drawn",
+    "panels",
+    "reduced",
+    "score_range",
+    "show",
+    "shown_ratio",
+    "stretched",
+]
 
 DPI = 100
+#: Colour of what has no value.
+NOTHING = "#b8bec5"
 #: Width of a panel in inches (less for tall frames), and the most that one side is longer.
 _SIDE, _RATIO = 4.4, 3.0
 
@@ -31,6 +45,25 @@ def stretched(values: NDArray[Any]) -> NDArray[np.float64]:
         bright = np.clip((values.astype(np.float64) - low) / (high - low), 0, 1)
     bright[~np.isfinite(values)] = 0.7
     return bright
+
+
+def as_colours(image: NDArray[Any]) -> NDArray[np.float64]:
+    """A picture as it is if it lies in 0..1, else stretched, all channels together; NaN is grey."""
+    known = image[np.isfinite(image)]
+    if known.size and (known.min() < 0 or known.max() > 1):
+        return stretched(image)
+    return np.where(np.isfinite(image), image.astype(np.float64), 0.7)
+
+
+def score_range(scores: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Smallest score, where the colours end, and the largest score; NaN counts for nothing.
+
+    The colours end at the 99.8th percentile: one bright pixel must not turn the rest black.
+    """
+    known = scores[~np.isnan(scores)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    top = float(np.quantile(known, 0.998)) if known.size else high
+    return low, top if top > low else high, high
 
 
 def colour_map(name: str) -> str:
@@ -81,11 +114,19 @@ def drawn(figure: Figure) -> NDArray[np.uint8]:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def reduced(values: NDArray[Any], how: Any = np.mean) -> NDArray[Any]:
-    """A frame with no more pixels than its panel, by the mean (or another function) of cells."""
-    for axis, inches in enumerate(_panel(values.shape)):
+def reduced(
+    values: NDArray[Any], how: Any = np.mean, *, most: tuple[int, int] | None = None
+) -> NDArray[Any]:
+    """A frame of at most so many lines and columns, by the mean (or another function) of cells.
+
+    Without ``most`` it gets no more than its panel can show.
+    """
+    if most is None:
         # A tenth is left for texts that take place from the panel.
-        cell = -(-values.shape[axis] // int(0.9 * DPI * inches))
+        height, width = (int(0.9 * DPI * inches) for inches in _panel(values.shape))
+        most = (height, width)
+    for axis, limit in enumerate(most):
+        cell = -(-values.shape[axis] // limit)
         if cell > 1:
             spare = -values.shape[axis] % cell
             pad = [(0, spare if a == axis else 0) for a in range(values.ndim)]

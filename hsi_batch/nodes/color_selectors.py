@@ -73,6 +73,14 @@ class FixedWavelengthSelector(_Picked):
         ``running`` only: frames that may widen the bounds; None for all.
     running_warmup_frames : int
         ``running`` only: frames that are scaled by their own quantiles.
+
+    Examples
+    --------
+    >>> nm = np.array([450, 550, 650, 850], dtype=np.int32)
+    >>> cube = torch.tensor([[[[0.1, 0.2, 0.3, 0.6]]]])
+    >>> node = FixedWavelengthSelector((660.0, 540.0, 450.0), normalize_output=False)
+    >>> node(cube=cube, wavelengths=nm)["rgb_image"].ravel()
+    tensor([0.3000, 0.2000, 0.1000])
     """
 
     OUTPUT_SPECS = {
@@ -120,6 +128,13 @@ class CIRSelector(_Picked):
         As for :class:`FixedWavelengthSelector`.
     normalize_output : bool
         Scale to [0, 1].
+
+    Examples
+    --------
+    >>> nm = np.array([450, 550, 650, 850], dtype=np.int32)
+    >>> cube = torch.tensor([[[[0.1, 0.2, 0.3, 0.6]]]])
+    >>> CIRSelector(normalize_output=False)(cube=cube, wavelengths=nm)["rgb_image"].ravel()
+    tensor([0.6000, 0.3000, 0.2000])
     """
 
     STRATEGY = "cir_false_color"
@@ -163,6 +178,14 @@ class RangeAverageFalseRGBSelector(FalseColor):
         As for :class:`FixedWavelengthSelector`.
     normalize_output : bool
         Scale to [0, 1].
+
+    Examples
+    --------
+    >>> nm = np.array([450, 550, 650, 850], dtype=np.int32)
+    >>> cube = torch.tensor([[[[0.1, 0.2, 0.3, 0.6]]]])
+    >>> node = RangeAverageFalseRGBSelector(red_range=(600, 900), normalize_output=False)
+    >>> node(cube=cube, wavelengths=nm)["rgb_image"].ravel()
+    tensor([0.4500, 0.2000, 0.1000])
     """
 
     STRATEGY = "range_average_false_rgb"
@@ -216,6 +239,13 @@ class CameraEmulationFalseRGBSelector(FalseColor):
         As for :class:`FixedWavelengthSelector`.
     normalize_output : bool
         Scale to [0, 1].
+
+    Examples
+    --------
+    >>> nm = np.array([450, 550, 650, 850], dtype=np.int32)
+    >>> node = CameraEmulationFalseRGBSelector(normalize_output=False)
+    >>> node(cube=torch.full((1, 1, 1, 4), 0.5), wavelengths=nm)["rgb_image"].ravel()
+    tensor([0.5000, 0.5000, 0.5000])
     """
 
     STRATEGY = "camera_emulation"

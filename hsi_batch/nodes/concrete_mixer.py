@@ -44,6 +44,14 @@ class ConcreteChannelMixer(SizedNode):
         Pick channels outside of training.
     eps : float
         Added below the logarithms of the Gumbel distribution.
+
+    Examples
+    --------
+    >>> node = ConcreteChannelMixer(3, 2)
+    >>> with torch.no_grad():
+    ...     node.logits[:, :] = torch.tensor([[0.0, 9.0, 0.0], [0.0, 0.0, 9.0]])
+    >>> node.eval()(data=torch.tensor([[[[1.0, 2.0, 3.0]]]]))["rgb"].ravel()
+    tensor([2., 3.])
     """
 
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, "input_channels"), "cube")}

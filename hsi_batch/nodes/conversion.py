@@ -25,6 +25,13 @@ class ScoreToLogit(Node):
         The scale; a fit leaves it alone.
     init_bias : float
         The bias until it is fitted, in units of the score.
+
+    Examples
+    --------
+    >>> node = ScoreToLogit(init_scale=2.0)
+    >>> node.fit(Moments.empty(1, "float64").update(np.array([[0.0], [1.0], [2.0]])))
+    >>> node(scores=torch.tensor([[[[4.0]]]]))["logits"].item()  # 2 (4 - (1 + 2))
+    2.0
     """
 
     INPUT_SPECS = {"scores": PortSpec(torch.float32, (-1, -1, -1, 1), "scores")}

@@ -109,6 +109,13 @@ class AnomalyDataNode(CU3SDataNode):
         Classes that are background.
     anomaly_class_ids : sequence of int, optional
         Classes that are anomalies; those in neither list then count as normal.
+
+    Examples
+    --------
+    >>> node = AnomalyDataNode(normal_class_ids=[0, 1])
+    >>> classes = torch.tensor([[[0, 1, 2, -1]]], dtype=torch.int32)
+    >>> node(cube=torch.zeros(1, 1, 4, 3), mask=classes)["mask"].ravel()
+    tensor([False, False,  True, False])
     """
 
     INPUT_SPECS = {
@@ -159,7 +166,13 @@ class AnomalyDataNode(CU3SDataNode):
 
 
 class LentilsAnomalyDataNode(AnomalyDataNode):
-    """The name that older pipelines use for :class:`AnomalyDataNode`."""
+    """The name that older pipelines use for :class:`AnomalyDataNode`.
+
+    Examples
+    --------
+    >>> LentilsAnomalyDataNode([0, 1]).classes(np.array([0, 1, 2])).tolist()
+    [0, 0, 1]
+    """
 
 
 def anomalous(

@@ -28,7 +28,10 @@ _SCORES = PortSpec(torch.float32, (-1, -1, -1, 1), "scores")
 
 
 class BinaryDecider(Node):
-    """Flag pixels with ``sigmoid(logit) >= threshold``.
+    """Flag pixels with ``sigmoid(logit) >= threshold``, in float64.
+
+    In float32, as in cuvis-ai, the sigmoid of all logits above 17 is 1, so that thresholds near 1
+    would tell nothing apart. NaN is never flagged.
 
     Parameters
     ----------
@@ -57,7 +60,7 @@ class BinaryDecider(Node):
 
     def forward(self, logits: Tensor) -> dict[str, Tensor]:
         """Decide ``logits`` (B, y, x, 1)."""
-        return {"decisions": torch.sigmoid(logits) >= self.threshold}
+        return {"decisions": torch.sigmoid(logits.double()) >= self.threshold}
 
 
 class QuantileBinaryDecider(Node):

@@ -92,6 +92,12 @@ class DeepSVDDProjection(SizedNode):
     seed : int, optional
         Seed of the weights; by default they follow the state of torch's generator, so that two
         runs differ unless it is seeded.
+
+    Examples
+    --------
+    >>> node = DeepSVDDProjection(in_channels=4, rep_dim=2, seed=0)
+    >>> node(data=torch.rand(1, 2, 3, 4))["embeddings"].shape
+    torch.Size([1, 2, 3, 2])
     """
 
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, "in_channels"), "cube")}
@@ -190,6 +196,14 @@ class DeepSVDDCenterTracker(Node):
         Weight of a batch, above 0 and at most 1.
     update_in_eval : bool
         Follow batches in validation and test, too.
+
+    Examples
+    --------
+    >>> node = DeepSVDDCenterTracker(rep_dim=2)
+    >>> node.fit(Moments.empty(2, "float64").update(np.array([[0.0, 2.0], [2.0, 4.0]])))
+    >>> from hsi_batch.nodes.metrics import Context
+    >>> node(embeddings=torch.zeros(1, 1, 1, 2), context=Context())["center"]
+    tensor([1., 3.])
     """
 
     INPUT_SPECS = {"embeddings": PortSpec(torch.float32, (-1, -1, -1, "rep_dim"), "embeddings")}

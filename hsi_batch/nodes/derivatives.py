@@ -103,6 +103,13 @@ class SpectralDetrend(SpectralMap):
     ----------
     degree : int
         Degree of the polynomial; 0 subtracts the mean of each spectrum.
+
+    Examples
+    --------
+    >>> import torch
+    >>> line = torch.tensor([[[[1.0, 2.0, 3.0, 4.0]]]])
+    >>> bool(SpectralDetrend()(cube=line, wavelengths=np.arange(4))["cube"].abs().max() < 1e-6)
+    True
     """
 
     def __init__(self, degree: int = 2, name: str | None = None) -> None:

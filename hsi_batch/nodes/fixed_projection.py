@@ -74,6 +74,11 @@ class FixedPCAProjection(Node):
         Kept for pipelines that name it.
     eps : float
         See ``whiten``.
+
+    Examples
+    --------
+    >>> FixedPCAProjection("bands.npz", input_global_minmax=False).hparams["projection_path"]
+    'bands.npz'
     """
 
     INPUT_SPECS = _IN

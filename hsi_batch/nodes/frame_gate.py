@@ -45,6 +45,13 @@ class FrameScoreGate(Node):
         order, one at a time, so archives cannot be scored.
     core_ratio : float
         ``core`` flags what is above this multiple of ``mask_threshold``; at least 1.
+
+    Examples
+    --------
+    >>> node = FrameScoreGate(threshold=5.0, topk_frac=0.5)
+    >>> scores = torch.tensor([[[[1.0], [9.0]]], [[[1.0], [2.0]]]])
+    >>> node(scores=scores)["passed"], node(scores=scores)["scores"].ravel()
+    (tensor([1, 0], dtype=torch.int32), tensor([1., 9., 0., 0.]))
     """
 
     INPUT_SPECS = {

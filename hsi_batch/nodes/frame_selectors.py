@@ -50,6 +50,13 @@ class FastRGBSelector(Node):
         Ends, inclusive, nm; a range without channels gives 0.
     normalization_strength : float
         Grey that the mean becomes, in units of 128/255.
+
+    Examples
+    --------
+    >>> nm = np.array([450, 550, 600], dtype=np.int32)
+    >>> cube = torch.tensor([[[[1000.0, 2000.0, 3000.0]]]])
+    >>> (255 * FastRGBSelector()(cube=cube, wavelengths=nm)["rgb_image"]).ravel()
+    tensor([144.,  96.,  48.])
     """
 
     INPUT_SPECS = CUBE_IN
@@ -171,6 +178,15 @@ class HighContrastSelector(FalseColor):
         As for :class:`.FixedWavelengthSelector`.
     normalize_output : bool
         Scale to [0, 1].
+
+    Examples
+    --------
+    >>> nm = np.array([450, 480, 550, 650], dtype=np.int32)
+    >>> cube = torch.zeros(1, 4, 4, 4)
+    >>> cube[0, 1, 1] = torch.tensor([0.1, 0.9, 0.5, 0.5])
+    >>> node = HighContrastSelector(norm_mode="per_frame")
+    >>> node(cube=cube, wavelengths=nm)["band_info"]["band_indices"]
+    [1, 2, 3]
     """
 
     STRATEGY = "high_contrast"

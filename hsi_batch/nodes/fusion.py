@@ -133,6 +133,12 @@ class DecisionFusion(Node):
     ----------
     mode : {"any", "all", "first"}
         ``first`` takes, per frame, the first map with a flagged pixel; the first if none has one.
+
+    Examples
+    --------
+    >>> one, two = torch.tensor([[[[True], [False]]]]), torch.tensor([[[[True], [True]]]])
+    >>> DecisionFusion("all")(decisions=[one, two])["decisions"].ravel()
+    tensor([ True, False])
     """
 
     INPUT_SPECS = {"decisions": PortSpec(torch.bool, _ANY, "decisions", variadic=True)}

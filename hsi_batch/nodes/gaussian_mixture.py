@@ -82,6 +82,15 @@ class GaussianMixtureClusterer(Node):
         Upper triangular ``F`` with ``F F^T`` the inverse of the covariance.
     weights : torch.Tensor of float32, shape (K,)
         Shares of the components.
+
+    Examples
+    --------
+    >>> from hsi_batch.statistics.sample import SpectraSample
+    >>> pixels = np.array([[0, 0], [0, 1], [1, 0], [9, 9], [9, 8], [8, 9]], dtype=np.float32)
+    >>> node = GaussianMixtureClusterer(2, reg_covar=0.1, max_passes=0)
+    >>> node.fit(SpectraSample.of(pixels, 100))
+    >>> node(cube=torch.from_numpy(pixels)[None, None])["class_mask"]
+    tensor([[[0, 0, 0, 1, 1, 1]]], dtype=torch.int32)
     """
 
     INPUT_SPECS = {"cube": PortSpec(torch.float32, (-1, -1, -1, -1), "cube")}

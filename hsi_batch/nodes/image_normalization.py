@@ -51,6 +51,11 @@ class ZScoreNormalizer(_ImageNormalizer):
         Added to the standard deviation.
     keepdim : bool
         Kept for pipelines that name it; the shape of the result is that of the input.
+
+    Examples
+    --------
+    >>> ZScoreNormalizer()(data=torch.tensor([[[[1.0], [2.0], [3.0]]]]))["normalized"].ravel()
+    tensor([-1.2247,  0.0000,  1.2247])
     """
 
     def __init__(
@@ -130,6 +135,11 @@ class SigmoidNormalizer(_ImageNormalizer):
     ----------
     std_floor : float
         Smallest deviation that is divided by; above 0.
+
+    Examples
+    --------
+    >>> SigmoidNormalizer()(data=torch.tensor([[[[1.0], [2.0], [3.0]]]]))["normalized"].ravel()
+    tensor([0.2271, 0.5000, 0.7729])
     """
 
     def __init__(self, std_floor: float = 1e-6, name: str | None = None) -> None:

@@ -72,6 +72,14 @@ class KMeansClusterer(Node):
     Attributes
     ----------
     centroids : torch.Tensor of float32, shape (K, C)
+
+    Examples
+    --------
+    >>> pixels = np.array([[0, 0], [0, 2], [9, 9], [9, 7]], dtype=np.float32)
+    >>> node = KMeansClusterer(2, max_passes=0)
+    >>> node.fit(SpectraSample.of(pixels, 100))
+    >>> node(cube=torch.from_numpy(pixels)[None, None])["class_mask"]
+    tensor([[[0, 0, 1, 1]]], dtype=torch.int32)
     """
 
     INPUT_SPECS = {"cube": PortSpec(torch.float32, (-1, -1, -1, -1), "cube")}

@@ -50,6 +50,13 @@ class LADGlobal(Node):
     ----------
     M, L : torch.Tensor of float64, shapes (C,), (C, C)
         Mean and Laplacian; if one is assigned, both are used as they are.
+
+    Examples
+    --------
+    >>> node = LADGlobal(2)
+    >>> node.fit(Moments.empty(2, "float64").update(np.array([[1.0, 1.0], [3.0, 3.0]])))
+    >>> node(data=torch.tensor([[[[2.0, 2.0], [3.0, 2.0]]]]))["scores"].ravel()
+    tensor([0., 1.])
     """
 
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, "num_channels"), "cube")}

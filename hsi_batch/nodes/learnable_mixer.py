@@ -59,6 +59,12 @@ class LearnableChannelMixer(SizedNode):
         default.
     seed : int, optional
         Seed of the weights; by default they follow the state of torch's generator.
+
+    Examples
+    --------
+    >>> node = LearnableChannelMixer(4, 3, seed=0)
+    >>> node.eval()(data=torch.rand(1, 2, 2, 4))["rgb"].shape
+    torch.Size([1, 2, 2, 3])
     """
 
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, "input_channels"), "cube")}

@@ -65,6 +65,12 @@ class AnomalyBCEWithLogits(LossNode):
         Factor of the anomalous pixels, against their rarity; 1 by default.
     reduction : {"mean", "sum"}
         Over pixels.
+
+    Examples
+    --------
+    >>> logits, targets = torch.zeros(1, 1, 2, 1), torch.tensor([[[[True], [False]]]])
+    >>> AnomalyBCEWithLogits()(predictions=logits, targets=targets)["loss"]
+    tensor(0.6931)
     """
 
     INPUT_SPECS = {
@@ -111,6 +117,12 @@ class MSEReconstructionLoss(LossNode):
         Factor of the loss.
     reduction : {"mean", "sum"}
         Over pixels and channels.
+
+    Examples
+    --------
+    >>> one = torch.ones(1, 1, 2, 3)
+    >>> MSEReconstructionLoss()(reconstruction=3 * one, target=one)["loss"]
+    tensor(4.)
     """
 
     INPUT_SPECS = {
@@ -161,6 +173,13 @@ class IoULoss(LossNode):
     normalize_method : {"sigmoid", "clamp", "minmax"}
         How predictions are brought to 0..1: as logits, cut, or ``(p - min) / (max - min + s)``
         over the batch (0.5 where all are equal).
+
+    Examples
+    --------
+    >>> scores = torch.tensor([[[[0.5], [0.5], [0.0]]]])
+    >>> targets = torch.tensor([[[[True], [False], [False]]]])
+    >>> IoULoss(normalize_method="clamp")(predictions=scores, targets=targets)["loss"]
+    tensor(0.6667)
     """
 
     INPUT_SPECS = {
@@ -223,6 +242,12 @@ class DeepSVDDSoftBoundaryLoss(LossNode):
         Above 0, at most 1: about the share of pixels that may lie outside of the sphere.
     weight : float
         Factor of the loss.
+
+    Examples
+    --------
+    >>> loss = DeepSVDDSoftBoundaryLoss(nu=0.5)
+    >>> loss(embeddings=torch.ones(1, 1, 1, 2), center=torch.zeros(2))["loss"]
+    tensor(3.9952, grad_fn=<MulBackward0>)
     """
 
     INPUT_SPECS = {

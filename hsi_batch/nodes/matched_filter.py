@@ -126,6 +126,14 @@ class MatchedFilter(_Whitened):
     ----------
     targets, mu, cov : torch.Tensor of float32, shapes (K, C), (C,), (C, C)
         Targets and background; ``cov`` includes the ridge.
+
+    Examples
+    --------
+    >>> pixels = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], dtype=np.float32)
+    >>> node = MatchedFilter([[4.0, 0.0]])
+    >>> node.fit(Moments.empty(2, "float32").update(pixels))
+    >>> node(data=torch.tensor([[[[4.0, 0.0], [1.0, 7.0]]]]))["scores"].ravel()
+    tensor([1.0000, 0.2500])
     """
 
     OUTPUT_SPECS = {
@@ -170,6 +178,14 @@ class CEM(MatchedFilter):
     ----------
     targets, mu, cov : torch.Tensor of float32, shapes (K, C), (C,), (C, C)
         ``mu`` is zero, ``cov`` is ``R`` with the ridge.
+
+    Examples
+    --------
+    >>> pixels = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], dtype=np.float32)
+    >>> node = CEM([[2.0, 0.0]])
+    >>> node.fit(Moments.empty(2, "float32").update(pixels))
+    >>> node(data=torch.tensor([[[[2.0, 0.0], [1.0, 7.0]]]]))["scores"].ravel()
+    tensor([1.0000, 0.5000])
     """
 
     def _centred(self, statistic: Moments) -> Moments:
@@ -197,6 +213,14 @@ class ACE(_Whitened):
     ----------
     targets, mu, cov : torch.Tensor of float32, shapes (K, C), (C,), (C, C)
         As in :class:`MatchedFilter`.
+
+    Examples
+    --------
+    >>> pixels = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], dtype=np.float32)
+    >>> node = ACE([[3.0, 0.0]])
+    >>> node.fit(Moments.empty(2, "float32").update(pixels))
+    >>> node(data=torch.tensor([[[[2.0, 0.0], [1.0, 1.0], [0.0, 5.0]]]]))["scores"].ravel()
+    tensor([1.0000, 0.5000, 0.0000])
     """
 
     OUTPUT_SPECS = {

@@ -134,6 +134,15 @@ class AnomalyDetectionMetrics(MetricNode):
     pixel_stride : int
         Every how many lines, and pixels of a line, are counted, to save time; frames are always
         judged by all of their pixels.
+
+    Examples
+    --------
+    >>> metric = AnomalyDetectionMetrics()
+    >>> flags = torch.tensor([[[[True], [True], [False]]]])
+    >>> labels = torch.tensor([[[[True], [False], [False]]]])
+    >>> _ = metric(targets=labels, decisions=flags)
+    >>> {name: round(metric.compute()[name], 3) for name in ("precision", "recall", "iou")}
+    {'precision': 0.5, 'recall': 1.0, 'iou': 0.5}
     """
 
     INPUT_SPECS = {

@@ -46,6 +46,12 @@ class TensorBoardMonitorNode(Node):
     ----------
     log_dir : pathlib.Path or None
         Folder of this run, once it is made.
+
+    Examples
+    --------
+    >>> node = TensorBoardMonitorNode("runs", run_name="first")
+    >>> node.hparams["run_name"]  # nothing is written before the first value
+    'first'
     """
 
     INPUT_SPECS = {

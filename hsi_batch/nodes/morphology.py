@@ -54,6 +54,14 @@ class ShapeMorphology(Node):
     binarize : bool
         An object is a connected region of the pixels above 0; else all pixels of one positive
         number.
+
+    Examples
+    --------
+    >>> mask = torch.tensor([[[1, 1, 0, 1]]], dtype=torch.int32)
+    >>> out = ShapeMorphology(["area", "centroid_x"], max_objects=2)(mask=mask)
+    >>> out["identity_mask"], out["properties"]
+    (tensor([[[1, 1, 0, 2]]], dtype=torch.int32), tensor([[[2.0000, 0.5000],
+             [1.0000, 3.0000]]]))
     """
 
     INPUT_SPECS = {"mask": PortSpec(torch.int32, (-1, -1, -1), "objects are above 0")}

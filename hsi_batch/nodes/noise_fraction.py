@@ -45,6 +45,11 @@ class MNF(Node):
     ----------
     _mean, _components, _eigenvalues : torch.Tensor of float32, shapes (C,), (K, C), (K,)
         ``mean``, ``V`` and ``l``.
+
+    Examples
+    --------
+    >>> [str(request.kind) for request in MNF(n_components=2).requests()]
+    ['moments', 'neighbour differences']
     """
 
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, "num_channels"), "cube")}

@@ -154,6 +154,13 @@ class ZScoreNormalizerGlobal(Node):
         Added to the standard deviation.
     sample_n, seed : int, optional
         Kept for pipelines that name them; every pixel counts.
+
+    Examples
+    --------
+    >>> node = ZScoreNormalizerGlobal(num_channels=1)
+    >>> node.fit(Moments.empty(1, "float64").update(np.array([[0.0], [2.0], [4.0]])))
+    >>> node(data=torch.tensor([[[[6.0]]]]))["normalized"].item()
+    2.0
     """
 
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, "num_channels"), "cube")}

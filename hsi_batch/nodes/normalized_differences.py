@@ -37,6 +37,14 @@ class NDVISelector(_Difference):
         The index is 0 where the sum is no larger than this in magnitude.
     band_tolerance_nm : float
         Distance of a channel that is warned about, nm; 0 for none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> nm = np.array([668, 827], dtype=np.int32)
+    >>> cube = torch.tensor([[[[0.1, 0.5]]]])
+    >>> round(NDVISelector()(cube=cube, wavelengths=nm)["index_image"].item(), 4)
+    0.6667
     """
 
     STRATEGY = "ndvi"
@@ -77,6 +85,14 @@ class NDWISelector(_Difference):
         The index is 0 where the sum is no larger than this in magnitude.
     band_tolerance_nm : float
         Distance of a channel that is warned about, nm; 0 for none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> nm = np.array([560, 860], dtype=np.int32)
+    >>> cube = torch.tensor([[[[0.1, 0.5]]]])
+    >>> round(NDWISelector()(cube=cube, wavelengths=nm)["index_image"].item(), 4)
+    -0.6667
     """
 
     STRATEGY = "ndwi"
@@ -117,6 +133,14 @@ class NBRSelector(_Difference):
         The index is 0 where the sum is no larger than this in magnitude.
     band_tolerance_nm : float
         Distance of a channel that is warned about, nm; 0 for none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> nm = np.array([850, 2200], dtype=np.int32)
+    >>> cube = torch.tensor([[[[0.1, 0.5]]]])
+    >>> round(NBRSelector()(cube=cube, wavelengths=nm)["index_image"].item(), 4)
+    -0.6667
     """
 
     STRATEGY = "nbr"
@@ -157,6 +181,14 @@ class GNDVISelector(_Difference):
         The index is 0 where the sum is no larger than this in magnitude.
     band_tolerance_nm : float
         Distance of a channel that is warned about, nm; 0 for none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> nm = np.array([550, 800], dtype=np.int32)
+    >>> cube = torch.tensor([[[[0.1, 0.5]]]])
+    >>> round(GNDVISelector()(cube=cube, wavelengths=nm)["index_image"].item(), 4)
+    0.6667
     """
 
     STRATEGY = "gndvi"
@@ -197,6 +229,14 @@ class NDRESelector(_Difference):
         The index is 0 where the sum is no larger than this in magnitude.
     band_tolerance_nm : float
         Distance of a channel that is warned about, nm; 0 for none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> nm = np.array([720, 800], dtype=np.int32)
+    >>> cube = torch.tensor([[[[0.1, 0.5]]]])
+    >>> round(NDRESelector()(cube=cube, wavelengths=nm)["index_image"].item(), 4)
+    0.6667
     """
 
     STRATEGY = "ndre"

@@ -55,6 +55,12 @@ class OSP(TargetNode):
         All spectra, the undesired ones last.
     background : torch.Tensor of float32, shape (background_components, C)
         The eigenvectors.
+
+    Examples
+    --------
+    >>> node = OSP({"paint": [1.0, 0.0], "grass": [0.0, 1.0]}, undesired=["grass"])
+    >>> node(data=torch.tensor([[[[1.0, 9.0], [0.5, 0.0]]]]))["scores"].ravel()
+    tensor([1.0000, 0.5000])
     """
 
     OUTPUT_SPECS = {

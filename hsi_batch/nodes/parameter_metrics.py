@@ -49,6 +49,13 @@ class ExplainedVarianceMetric(ParameterMetric):
 
     ``explained_variance_pc1`` ... of each component, ``cumulative_variance_pc1`` ... of it and
     those before it, ``total_explained_variance`` of all.
+
+    Examples
+    --------
+    >>> metric = ExplainedVarianceMetric()
+    >>> _ = metric(explained_variance_ratio=torch.tensor([0.5, 0.25]))
+    >>> metric.compute()["total_explained_variance"]
+    0.75
     """
 
     INPUT_SPECS = {
@@ -76,6 +83,13 @@ class ComponentOrthogonalityMetric(ParameterMetric):
     ``orthogonality_error`` is ``|G - I|_F``, ``avg_off_diagonal`` the mean of ``|G - I|`` over all
     entries (also those on the diagonal, as cuvis-ai has it), ``diagonal_mean`` and
     ``diagonal_std`` (of a sample, from two components on) are of the squared norms.
+
+    Examples
+    --------
+    >>> metric = ComponentOrthogonalityMetric()
+    >>> _ = metric(components=torch.eye(2, 4))
+    >>> metric.compute()["orthogonality_error"]
+    0.0
     """
 
     INPUT_SPECS = {"components": PortSpec(torch.float32, (-1, -1), "components as rows")}
@@ -109,6 +123,13 @@ class SelectorEntropyMetric(ParameterMetric):
     ----------
     eps : float
         Added to the sum and inside of the logarithm.
+
+    Examples
+    --------
+    >>> metric = SelectorEntropyMetric(eps=0.0)
+    >>> _ = metric(weights=torch.ones(4))
+    >>> round(metric.compute()["selector/entropy"], 4)  # log 4
+    1.3863
     """
 
     INPUT_SPECS = {"weights": _WEIGHTS}
@@ -136,6 +157,13 @@ class SelectorDiversityMetric(ParameterMetric):
     ``weight_variance`` is the population variance of the weights, ``gini_coefficient``
     ``2 sum_i i w_(i) / (n sum w) - (n + 1) / n`` over the ascending weights: 0 if they are equal
     (or all 0), ``1 - 1/n`` if one channel has all.
+
+    Examples
+    --------
+    >>> metric = SelectorDiversityMetric()
+    >>> _ = metric(weights=torch.tensor([0.0, 0.0, 0.0, 1.0]))
+    >>> metric.compute()
+    {'weight_variance': 0.1875, 'gini_coefficient': 0.75}
     """
 
     INPUT_SPECS = {"weights": _WEIGHTS}

@@ -67,6 +67,12 @@ class PercentileNormalizer(StretchNode):
     ----------
     running_min, running_max : torch.Tensor of float32, shape (C,)
         Bounds; NaN before there are any.
+
+    Examples
+    --------
+    >>> node = PercentileNormalizer(norm_mode="per_frame")
+    >>> node(data=torch.tensor([[[[10.0], [20.0], [30.0]]]]))["normalized"].ravel()
+    tensor([0.0000, 0.5000, 1.0000])
     """
 
     running_min: Tensor

@@ -12,7 +12,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from hsi_batch.nodes.canvas import DPI, drawn, panels, reduced, show, shown_ratio, stretched
+from hsi_batch.nodes.canvas import (
+    DPI,
+    NOTHING,
+    drawn,
+    panels,
+    reduced,
+    score_range,
+    show,
+    shown_ratio,
+    stretched,
+)
 
 __all__ = [
     "agreement_picture",
@@ -26,7 +36,6 @@ _POINTS = 20_000
 _FOUND, _FALSE, _MISSED, _FLAGGED = "#2ca02c", "#e8262b", "#ffd500", "#00d5e8"
 _RED_GREEN_BLUE = ("#d62728", "#2ca02c", "#1f5fd6")
 _GREY = "#9aa3ad"
-_NOTHING = "#b8bec5"
 
 Image = NDArray[np.float64]
 
@@ -201,13 +210,9 @@ def weight_matrix_picture(
 
 def _score_panel(figure: Figure, axes: Axes, scores: NDArray[Any], cmap: str, label: str) -> None:
     scores = np.where(np.isfinite(scores), scores, np.nan).astype(np.float64)
-    known = scores[~np.isnan(scores)]
-    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-    # One bright pixel must not turn the rest black.
-    top = float(np.quantile(known, 0.998)) if known.size else high
-    top = top if top > low else high
+    low, top, high = score_range(scores)
     # The largest of a cell, so that no small target is lost.
-    colours = colormaps[cmap].with_extremes(bad=_NOTHING)
+    colours = colormaps[cmap].with_extremes(bad=NOTHING)
     shown = reduced(np.where(np.isnan(scores), -np.inf, scores), np.max)
     shown = np.ma.masked_invalid(shown)
     limits = {"vmin": low, "vmax": top if top > low else low + 1.0}

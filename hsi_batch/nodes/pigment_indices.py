@@ -24,6 +24,15 @@ class CIRedEdgeSelector(SpectralIndex):
         Denominators no larger than this in magnitude count as this.
     band_tolerance_nm : float
         Distance of a channel that is warned about, nm; 0 for none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> nm = np.array([720, 800], dtype=np.int32)
+    >>> cube = torch.tensor([[[[0.1, 0.5]]]])
+    >>> round(CIRedEdgeSelector()(cube=cube, wavelengths=nm)["index_image"].item(), 4)
+    4.0
     """
 
     STRATEGY = "ci_red_edge"
@@ -71,6 +80,15 @@ class MCARISelector(SpectralIndex):
         Denominators no larger than this in magnitude count as this.
     band_tolerance_nm : float
         Distance of a channel that is warned about, nm; 0 for none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> nm = np.array([550, 670, 700], dtype=np.int32)
+    >>> cube = torch.tensor([[[[0.1, 0.2, 0.5]]]])
+    >>> round(MCARISelector()(cube=cube, wavelengths=nm)["index_image"].item(), 4)
+    0.55
     """
 
     STRATEGY = "mcari"
@@ -118,6 +136,15 @@ class PRISelector(SpectralIndex):
         Denominators no larger than this in magnitude count as this.
     band_tolerance_nm : float
         Distance of a channel that is warned about, nm; 0 for none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> nm = np.array([531, 570], dtype=np.int32)
+    >>> cube = torch.tensor([[[[0.1, 0.5]]]])
+    >>> round(PRISelector()(cube=cube, wavelengths=nm)["index_image"].item(), 4)
+    -0.6667
     """
 
     STRATEGY = "pri"

@@ -54,6 +54,16 @@ class TrainablePCA(Node):
         Added to the eigenvalues when whitening.
     input_dim : int, optional
         Another name of ``num_channels``.
+
+    Examples
+    --------
+    >>> pixels = np.array([[0, 0], [3, 4], [6, 8]], dtype=np.float32)
+    >>> node = TrainablePCA(2, 1)
+    >>> node.fit(Moments.empty(2, "float32").update(pixels))
+    >>> node.components.numpy().round(3)
+    array([[0.6, 0.8]], dtype=float32)
+    >>> node(data=torch.from_numpy(pixels)[None, None])["projected"].ravel()
+    tensor([-5.,  0.,  5.])
     """
 
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, "num_channels"), "cube")}
@@ -194,6 +204,12 @@ class PCA(Node):
         Outputs.
     eps : float
         Kept for pipelines that name it; it does nothing.
+
+    Examples
+    --------
+    >>> line = torch.tensor([[[[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]]]])
+    >>> PCA(1)(data=line)["projected"].ravel()
+    tensor([-5.,  0.,  5.])
     """
 
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, -1), "cube")}

@@ -54,6 +54,12 @@ class RobustRX(RXGlobal):
     ----------
     mu, cov, cov_inv : torch.Tensor of float32, shapes (C,), (C, C), (C, C)
         As in :class:`RXGlobal`.
+
+    Examples
+    --------
+    >>> node = RobustRX(keep=0.99, rounds=3)
+    >>> node.most_passes, [request.kind for request in node.requests()]
+    (4, ['moments'])
     """
 
     def __init__(

@@ -69,6 +69,14 @@ class RXGlobal(Node):
         what was fitted; of ``cov`` and ``cov_inv`` the one that was.
     sigma : torch.Tensor
         Another name of ``cov``.
+
+    Examples
+    --------
+    >>> pixels = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], dtype=np.float32)
+    >>> node = RXGlobal(2, eps=0.0)
+    >>> node.fit(Moments.empty(2, "float32").update(pixels))
+    >>> node(data=torch.tensor([[[[0.0, 0.0], [2.0, 0.0]]]]))["scores"].ravel()
+    tensor([0., 6.])
     """
 
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, "num_channels"), "cube")}
@@ -226,6 +234,12 @@ class RXPerBatch(Node):
         Absolute ridge.
     loading : float
         Ridge relative to the mean variance of the channels.
+
+    Examples
+    --------
+    >>> data = torch.tensor([[[[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]]])
+    >>> RXPerBatch(eps=0.0)(data=data)["scores"].ravel()
+    tensor([1.5000, 1.5000, 1.5000, 1.5000])
     """
 
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, -1), "cube")}

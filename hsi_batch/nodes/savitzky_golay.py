@@ -57,6 +57,12 @@ class SavitzkyGolay(SpectralMap):
     ----------
     coefs : torch.Tensor of float32, shape (1, 1, window_length)
         The kernel as a correlation, as cuvis-ai stores it.
+
+    Examples
+    --------
+    >>> node = SavitzkyGolay(window_length=3, polyorder=1)
+    >>> node(cube=torch.tensor([[[[0.0, 3.0, 0.0, 0.0]]]]))["cube"].ravel()
+    tensor([1., 1., 1., 0.])
     """
 
     coefs: Tensor

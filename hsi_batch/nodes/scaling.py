@@ -54,6 +54,13 @@ class MeanCenter(_FittedChannels):
     Attributes
     ----------
     mean_c : torch.Tensor of float32, shape (C,)
+
+    Examples
+    --------
+    >>> node = MeanCenter()
+    >>> node.fit(Moments.empty(1, "float64").update(np.array([[1.0], [3.0]])))
+    >>> node(cube=torch.tensor([[[[5.0]]]]))["cube"].item()
+    3.0
     """
 
     mean_c: Tensor
@@ -97,6 +104,13 @@ class UnitVarianceScaling(_FittedChannels):
     ----------
     std_c : torch.Tensor of float32, shape (C,)
         1 for channels that were constant.
+
+    Examples
+    --------
+    >>> node = UnitVarianceScaling()
+    >>> node.fit(Moments.empty(1, "float64").update(np.array([[0.0], [2.0], [4.0]])))
+    >>> node(cube=torch.tensor([[[[5.0]]]]))["cube"].item()
+    2.5
     """
 
     std_c: Tensor

@@ -29,6 +29,14 @@ class ScoreStatisticsMetric(MetricNode):
     and a histogram that merge: quantiles are exact (linear, as ``numpy.quantile``) up to a million
     different scores, beyond that within the histogram's relative error. Scores that are not finite
     are left out.
+
+    Examples
+    --------
+    >>> metric = ScoreStatisticsMetric()
+    >>> for score in (1.0, 3.0):
+    ...     _ = metric(scores=torch.full((1, 2, 2, 1), score))
+    >>> metric.compute()["scores/mean"], metric.compute()["scores/max"]
+    (2.0, 3.0)
     """
 
     INPUT_SPECS = {"scores": PortSpec(torch.float32, (-1, -1, -1, 1), "scores")}
@@ -77,6 +85,13 @@ class AnomalyPixelStatisticsMetric(MetricNode):
 
     ``anomaly/total_pixels``, ``anomaly/anomalous_pixels``, and ``anomaly/anomaly_percentage``,
     their ratio in percent. A batch without decisions adds nothing.
+
+    Examples
+    --------
+    >>> metric = AnomalyPixelStatisticsMetric()
+    >>> _ = metric(decisions=torch.tensor([[[[True], [False], [False], [False]]]]))
+    >>> metric.compute()["anomaly/anomaly_percentage"]
+    25.0
     """
 
     INPUT_SPECS = {
@@ -122,6 +137,11 @@ class DistinctLabelCount(MetricNode):
     The port ``count`` has them per frame of the batch, and so has ``metrics``
     (``num_distinct_labels``); :meth:`compute` gives their mean over all frames since
     :meth:`reset`. It runs in every stage.
+
+    Examples
+    --------
+    >>> DistinctLabelCount()(mask=torch.tensor([[[0, 5, 5, 7]]], dtype=torch.int32))["count"]
+    tensor([2])
     """
 
     INPUT_SPECS = {"mask": PortSpec(torch.int32, (-1, -1, -1), "labels; 0 is background")}

@@ -68,6 +68,13 @@ class DiceLoss(_ClassMapLoss):
         Whether class 0 counts in the mean (of two channels or more).
     eps : float
         Added to both sides of the ratio.
+
+    Examples
+    --------
+    >>> logits = torch.tensor([[[[9.0, -9.0], [-9.0, 9.0]]]])
+    >>> targets = torch.tensor([[[0, 1]]], dtype=torch.int32)
+    >>> DiceLoss()(logits=logits, targets=targets)["loss"].item() < 1e-3
+    True
     """
 
     def __init__(
@@ -127,6 +134,12 @@ class CrossEntropyLoss(_ClassMapLoss):
         Weight per class, against classes that are rare; 1 by default.
     ignore_index : int
         Class number of pixels that are left out.
+
+    Examples
+    --------
+    >>> targets = torch.zeros(1, 1, 2, dtype=torch.int32)
+    >>> CrossEntropyLoss()(logits=torch.zeros(1, 1, 2, 4), targets=targets)["loss"]  # log 4
+    tensor(1.3863)
     """
 
     _class_weights: Tensor
@@ -194,6 +207,12 @@ class ForegroundContrastLoss(LossNode):
         Where colours are compared; see :func:`oklab`.
     assume_srgb : bool
         For OKLab: whether the picture is gamma coded (sRGB) rather than linear.
+
+    Examples
+    --------
+    >>> rgb = torch.tensor([[[[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]]])
+    >>> ForegroundContrastLoss()(rgb=rgb, mask=torch.tensor([[[1, 0]]], dtype=torch.int32))["loss"]
+    tensor(-1.0000)
     """
 
     INPUT_SPECS = {

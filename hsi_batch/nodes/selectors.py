@@ -40,6 +40,14 @@ class SoftChannelSelector(Node):
         Pick channels outside of training.
     eps : float
         Added to the variance.
+
+    Examples
+    --------
+    >>> node = SoftChannelSelector(2, 4)
+    >>> from hsi_batch.statistics import Moments
+    >>> node.fit(Moments.empty(4, "float32"))
+    >>> node(data=torch.ones(1, 1, 1, 4))["weights"]
+    tensor([0.5000, 0.5000, 0.5000, 0.5000])
     """
 
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, "input_channels"), "cube")}

@@ -39,6 +39,13 @@ class SpectralAngleMapper(Node):
     references : sequence of sequence of float, optional
         Reference spectra ``(N, C)`` in the units of the input. Without them the port
         ``spectral_signature`` must be fed, ``(N, 1, 1, C)``, and frames are seen whole.
+
+    Examples
+    --------
+    >>> node = SpectralAngleMapper(references=[[1.0, 0.0], [0.0, 1.0]])
+    >>> out = node(cube=torch.tensor([[[[5.0, 0.0], [1.0, 1.0]]]]))
+    >>> out["best_scores"].ravel(), out["identity_mask"]
+    (tensor([0.0000, 0.7854]), tensor([[[1, 1]]], dtype=torch.int32))
     """
 
     INPUT_SPECS = {

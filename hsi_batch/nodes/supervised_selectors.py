@@ -50,6 +50,12 @@ class SupervisedCIRSelector(Windowed):
     ----------
     selected_indices : torch.Tensor of int64, shape (3,)
     band_scores, fisher_scores, auc_scores, mi_scores : torch.Tensor of float32, shape (C,)
+
+    Examples
+    --------
+    >>> node = SupervisedCIRSelector(norm_mode="statistical")
+    >>> node.requires_initial_fit, node.selected_indices.shape
+    (True, torch.Size([3]))
     """
 
     STRATEGY = "supervised_cir"
@@ -114,6 +120,12 @@ class SupervisedWindowedSelector(Windowed):
     ----------
     selected_indices : torch.Tensor of int64, shape (3,)
     band_scores, fisher_scores, auc_scores, mi_scores : torch.Tensor of float32, shape (C,)
+
+    Examples
+    --------
+    >>> node = SupervisedWindowedSelector(norm_mode="statistical")
+    >>> node.requires_initial_fit, node.selected_indices.shape
+    (True, torch.Size([3]))
     """
 
     STRATEGY = "supervised_windowed_false_rgb"
@@ -176,6 +188,12 @@ class SupervisedFullSpectrumSelector(Supervised):
     ----------
     selected_indices : torch.Tensor of int64, shape (3,)
     band_scores, fisher_scores, auc_scores, mi_scores : torch.Tensor of float32, shape (C,)
+
+    Examples
+    --------
+    >>> node = SupervisedFullSpectrumSelector(norm_mode="statistical")
+    >>> node.requires_initial_fit, node.selected_indices.shape
+    (True, torch.Size([3]))
     """
 
     STRATEGY = "supervised_full_spectrum"

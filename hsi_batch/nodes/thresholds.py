@@ -196,6 +196,15 @@ class CFARThreshold(_FittedThreshold):
     Attributes
     ----------
     threshold : torch.Tensor of float32, shape (1,)
+
+    Examples
+    --------
+    >>> from hsi_batch.statistics import Histogram
+    >>> node = CFARThreshold(pfa=0.1)
+    >>> scores = np.arange(1000, dtype=np.float32)[:, None]
+    >>> node.fit(Histogram.empty(1, "float32").update(scores))
+    >>> node.hparams["threshold"], int(node.state["above"])
+    (900.0, 100)
     """
 
     INPUT_SPECS = {"scores": PortSpec(torch.float32, (-1, -1, -1, 1), "scores")}

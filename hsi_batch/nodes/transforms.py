@@ -18,7 +18,13 @@ _ANY = (-1, -1, -1, -1)
 
 
 class IdentityNormalizer(Node):
-    """Hand the data on unchanged, where a graph needs a normaliser that does nothing."""
+    """Hand the data on unchanged, where a graph needs a normaliser that does nothing.
+
+    Examples
+    --------
+    >>> IdentityNormalizer()(data=torch.ones(1, 1, 1, 2))["normalized"].ravel()
+    tensor([1., 1.])
+    """
 
     INPUT_SPECS = {"data": PortSpec(torch.float32, _ANY, "cube")}
     OUTPUT_SPECS = {"normalized": PortSpec(torch.float32, _ANY, "the same cube")}

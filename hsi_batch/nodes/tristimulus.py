@@ -43,6 +43,14 @@ class CIETristimulusRGBSelector(FalseColor):
         As for :class:`.FixedWavelengthSelector`.
     normalize_output : bool
         Scale to [0, 1].
+
+    Examples
+    --------
+    >>> nm = np.arange(380, 781, 10, dtype=np.int32)
+    >>> node = CIETristimulusRGBSelector(normalize_output=False)
+    >>> white = node(cube=torch.ones(1, 1, 1, nm.size), wavelengths=nm)["rgb_image"]
+    >>> white.ravel().round(decimals=3)
+    tensor([1., 1., 1.])
     """
 
     FLOOR = 0.0

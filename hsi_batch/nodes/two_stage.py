@@ -57,6 +57,13 @@ class TwoStageBinaryDecider(Node):
         Kept for pipelines that name it; it does nothing.
     threshold : float
         Kept for pipelines that name it; it does nothing.
+
+    Examples
+    --------
+    >>> node = TwoStageBinaryDecider(image_threshold=5.0, top_k_fraction=0.5, pixel_threshold=4.0)
+    >>> logits = torch.tensor([[[[1.0], [9.0]]], [[[1.0], [4.0]]]])
+    >>> node(logits=logits)["decisions"].ravel()
+    tensor([False,  True, False, False])
     """
 
     INPUT_SPECS = {

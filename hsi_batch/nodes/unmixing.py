@@ -44,6 +44,12 @@ class NNLSUnmixing(Node):
     references : sequence of sequence of float, optional
         Endmembers ``(K, C)`` in the units of the input. Without them the port ``endmembers`` must
         be fed, and frames are seen whole.
+
+    Examples
+    --------
+    >>> node = NNLSUnmixing(references=[[1.0, 0.0], [1.0, 2.0]])
+    >>> node(cube=torch.tensor([[[[2.0, 2.0]]]]))["abundances"].ravel().round(decimals=4)
+    tensor([1., 1.])
     """
 
     INPUT_SPECS = {

@@ -95,6 +95,12 @@ class SpectralValidity(Node):
         Lines and columns that the margin refers to; 1000 by 1080 by default.
     min_valid_fraction : float
         A frame with a smaller share of valid pixels in the region has status 1, else 0.
+
+    Examples
+    --------
+    >>> cube = torch.tensor([[[[1.0, 2.0], [torch.nan, 2.0]]]])
+    >>> SpectralValidity()(cube=cube)["valid_mask"].ravel()
+    tensor([ True, False])
     """
 
     INPUT_SPECS = CUBE_IN

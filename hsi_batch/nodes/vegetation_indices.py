@@ -27,6 +27,14 @@ class EVISelector(SpectralIndex):
         Denominators no larger than this in magnitude count as this.
     band_tolerance_nm : float
         Distance of a channel that is warned about, nm; 0 for none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> nm = np.array([460, 660, 800], dtype=np.int32)
+    >>> cube = torch.tensor([[[[0.1, 0.2, 0.5]]]])
+    >>> round(EVISelector()(cube=cube, wavelengths=nm)["index_image"].item(), 4)
+    0.3846
     """
 
     STRATEGY = "evi"
@@ -76,6 +84,14 @@ class EVI2Selector(SpectralIndex):
         Denominators no larger than this in magnitude count as this.
     band_tolerance_nm : float
         Distance of a channel that is warned about, nm; 0 for none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> nm = np.array([660, 800], dtype=np.int32)
+    >>> cube = torch.tensor([[[[0.1, 0.5]]]])
+    >>> round(EVI2Selector()(cube=cube, wavelengths=nm)["index_image"].item(), 4)
+    0.5747
     """
 
     STRATEGY = "evi2"
@@ -125,6 +141,14 @@ class SAVISelector(SpectralIndex):
         Denominators no larger than this in magnitude count as this.
     band_tolerance_nm : float
         Distance of a channel that is warned about, nm; 0 for none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> nm = np.array([660, 800], dtype=np.int32)
+    >>> cube = torch.tensor([[[[0.1, 0.5]]]])
+    >>> round(SAVISelector()(cube=cube, wavelengths=nm)["index_image"].item(), 4)
+    0.5455
     """
 
     STRATEGY = "savi"
@@ -178,6 +202,14 @@ class MSAVISelector(SpectralIndex):
         Kept for pipelines that name it; there is no denominator.
     band_tolerance_nm : float
         Distance of a channel that is warned about, nm; 0 for none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> nm = np.array([660, 800], dtype=np.int32)
+    >>> cube = torch.tensor([[[[0.1, 0.5]]]])
+    >>> round(MSAVISelector()(cube=cube, wavelengths=nm)["index_image"].item(), 4)
+    0.5528
     """
 
     STRATEGY = "msavi"

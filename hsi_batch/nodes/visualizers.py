@@ -102,6 +102,12 @@ class CubeRGBVisualizer(PictureNode):
     ----------
     up_to : int, optional
         Frames of a batch that are drawn; all if None.
+
+    Examples
+    --------
+    >>> found = CubeRGBVisualizer()(cube=torch.rand(1, 8, 8, 4), weights=torch.rand(4))["artifacts"]
+    >>> found[0].name, found[0].value.shape[2]
+    ('viz_rgb_sample_0', 3)
     """
 
     INPUT_SPECS = {
@@ -151,6 +157,12 @@ class PCAVisualization(PictureNode):
     ----------
     up_to : int, optional
         Frames of a batch that are drawn; all by default.
+
+    Examples
+    --------
+    >>> found = PCAVisualization()(data=torch.rand(1, 8, 8, 3))["artifacts"]
+    >>> found[0].name, found[0].value.shape[2]
+    ('pca_projection_img00', 3)
     """
 
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, -1), "components")}
@@ -227,6 +239,12 @@ class ChannelWeightsViz(ImageArtifactVizBase):
         Draw in the batches whose number is a multiple of this.
     cell_height, cell_width : int
         Size of a cell in pixels; less where there are so many channels that it would not fit.
+
+    Examples
+    --------
+    >>> found = ChannelWeightsViz()(weights=torch.rand(3, 8))["artifacts"]
+    >>> found[0].name, found[0].value.shape[2]
+    ('mixing_matrix', 3)
     """
 
     INPUT_SPECS = {

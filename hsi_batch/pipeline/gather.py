@@ -89,6 +89,8 @@ def gather_block(
 ) -> Bundle:
     """Statistics of computed ports on the lines ``start:stop``, as a bundle of forests.
 
+    Pixels with a NaN, which a node gives where it has no value, do not count.
+
     Parameters
     ----------
     needs : iterable of Need
@@ -110,9 +112,9 @@ def gather_block(
         first, last = evaluator.leaf_range(leaf)
         values = evaluator.leaf(leaf)
         here = slice(first - start, last - start)
-        counted = None if valid is None else valid[here]
         for need in needs:
             value = values[need.root]
+            counted = _known(value, None if valid is None else valid[here])
             if isinstance(need.kind, Measure):
                 part = need.kind.of(value, counted, None if classes is None else classes[here])
             else:
@@ -122,6 +124,14 @@ def gather_block(
             forests[str(need)] = forests[str(need)].merge(Forest.of(path, part))
         leaf += 1
     return Bundle(forests)
+
+
+def _known(lines: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    """The valid pixels without NaN; None if those are all."""
+    if lines.dtype.kind != "f" or not (missing := np.isnan(lines)).any():
+        return valid
+    known: NDArray[np.bool_] = ~missing.any(axis=-1)
+    return known if valid is None else known & valid
 
 
 def finished(bundle: Bundle | Mapping[str, Any]) -> dict[str, Any]:

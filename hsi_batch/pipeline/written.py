@@ -110,6 +110,10 @@ def refuse_what_is_not_in(dialect: str, pipeline: Pipeline) -> None:
     writing.judge()
 
 
+#: Inputs of class and port that take int64 in cuvis-ai, which no node here gives.
+_INT64 = {("ClassMapToRGB", "class_map")}
+
+
 class _Writing:
     """Gathers what cuvis-ai does not have."""
 
@@ -178,6 +182,8 @@ class _Writing:
                     self._wrong(
                         f"{ref}: {cls} of cuvis-ai {VERSION} has no {side[:-1]} {ref.port}."
                     )
+            if (type(self.pipeline.nodes[target.node]).__name__, target.port) in _INT64:
+                self._wrong(f"{target}: in cuvis-ai {VERSION} it takes int64, which none gives.")
             self._check_axes(source, target)
         fed = {target for _, target in edges}
         for name, known in self.known.items():

@@ -1,5 +1,7 @@
 """What all nodes share: float64 state beside float32 buffers, threads, the library of classes."""
 
+import inspect
+import re
 import threading
 
 import numpy as np
@@ -21,6 +23,7 @@ from hsi_batch.nodes import (
     node_class,
     node_classes,
 )
+from hsi_batch.nodes.described import described
 from hsi_batch.nodes.gaussian import (
     covariance_rank,
     eigh,
@@ -190,6 +193,24 @@ def test_the_message_names_the_nearest_or_all():
         node_class("RXGlobl")
     with pytest.raises(PipelineError, match=r"There are: ACE, .*AnomalyDataNode, Anomaly"):
         node_class("qqqqqq")
+
+
+def _named(cls):
+    """The arguments that a docstring lists."""
+    section = re.search(r"Parameters\n-+\n(.*?)(\n\n\S+\n-+\n|\Z)", inspect.getdoc(cls), re.DOTALL)
+    heads = re.findall(r"^(\w.*?)(?: :.*)?$", section[1], re.MULTILINE) if section else []
+    return {name.strip() for head in heads for name in head.split(",")}
+
+
+@pytest.mark.parametrize("name", node_classes())
+def test_everything_is_described_with_an_example(name):
+    # `hsi-batch nodes NAME` prints these; what a base says of an argument holds for its classes.
+    cls, found = node_classes()[name], described(name)
+    assert [p.name for p in found.parameters if not p.description] == []
+    assert [p.name for p in (*found.inputs, *found.outputs) if not p.description] == []
+    assert _named(cls) <= {p.name for p in found.parameters}
+    assert found.summary.endswith(".")
+    assert ">>> " in cls.__doc__
 
 
 # --- factorisations -----------------------------------------------------------------------------

@@ -32,6 +32,12 @@ AXES = {
 }
 
 
+#: Ports whose dtype differs, and why.
+DTYPES = {
+    ("ClassMapToRGB", "class_map"): "theirs takes int64, which none of their class maps is",
+}
+
+
 def test_the_table_is_what_the_packages_have():
     path = Path(hsi_batch.pipeline.catalogue.__file__).with_name("cuvis_ai_0_19_3.json")
     assert catalogue.catalogue() == json.loads(path.read_text())
@@ -68,7 +74,7 @@ def test_arguments_and_ports(name):
             if (name, port) in AXES:
                 continue
             assert len(specs[port].shape) == len(spec.shape), port
-            assert specs[port].dtype == spec.dtype, port
+            assert specs[port].dtype == spec.dtype or (name, port) in DTYPES, port
             assert specs[port].variadic == spec.variadic, port
 
 

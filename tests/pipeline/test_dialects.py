@@ -17,6 +17,8 @@ from hsi_batch.nodes import (
     BandpassByWavelength,
     BinaryDecider,
     ChannelAxis,
+    ClassMapToRGB,
+    IntensityThresholdSegmenter,
     MinMaxNormalizer,
     RXGlobal,
     ScoreToLogit,
@@ -352,3 +354,10 @@ def test_arguments_that_cuvis_ai_does_not_have_are_dropped_with_a_warning():
     with pytest.warns(UserWarning, match=r"rx: RXGlobal of cuvis-ai has no loading=0\.1, inverse="):
         written = pipeline.serialize("cuvis-ai")
     assert set(written["nodes"][1]["hparams"]) == {"num_channels", "eps", "cache_inverse"}
+
+
+def test_a_port_that_takes_int64_there_is_named():
+    # No class map is int64, there or here, so nothing could be connected to it there.
+    pipeline = chain(IntensityThresholdSegmenter(name="mask"), ClassMapToRGB(name="colours"))
+    with pytest.raises(PipelineError, match=r"colours\.class_map: in cuvis-ai .* takes int64"):
+        pipeline.serialize("cuvis-ai")
