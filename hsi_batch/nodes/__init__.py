@@ -20,6 +20,7 @@ from hsi_batch.nodes.deciders import (
 )
 from hsi_batch.nodes.deep_svdd import DeepSVDDCenterTracker, DeepSVDDProjection, DeepSVDDScores
 from hsi_batch.nodes.derivatives import SpectralDerivative, SpectralDetrend
+from hsi_batch.nodes.factorization import NMFUnmixing
 from hsi_batch.nodes.fixed_projection import FixedPCAProjection
 from hsi_batch.nodes.frame_gate import FrameScoreGate
 from hsi_batch.nodes.frame_selectors import FastRGBSelector, HighContrastSelector
@@ -60,6 +61,7 @@ from hsi_batch.nodes.normalized_differences import (
     NDWISelector,
 )
 from hsi_batch.nodes.object_mask import SpectralObjectMask
+from hsi_batch.nodes.one_class_svm import OneClassSVMDetector
 from hsi_batch.nodes.osp import OSP
 from hsi_batch.nodes.parameter_metrics import (
     ComponentOrthogonalityMetric,
@@ -201,8 +203,10 @@ __all__ = [
     "NDRESelector",
     "NDVISelector",
     "NDWISelector",
+    "NMFUnmixing",
     "NNLSUnmixing",
     "Node",
+    "OneClassSVMDetector",
     "OrthogonalityLoss",
     "OutputPort",
     "PCAResidual",
