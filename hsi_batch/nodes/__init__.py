@@ -97,6 +97,7 @@ from hsi_batch.nodes.segmentation import IntensityThresholdSegmenter
 from hsi_batch.nodes.segmentation_losses import CrossEntropyLoss, DiceLoss, ForegroundContrastLoss
 from hsi_batch.nodes.selectors import SoftChannelSelector, TopKIndices
 from hsi_batch.nodes.smoothing import ScoreMapSmoothing
+from hsi_batch.nodes.spatial import GridSubsample, ScoreUpsample
 from hsi_batch.nodes.spectral_angle import SpectralAngleMapper
 from hsi_batch.nodes.spectral_divergence import SID
 from hsi_batch.nodes.supervised_selectors import (
@@ -177,6 +178,7 @@ __all__ = [
     "FrameScoreGate",
     "GNDVISelector",
     "GaussianMixtureClusterer",
+    "GridSubsample",
     "HighContrastSelector",
     "IdentityNormalizer",
     "ImageArtifactVizBase",
@@ -235,6 +237,7 @@ __all__ = [
     "ScoreStatisticsMetric",
     "ScoreThreshold",
     "ScoreToLogit",
+    "ScoreUpsample",
     "SelectorDiversityMetric",
     "SelectorDiversityRegularizer",
     "SelectorEntropyMetric",
