@@ -202,11 +202,10 @@ class NMFUnmixing(Node):
     def _start(self, sample: SpectraSample) -> tuple[Values, float]:
         """Endmembers of the sample, and the length of its pixels."""
         count = int(self.hparams["n_components"])
-        if sample is None or len(sample.spectra) < count:
-            found = 0 if sample is None else len(sample.spectra)
+        if len(sample.spectra) < count:
             raise DataError(
-                f"{self.name}: {count} endmembers are asked for, but there are {found} different"
-                " spectra.",
+                f"{self.name}: {count} endmembers are asked for, but there are"
+                f" {len(sample.spectra)} different spectra.",
                 hint="Lower n_components, or select more pixels.",
             )
         spectra, weights = sample.spectra.astype(np.float64), sample.counts.astype(np.float64)
@@ -262,4 +261,9 @@ class NMFUnmixing(Node):
                 f"{self.name}: endmembers have {endmembers.shape[1]} channels, its input"
                 f" {cube.shape[-1]}."
             )
-        return {**unmixed(self, cube, endmembers, _STEPS, _TOL, 0.0), "endmembers": held}
+        found = {**unmixed(self, cube, endmembers, _STEPS, _TOL, 0.0), "endmembers": held}
+        if held.requires_grad:
+            # Abundances are best for these endmembers, so to first order they stay as they are.
+            left = cube - found["abundances"] @ held
+            found["scores"] = torch.linalg.vector_norm(left, dim=-1, keepdim=True)
+        return found

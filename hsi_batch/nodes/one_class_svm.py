@@ -137,9 +137,9 @@ class OneClassSVMDetector(Node):
         """One score, one decision."""
         return {"scores": ChannelAxis(1), "decisions": ChannelAxis(1)}
 
-    def fit(self, sample: SpectraSample | None) -> None:
+    def fit(self, sample: SpectraSample) -> None:
         """Find the support vectors of a sample."""
-        if sample is None or len(sample.spectra) < 2:
+        if len(sample.spectra) < 2:
             raise DataError(
                 f"{self.name}: the pixels are all alike, or there are none.",
                 hint="Select more pixels.",

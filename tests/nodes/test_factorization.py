@@ -138,6 +138,24 @@ def test_saved_and_loaded(tmp_path):
     np.testing.assert_allclose(run(pipeline, "nmf.abundances", cube=cube), cube[..., :2], rtol=1e-6)
 
 
+def test_endmembers_can_be_trained():
+    cube = mixed(4, 8, 7, noise=30.0)
+    node = NMFUnmixing(3, max_passes=0, name="nmf")
+    fit(chain(node), cube)
+    node.unfreeze()
+    given = torch.from_numpy(cube)[None]
+    node(cube=given)["scores"].sum().backward()
+    endmembers = node.endmembers_buf.detach().double().numpy()
+    for k, c in ((0, 1), (2, 4)):
+        apart = []
+        for step in (-1e-2, 1e-2):
+            moved = endmembers.copy()
+            moved[k, c] += step
+            apart.append(solved(flat(cube), moved)[1].sum())
+        slope = (apart[1] - apart[0]) / 2e-2
+        assert float(node.endmembers_buf.grad[k, c]) == pytest.approx(slope, rel=1e-3, abs=1e-3)
+
+
 def test_what_is_refused_and_warned_about():
     for arguments, text in (
         ({"n_components": 0}, "n_components 0 must be at least 1"),
