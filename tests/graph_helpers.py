@@ -28,7 +28,8 @@ from hsi_batch.nodes import (
 from hsi_batch.pipeline import Pipeline
 from hsi_batch.pipeline.cache import pack
 from hsi_batch.pipeline.fitting import FitPlan, Fitting, plan_fit
-from hsi_batch.pipeline.frames import FrameSource, frame_evaluator
+from hsi_batch.pipeline.frame_source import FrameSource
+from hsi_batch.pipeline.frames import frame_evaluator
 from hsi_batch.pipeline.gather import finished
 from hsi_batch.pipeline.passes import gather_frame
 from hsi_batch.statistics import Affine, Bundle

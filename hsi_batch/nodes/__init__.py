@@ -21,6 +21,7 @@ from hsi_batch.nodes.deciders import (
 )
 from hsi_batch.nodes.deep_svdd import DeepSVDDCenterTracker, DeepSVDDProjection, DeepSVDDScores
 from hsi_batch.nodes.derivatives import SpectralDerivative, SpectralDetrend
+from hsi_batch.nodes.factorization import NMFUnmixing
 from hsi_batch.nodes.fixed_projection import FixedPCAProjection
 from hsi_batch.nodes.frame_gate import FrameScoreGate
 from hsi_batch.nodes.frame_selectors import FastRGBSelector, HighContrastSelector
@@ -65,6 +66,7 @@ from hsi_batch.nodes.normalized_differences import (
     NDWISelector,
 )
 from hsi_batch.nodes.object_mask import SpectralObjectMask
+from hsi_batch.nodes.one_class_svm import OneClassSVMDetector
 from hsi_batch.nodes.osp import OSP
 from hsi_batch.nodes.overlays import MaskOverlayNode
 from hsi_batch.nodes.parameter_metrics import (
@@ -101,6 +103,7 @@ from hsi_batch.nodes.segmentation import IntensityThresholdSegmenter
 from hsi_batch.nodes.segmentation_losses import CrossEntropyLoss, DiceLoss, ForegroundContrastLoss
 from hsi_batch.nodes.selectors import SoftChannelSelector, TopKIndices
 from hsi_batch.nodes.smoothing import ScoreMapSmoothing
+from hsi_batch.nodes.spatial import GridSubsample, ScoreUpsample
 from hsi_batch.nodes.spectral_angle import SpectralAngleMapper
 from hsi_batch.nodes.spectral_divergence import SID
 from hsi_batch.nodes.supervised_selectors import (
@@ -183,6 +186,7 @@ __all__ = [
     "FrameScoreGate",
     "GNDVISelector",
     "GaussianMixtureClusterer",
+    "GridSubsample",
     "HighContrastSelector",
     "IdentityNormalizer",
     "ImageArtifactVizBase",
@@ -210,8 +214,10 @@ __all__ = [
     "NDRESelector",
     "NDVISelector",
     "NDWISelector",
+    "NMFUnmixing",
     "NNLSUnmixing",
     "Node",
+    "OneClassSVMDetector",
     "OrthogonalityLoss",
     "OutputPort",
     "PCAResidual",
@@ -242,6 +248,7 @@ __all__ = [
     "ScoreStatisticsMetric",
     "ScoreThreshold",
     "ScoreToLogit",
+    "ScoreUpsample",
     "SelectorDiversityMetric",
     "SelectorDiversityRegularizer",
     "SelectorEntropyMetric",

@@ -35,10 +35,17 @@ class _Projection(Node):
         self._map = affine
         self._clamp = clamp
 
+        if not clamp:
+            self.AFFINE = ("data", "projected")  # type: ignore[misc]
+
     @property
     def scope(self) -> Scope:
         """A pixel at a time."""
         return Scope.PIXEL
+
+    def affine(self) -> Affine:
+        """The map, where nothing limits it."""
+        return super().affine() if self.AFFINE is None else self._map
 
     def forward(self, data: Tensor) -> dict[str, Tensor]:
         """Map ``data`` (B, y, x, C)."""
@@ -54,7 +61,9 @@ class FixedPCAProjection(Node):
 
     The file is a ``.npz`` with ``mean`` (C), ``comps`` (K, C), ``lo`` (K), ``hi`` (K) and, if it
     has them, the ratios ``explained`` (K). They are kept in the weights, so that the file is needed
-    only once. Where ``hi`` equals ``lo`` nothing is divided. Float64, rounded once.
+    only once. Where ``hi`` equals ``lo`` nothing is divided. Float64, rounded once. Without
+    ``clamp01`` and ``input_global_minmax`` the node is affine: fits behind it read nothing of
+    their own; with ``input_global_minmax`` alone it is so within each frame.
 
     Parameters
     ----------
@@ -122,6 +131,8 @@ class FixedPCAProjection(Node):
         self.input_global_minmax = bool(input_global_minmax)
         self.whiten = bool(whiten)
         self.eps = float(eps)
+        if not (self.clamp01 or self.input_global_minmax):
+            self.AFFINE = ("data", "projected")  # type: ignore[misc]
         self.register_buffer("_mean", torch.zeros(0))
         self.register_buffer("_explained_variance", torch.zeros(0))
         self.register_buffer("_components", torch.zeros(0, 0))
@@ -185,6 +196,15 @@ class FixedPCAProjection(Node):
         span = self._parameter("hi") - low
         span = np.where(span == 0, 1.0, span)
         return Affine.scaling(1.0 / span, -low / span).after(projection)
+
+    @property
+    def mixes_channels(self) -> bool:
+        """A component is made of all channels."""
+        return True
+
+    def affine(self) -> Affine:
+        """The projection, where nothing limits it and frames are not scaled."""
+        return super().affine() if self.AFFINE is None else self._map()
 
     def frame_fit(self, statistic: Extrema) -> Node:
         """The projection for the range of this frame."""

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from hsi_batch.errors import DataWarning, PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
-from hsi_batch.nodes.least_squares import non_negative, smallest_direction
 from hsi_batch.nodes.node import Node, Scope, need_non_negative
 from hsi_batch.nodes.ports import PortSpec
 from hsi_batch.nodes.spectral_angle import reference_spectra
+from hsi_batch.statistics.least_squares import non_negative, smallest_direction
 
-__all__ = ["NNLSUnmixing", "unmixed"]
+__all__ = ["SMALLEST_DIRECTION", "NNLSUnmixing", "unmixed"]
 
 #: Smallest singular value of endmembers of length 1 that still tells them apart.
-_LEAST = 1e-5
+SMALLEST_DIRECTION = 1e-5
 
 
 class NNLSUnmixing(Node):
@@ -110,7 +110,7 @@ class NNLSUnmixing(Node):
             raise PipelineError(
                 f"{self.name}: endmembers must be finite, and none of them all zeros."
             )
-        if smallest_direction(endmembers) < _LEAST:
+        if smallest_direction(endmembers) < SMALLEST_DIRECTION:
             raise PipelineError(
                 f"{self.name}: of {len(endmembers)} endmembers in {endmembers.shape[1]} channels"
                 " one is a mixture of others, so abundances are not determined.",

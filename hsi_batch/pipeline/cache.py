@@ -9,7 +9,8 @@ from typing import NamedTuple
 from hsi_batch.files import digest_of
 from hsi_batch.nodes import PortRef
 from hsi_batch.pipeline.evaluate import Evaluator
-from hsi_batch.pipeline.frames import FrameSource, frame_evaluator
+from hsi_batch.pipeline.frame_source import FrameSource
+from hsi_batch.pipeline.frames import frame_evaluator
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.program import Program, compile_program, frame_nodes
 

@@ -37,7 +37,8 @@ class Evaluator:
     height, width : int
         Lines and pixels per line of the frame.
     given : mapping, optional
-        Whole-frame values ``(y, x, channel)`` of the ports in ``program.given``.
+        Whole-frame values ``(y, x, channel)`` of the ports in ``program.given``, or what gives
+        their lines for a slice.
     valid : callable, optional
         Tells which pixels are valid; all by default.
     """
@@ -48,7 +49,7 @@ class Evaluator:
         lines: Lines,
         height: int,
         width: int,
-        given: Mapping[PortRef, NDArray[Any]] | None = None,
+        given: Mapping[PortRef, Any] | None = None,
         valid: Validity = lambda _start, _stop: None,
     ) -> None:
         self.program = program

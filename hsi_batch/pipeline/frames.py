@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from hsi_batch.nodes import Node, PortRef
-from hsi_batch.pipeline.evaluate import Evaluator, Lines, Validity
+from hsi_batch.nodes import GridSubsample, Node, PortRef
+from hsi_batch.nodes.spatial import GridNode
+from hsi_batch.pipeline.evaluate import Evaluator
 from hsi_batch.pipeline.fold import CUBE, fold, need_of
+from hsi_batch.pipeline.frame_source import FrameSource, ThinnedMap, thinned
 from hsi_batch.pipeline.gather import Need, finished, gather_block, gather_cube
 from hsi_batch.pipeline.graph import Graph
+from hsi_batch.pipeline.grids import common_step, node_steps
 from hsi_batch.pipeline.precision import Precision
 from hsi_batch.pipeline.program import (
     NodeStep,
-    Program,
     compile_program,
     frame_nodes,
     inputs_of,
@@ -26,49 +29,6 @@ from hsi_batch.statistics import Affine, Bundle, Measure
 from hsi_batch.statistics.leaves import leaf_count
 
 __all__ = ["FrameSource", "assembled_channels", "frame_evaluator"]
-
-
-@dataclass(frozen=True)
-class FrameSource:
-    """Pixels of one frame, read by blocks.
-
-    Attributes
-    ----------
-    lines : callable
-        ``(start, stop) -> (lines, x, C)`` as stored.
-    valid : callable
-        ``(start, stop) -> (lines, x)`` bool or None.
-    shape : tuple of int
-        ``(y, x, C)``.
-    dtype : numpy.dtype
-    blocks : tuple of (int, int)
-        Line ranges to read at once; whole leaves.
-    labels : callable, optional
-        ``(start, stop) -> (lines, x)`` class numbers, -1 where unlabelled; None without labels.
-    usable : callable, optional
-        As ``valid``, of all pixels that hold values; a fit may choose fewer to count. By default
-        the same.
-    statistics : callable, optional
-        Statistics of the whole frame that need no reading, by kind; returns None for others.
-    """
-
-    lines: Lines
-    valid: Validity
-    shape: tuple[int, int, int]
-    dtype: Any
-    blocks: tuple[tuple[int, int], ...]
-    labels: Callable[[int, int], NDArray[np.int16] | None] = field(
-        default=lambda _start, _stop: None
-    )
-    statistics: Callable[[str], Any] = field(default=lambda _kind: None)
-    usable: Validity | None = None
-
-    def evaluator(
-        self, program: Program, given: Mapping[PortRef, NDArray[Any]] | None = None
-    ) -> Evaluator:
-        """Runs a program on this frame."""
-        height, width, _ = self.shape
-        return Evaluator(program, self.lines, height, width, given, self.usable or self.valid)
 
 
 def frame_evaluator(
@@ -81,44 +41,134 @@ def frame_evaluator(
 
     A frame-scope node that is fitted from a statistic gets the frame's own, reduced over its
     blocks (or taken from what is stored); any other gets its inputs assembled for the whole frame.
-    Values of invalid pixels are NaN in assembled inputs, as they will be in what is stored.
+    Values of invalid pixels are NaN in assembled inputs, as they will be in what is stored. Ports
+    behind a :class:`.GridSubsample` are values of a smaller frame, with leaves of its own.
     """
-    substitutes: dict[str, Node] = {}
-    given: dict[PortRef, NDArray[Any]] = {}
+    frame = _Frame(graph, source, precision)
     for name in frame_nodes(graph, wanted):
-        node = graph.nodes[name]
-        if node.fits_each_frame:
-            substitutes[name] = _fitted(graph, name, source, substitutes, given, precision)
+        frame.add(name)
+    return frame.evaluator(wanted)
+
+
+class _Frame:
+    """What is known of a frame so far."""
+
+    def __init__(
+        self, graph: Graph, source: FrameSource, precision: Mapping[str, Precision] | None
+    ) -> None:
+        self.graph = graph
+        self.precision = precision
+        self.substitutes: dict[str, Node] = {}
+        self.given: dict[PortRef, Any] = {}
+        self._steps = node_steps(graph)
+        self._sources = {1: source}
+
+    def source(self, refs: tuple[PortRef, ...]) -> FrameSource:
+        """The frame on the grid of some ports."""
+        step = common_step(self._steps, refs)
+        if step not in self._sources:
+            self._sources[step] = thinned(self._sources[1], step)
+        return self._sources[step]
+
+    def evaluator(self, refs: tuple[PortRef, ...]) -> Evaluator:
+        """Of ports of one size."""
+        program = compile_program(
+            self.graph,
+            refs,
+            precision=self.precision,
+            substitutes=self.substitutes,
+            given=tuple(self.given),
+        )
+        return self.source(refs).evaluator(program, self.given)
+
+    def add(self, name: str) -> None:
+        """Find out what a frame-scope node gives."""
+        node = self.graph.nodes[name]
+        if isinstance(node, GridSubsample):
+            (port,) = self.graph.sources_of(name)["cube"]
+            self.given[PortRef(name, "cube")] = ThinnedMap(
+                self.evaluator((port,)), port, node.stride
+            )
+        elif node.fits_each_frame:
+            self.substitutes[name] = self._fitted(name)
         else:
-            given.update(_assembled(graph, name, source, substitutes, given, precision))
-    program = compile_program(
-        graph, wanted, precision=precision, substitutes=substitutes, given=tuple(given)
-    )
-    return source.evaluator(program, given)
+            self.given.update(self._assembled(name))
 
+    def _fitted(self, name: str) -> Node:
+        node = self.graph.nodes[name]
+        statistics = []
+        for request in node.frame_requests():
+            port = need_of(self.graph, name, request)
+            folded = fold(self.graph, port, self.substitutes)
+            root, derive = folded.root, folded.map
+            if derive is not None and not _carries(derive, request.kind):
+                root, derive = port, None
+            statistic = self._statistic(Need(root, request.kind))
+            if derive is not None:
+                statistic = getattr(derive, str(request.kind))(statistic)
+            statistics.append(statistic)
+        return node.frame_fit(*statistics)
 
-def _fitted(
-    graph: Graph,
-    name: str,
-    source: FrameSource,
-    substitutes: Mapping[str, Node],
-    given: Mapping[PortRef, NDArray[Any]],
-    precision: Mapping[str, Precision] | None,
-) -> Node:
-    node = graph.nodes[name]
-    statistics = []
-    for request in node.frame_requests():
-        port = need_of(graph, name, request)
-        folded = fold(graph, port, substitutes)
-        root, derive = folded.root, folded.map
-        if derive is not None and not _carries(derive, request.kind):
-            root, derive = port, None
-        need = Need(root, request.kind)
-        statistic = _frame_statistic(graph, need, source, substitutes, given, precision)
-        if derive is not None:
-            statistic = getattr(derive, str(request.kind))(statistic)
-        statistics.append(statistic)
-    return node.frame_fit(*statistics)
+    def _statistic(self, need: Need) -> Any:
+        source = self.source((need.root,))
+        height, width, _ = source.shape
+        bundle = Bundle()
+        if need.root == CUBE:
+            stored = source.statistics(need.kind) if isinstance(need.kind, str) else None
+            if stored is not None:
+                return stored
+            for start, stop in source.blocks:
+                part = gather_cube(
+                    [need],
+                    source.lines(start, stop),
+                    source.valid(start, stop),
+                    start=start,
+                    height=height,
+                )
+                bundle = bundle.merge(part)
+        else:
+            evaluator = self.evaluator((need.root,))
+            for start, stop in source.blocks:
+                part = gather_block(
+                    [need],
+                    evaluator,
+                    source.valid(start, stop),
+                    start=start,
+                    stop=stop,
+                    leaves=leaf_count(height, width),
+                )
+                bundle = bundle.merge(part)
+        return finished(bundle)[str(need)]
+
+    def _assembled(self, name: str) -> dict[PortRef, NDArray[Any]]:
+        node = self.graph.nodes[name]
+        ports, constants = inputs_of(self.graph, name)
+        refs = tuple(dict.fromkeys(ref for found in ports.values() for ref in found))
+        source, evaluator = self.source(refs), self.evaluator(refs)
+        whole: dict[PortRef, NDArray[Any]] = {}
+        for start, stop in source.blocks:
+            valid = source.valid(start, stop)
+            for ref, value in evaluator.block(start, stop).items():
+                if ref not in whole:
+                    whole[ref] = np.empty((*source.shape[:2], value.shape[-1]), dtype=value.dtype)
+                whole[ref][start:stop] = value
+                if valid is not None and value.dtype.kind == "f":
+                    whole[ref][start:stop][~valid] = np.nan
+        if isinstance(node, GridNode):
+            constants |= self._sizes(node)
+        node._need_fit()  # noqa: SLF001
+        node.eval()
+        outputs = tuple(
+            PortRef(name, port) for port, spec in node.OUTPUT_SPECS.items() if spec.has_pixels
+        )
+        step = NodeStep(inputs=refs, outputs=outputs, node=node, ports=ports, constants=constants)
+        return step.run(whole)
+
+    def _sizes(self, node: GridNode) -> dict[str, torch.Tensor]:
+        """Tensors that have nothing but the size of what is connected."""
+        fed = self.graph.sources_of(node.name)
+        sizes = {port: self.source(tuple(fed[port])).shape for port in node.SIZE_INPUTS}
+        return {p: torch.zeros(1).expand(1, *shape[:2], 1) for p, shape in sizes.items()}
 
 
 def _carries(derive: Affine, kind: str | Measure) -> bool:
@@ -126,91 +176,19 @@ def _carries(derive: Affine, kind: str | Measure) -> bool:
     return kind == "moments" or (kind == "extrema" and derive.monomial is not None)
 
 
-def _frame_statistic(
-    graph: Graph,
-    need: Need,
-    source: FrameSource,
-    substitutes: Mapping[str, Node],
-    given: Mapping[PortRef, NDArray[Any]],
-    precision: Mapping[str, Precision] | None,
-) -> Any:
-    height, width, _ = source.shape
-    if need.root == CUBE:
-        stored = source.statistics(need.kind) if isinstance(need.kind, str) else None
-        if stored is not None:
-            return stored
-        bundle = Bundle()
-        for start, stop in source.blocks:
-            part = gather_cube(
-                [need],
-                source.lines(start, stop),
-                source.valid(start, stop),
-                start=start,
-                height=height,
-            )
-            bundle = bundle.merge(part)
-    else:
-        program = compile_program(
-            graph,
-            (need.root,),
-            precision=precision,
-            substitutes=substitutes,
-            given=tuple(given),
-        )
-        evaluator = source.evaluator(program, given)
-        bundle = Bundle()
-        for start, stop in source.blocks:
-            part = gather_block(
-                [need],
-                evaluator,
-                source.valid(start, stop),
-                start=start,
-                stop=stop,
-                leaves=leaf_count(height, width),
-            )
-            bundle = bundle.merge(part)
-    return finished(bundle)[str(need)]
-
-
-def _assembled(
-    graph: Graph,
-    name: str,
-    source: FrameSource,
-    substitutes: Mapping[str, Node],
-    given: Mapping[PortRef, NDArray[Any]],
-    precision: Mapping[str, Precision] | None,
-) -> dict[PortRef, NDArray[Any]]:
-    node = graph.nodes[name]
-    ports, constants = inputs_of(graph, name)
-    refs = tuple(dict.fromkeys(ref for found in ports.values() for ref in found))
-    program = compile_program(
-        graph, refs, precision=precision, substitutes=substitutes, given=tuple(given)
-    )
-    evaluator = source.evaluator(program, given)
-    whole: dict[PortRef, NDArray[Any]] = {}
-    for start, stop in source.blocks:
-        valid = source.valid(start, stop)
-        for ref, value in evaluator.block(start, stop).items():
-            if ref not in whole:
-                whole[ref] = np.empty((*source.shape[:2], value.shape[-1]), dtype=value.dtype)
-            whole[ref][start:stop] = value
-            if valid is not None and value.dtype.kind == "f":
-                whole[ref][start:stop][~valid] = np.nan
-    node._need_fit()  # noqa: SLF001
-    node.eval()
-    outputs = tuple(
-        PortRef(name, port) for port, spec in node.OUTPUT_SPECS.items() if spec.has_pixels
-    )
-    step = NodeStep(inputs=refs, outputs=outputs, node=node, ports=ports, constants=constants)
-    return step.run(whole)
-
-
 def assembled_channels(graph: Graph, wanted: tuple[PortRef, ...]) -> int:
     """Channels per pixel that assembling frames for frame-scope nodes holds in memory at most."""
-    total = 0
+    total = 0.0
+    steps = node_steps(graph)
     for name in frame_nodes(graph, wanted):
         node = graph.nodes[name]
-        if not node.fits_each_frame:
-            known = (*node.axes.values(), *node.channel_axis(node.axes).values())
-            total += sum(axis.size for axis in known)
-    return total
+        if node.fits_each_frame or isinstance(node, GridSubsample):
+            continue
+        left = node.SIZE_INPUTS if isinstance(node, GridNode) else frozenset()
+        fed = graph.sources_of(name)
+        for port, axis in node.axes.items():
+            if port not in left:
+                total += axis.size / steps.get(fed[port][0].node, 1) ** 2
+        outputs = sum(axis.size for axis in node.channel_axis(node.axes).values())
+        total += outputs / steps.get(name, 1) ** 2
+    return math.ceil(total)

@@ -16,6 +16,7 @@ from hsi_batch.nodes.metrics import Context
 from hsi_batch.nodes.ports import mismatch
 from hsi_batch.pipeline.axes import resolve_axes
 from hsi_batch.pipeline.channels import check_channels
+from hsi_batch.pipeline.grids import grid_problems
 
 __all__ = ["Edge", "Graph"]
 
@@ -244,13 +245,14 @@ class Graph:
         )
 
     def problems(self) -> list[Problem]:
-        """What is wrong with the graph as a whole: no data node, inputs that nothing feeds."""
+        """What is wrong with the graph as a whole: no data node, unfed inputs, unequal sizes."""
         found: list[Problem] = []
         try:
             self.source  # noqa: B018
         except PipelineError as error:
             found.append(Problem(str(error)))
         found.extend(problem for _, problem in self.unfed())
+        found.extend(grid_problems(self))
         return found
 
     def unfed(self) -> Iterator[tuple[str, Problem]]:

@@ -13,7 +13,7 @@ from hsi_batch.nodes import ChannelAxis
 from hsi_batch.nodes.gaussian import single_thread
 from hsi_batch.pipeline.cache import Packed, evaluator, pack
 from hsi_batch.pipeline.channels import check_channels
-from hsi_batch.pipeline.frames import FrameSource
+from hsi_batch.pipeline.frame_source import FrameSource
 from hsi_batch.pipeline.maps import MapSpec, as_stored, map_spec
 from hsi_batch.pipeline.program import compile_program, frame_nodes
 from hsi_batch.statistics.leaves import block_lines, leaf_lines

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hsi_batch.errors import PipelineError
 from hsi_batch.nodes import PortRef
 from hsi_batch.pipeline.graph import Graph
+from hsi_batch.pipeline.grids import node_steps
 
 __all__ = ["INVALID_DECISION", "MapSpec", "as_stored", "map_spec", "stored_port"]
 
@@ -54,7 +55,7 @@ def map_spec(graph: Graph, name: str) -> MapSpec:
     ref = stored_port(graph, name)
     node = graph.nodes[ref.node]
     spec = node.OUTPUT_SPECS[ref.port]
-    same = [n for n, other in graph.nodes.items() if ref.port in other.OUTPUT_SPECS]
+    same = _holders(graph, ref.port)
     short = ref.port if ref.port in ("scores", "decisions") and len(same) == 1 else str(ref)
     size = node.outputs[ref.port].sizes()[3] if len(spec.shape) == 4 else 1
     if size < 0:
@@ -80,14 +81,32 @@ def stored_port(graph: Graph, name: str) -> PortRef:
     hsi_batch.errors.PipelineError
         No such output, an ambiguous name, or an output without pixels.
     """
-    ref = graph.port(name)
+    # Of outputs of one name, those that have not the size of the cube are not meant.
+    full = _holders(graph, name)
+    ref = PortRef(full[0], name) if len(full) == 1 else graph.port(name)
     spec = graph.nodes[ref.node].OUTPUT_SPECS[ref.port]
     if not spec.has_pixels:
         raise PipelineError(
             f"{ref} has no pixels ({len(spec.shape)} axes), so it cannot be stored per pixel.",
             hint="Ask for another output.",
         )
+    step = node_steps(graph).get(ref.node, 1)
+    if step > 1:
+        raise PipelineError(
+            f"{ref} holds one pixel in {step} x {step}, so it cannot be stored beside the cube.",
+            hint="Bring it to the size of the cube with ScoreUpsample, and ask for that.",
+        )
     return ref
+
+
+def _holders(graph: Graph, port: str) -> list[str]:
+    """Nodes that have an output of that name, of the size of the cube."""
+    steps = node_steps(graph)
+    return [
+        name
+        for name, node in graph.nodes.items()
+        if port in node.OUTPUT_SPECS and steps.get(name, 1) == 1
+    ]
 
 
 def as_stored(value: NDArray[Any], valid: NDArray[np.bool_] | None, spec: MapSpec) -> NDArray[Any]:

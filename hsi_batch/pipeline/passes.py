@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from hsi_batch.nodes import CU3SDataNode, PortRef
 from hsi_batch.pipeline.cache import Packed, evaluator, unpack
 from hsi_batch.pipeline.fold import CUBE
-from hsi_batch.pipeline.frames import FrameSource
+from hsi_batch.pipeline.frame_source import FrameSource
 from hsi_batch.pipeline.gather import Need, gather_block, gather_cube
 from hsi_batch.pipeline.graph import Graph
+from hsi_batch.pipeline.grids import node_steps
 from hsi_batch.pipeline.program import frame_nodes
 from hsi_batch.statistics import Bundle, Measure
 from hsi_batch.statistics.leaves import leaf_count
@@ -68,6 +69,12 @@ def gather_frame(
     found = Bundle()
     marks = marks_of(unpack(packed))
     marking = evaluator(packed, marks, source) if marks else None
+    steps = node_steps(unpack(packed))
+    coarse: dict[int, _Coarse] = {}
+    for need in [n for n in port_needs if steps.get(n.root.node, 1) > 1]:
+        step = steps[need.root.node]
+        coarse.setdefault(step, _Coarse(step, height, width)).needs.append(need)
+        port_needs.remove(need)
     running = evaluator(packed, roots_of(port_needs), source) if port_needs else None
     for start, stop in ranges:
         valid = source.valid(start, stop)
@@ -99,7 +106,51 @@ def gather_frame(
                 prefix=prefix,
             )
             found = found.merge(part)
+        for part_of_grid in coarse.values():
+            part_of_grid.count(start, stop, valid, classes)
+    for grid in coarse.values():
+        found = found.merge(grid.gather(packed, source, prefix))
     return found
+
+
+class _Coarse:
+    """Needs of ports that hold one pixel in ``step`` x ``step``, and the pixels that count."""
+
+    def __init__(self, step: int, height: int, width: int) -> None:
+        self.step = step
+        self.needs: list[Need] = []
+        self.shape = (-(-height // step), -(-width // step))
+        self._valid = np.zeros(self.shape, dtype=bool)
+        self._classes: NDArray[np.int8] | None = None
+
+    def count(
+        self,
+        start: int,
+        stop: int,
+        valid: NDArray[np.bool_] | None,
+        classes: NDArray[np.int8] | None,
+    ) -> None:
+        """Note which pixels of the lines ``start:stop`` of the cube count."""
+        rows = slice(-(-start // self.step), -(-stop // self.step))
+        thin = (slice(-start % self.step, None, self.step), slice(None, None, self.step))
+        self._valid[rows] = True if valid is None else valid[thin]
+        if classes is not None:
+            if self._classes is None:
+                self._classes = np.full(self.shape, -1, dtype=np.int8)
+            self._classes[rows] = classes[thin]
+
+    def gather(self, packed: Packed, source: FrameSource, prefix: Path) -> Bundle:
+        """Their statistics."""
+        return gather_block(
+            self.needs,
+            evaluator(packed, roots_of(self.needs), source),
+            self._valid,
+            self._classes,
+            start=0,
+            stop=self.shape[0],
+            leaves=leaf_count(*self.shape),
+            prefix=prefix,
+        )
 
 
 def _classes(packed: Packed, labels: NDArray[np.int16]) -> NDArray[np.int8]:

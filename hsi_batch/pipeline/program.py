@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hsi_batch.errors import PipelineError
 from hsi_batch.nodes import Node, PortRef, Scope
 from hsi_batch.nodes.gaussian import single_thread
+from hsi_batch.nodes.spatial import GridNode
 from hsi_batch.pipeline.fold import CUBE, fold, node_at
 from hsi_batch.pipeline.graph import Graph
 from hsi_batch.pipeline.precision import Precision
@@ -301,7 +302,8 @@ def inputs_of(graph: Graph, name: str) -> tuple[dict[str, tuple[PortRef, ...]], 
     """What feeds the inputs of a node: ports with pixels, and the values of those without."""
     node = graph.nodes[name]
     specs = node.INPUT_SPECS
-    fed = {p: refs for p, refs in graph.sources_of(name).items() if p not in node.FIT_INPUTS}
+    left = node.SIZE_INPUTS if isinstance(node, GridNode) else node.FIT_INPUTS
+    fed = {p: refs for p, refs in graph.sources_of(name).items() if p not in left}
     ports = {port: tuple(refs) for port, refs in fed.items() if specs[port].has_pixels}
     constants = {port: _constant(graph, fed[port][0]) for port in fed if port not in ports}
     return ports, constants

@@ -17,7 +17,7 @@ from hsi_batch.nodes.gaussian import single_thread
 from hsi_batch.pipeline.cache import Packed, pack
 from hsi_batch.pipeline.fitting import Fitting, plan_fit
 from hsi_batch.pipeline.fold import CUBE
-from hsi_batch.pipeline.frames import FrameSource
+from hsi_batch.pipeline.frame_source import FrameSource
 from hsi_batch.pipeline.gather import Need, finished
 from hsi_batch.pipeline.lazy import axis_of, check_cube
 from hsi_batch.pipeline.passes import gather_frame, marks_of, roots_of, whole_frames

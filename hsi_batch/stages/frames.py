@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hsi_batch.archive.session import PixelChoice, Session
 from hsi_batch.archive.stored import stored_frame_statistic
-from hsi_batch.pipeline.frames import FrameSource
+from hsi_batch.pipeline.frame_source import FrameSource
 
 __all__ = ["frame_source", "session_of"]
 

@@ -59,7 +59,7 @@ def scoring() -> None:
     from hsi_batch.nodes import BinaryDecider, ChannelAxis, CU3SDataNode, RXGlobal, ScoreToLogit
     from hsi_batch.pipeline import Pipeline
     from hsi_batch.pipeline.cache import evaluator, pack
-    from hsi_batch.pipeline.frames import FrameSource
+    from hsi_batch.pipeline.frame_source import FrameSource
 
     converting()
     cube = np.random.default_rng(0).normal(100, 5, _SHAPE).astype(np.float32)

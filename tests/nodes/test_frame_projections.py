@@ -3,12 +3,21 @@
 import numpy as np
 import pytest
 import torch
-from graph_helpers import chain, fit, flat, labelled, principal, run, scene
+from graph_helpers import chain, fit, flat, labelled, mahalanobis, principal, run, scene
 
 from hsi_batch.errors import ConfigError, PipelineError
-from hsi_batch.nodes import PCA, ChannelAxis, FixedPCAProjection, MinMaxNormalizer, RXPerBatch
+from hsi_batch.nodes import (
+    PCA,
+    ChannelAxis,
+    FixedPCAProjection,
+    MinMaxNormalizer,
+    RXGlobal,
+    RXPerBatch,
+)
 from hsi_batch.pipeline import Pipeline
 from hsi_batch.pipeline.fitting import plan_fit
+from hsi_batch.pipeline.fold import CUBE
+from hsi_batch.pipeline.program import compile_program
 
 
 def batch(*cubes):
@@ -115,6 +124,33 @@ def test_the_projection_of_the_file(file, made, scale, clamp, whiten, minmax):
     )
     out = node(data=batch(cube, cube))["projected"]
     np.testing.assert_allclose(out[1], expected, atol=1e-4)
+
+
+def test_without_a_limit_it_is_affine_and_folds(file, made):
+    cube = scene(60, 30, dtype="uint16")
+    x = expected_of(cube, made, clamp=False, minmax=False)
+    for clamp, passes in ((False, 0), (True, 1)):
+        node = FixedPCAProjection(str(file), clamp01=clamp, input_global_minmax=False, name="p")
+        pipeline = chain(node, RXGlobal(eps=0.0, loading=1e-3, name="rx"))
+        pipeline.resolve(ChannelAxis(5))
+        assert plan_fit(pipeline, ("moments", "extrema")).passes == passes
+        assert (node.AFFINE is None) == clamp
+        if clamp:
+            with pytest.raises(TypeError, match="not affine"):
+                node.affine()
+            continue
+        fit(pipeline, cube)
+        program = compile_program(pipeline, (pipeline.port("rx.scores"),))
+        assert [step.inputs for step in program.steps] == [(CUBE,)]
+        scores = run(pipeline, "rx.scores", cube=cube, block=1).ravel()
+        np.testing.assert_allclose(scores, mahalanobis(x, loading=1e-3), rtol=1e-5)
+    ranged = chain(
+        FixedPCAProjection(str(file), clamp01=False, name="p"), RXPerBatch(1e-9, name="rx")
+    )
+    ranged.resolve(ChannelAxis(5))
+    x = expected_of(cube, made, clamp=False)
+    scores = run(ranged, "rx.scores", cube=cube, block=1).ravel()
+    np.testing.assert_allclose(scores, mahalanobis(x, eps=1e-9), rtol=1e-5)
 
 
 def test_the_file_is_needed_once(file, made, tmp_path):

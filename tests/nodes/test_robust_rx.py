@@ -59,6 +59,93 @@ def test_rounds_are_those_of_a_loop(seed, rounds, keep, block):
     np.testing.assert_allclose(run(pipeline, "rx.scores", cube=cube).ravel(), expected, rtol=1e-5)
 
 
+def student(x, nu, rounds, start=None):
+    """Location and scatter of a t distribution by expectation maximisation, step by step."""
+    mean, scatter = start or (x.mean(axis=0), np.cov(x.T))
+    for _ in range(rounds):
+        centred = x - mean
+        squared = np.einsum("ij,ij->i", centred, np.linalg.solve(scatter, centred.T).T)
+        w = (nu + x.shape[1]) / (nu + squared)
+        mean = np.average(x, axis=0, weights=w)
+        scatter = ((x - mean) * w[:, None]).T @ (x - mean) / w.sum()
+    return mean, scatter
+
+
+def gaussian_scale(channels, nu, rounds):
+    """What the scatter is of Gaussian pixels, by numerical integration."""
+    scale = 1.0
+    for _ in range(rounds):
+        up, down = (
+            chi2(channels).expect(lambda q, p=p, s=scale: q**p / (nu + q / s), epsabs=1e-13)
+            for p in (1, 0)
+        )
+        scale = up / (channels * down)
+    return scale
+
+
+@settings(max_examples=8)
+@given(SEEDS, st.integers(1, 4), st.sampled_from([1.0, 4.0]), st.sampled_from([None, 1]))
+def test_weighted_rounds_are_those_of_a_loop(seed, rounds, nu, block):
+    cube, _ = with_targets(seed)
+    node = RobustRX(weights="student", nu=nu, rounds=rounds, tolerance=0.0, name="rx")
+    pipeline = chain(node)
+    plan = fit(pipeline, cube, block=block, sample=False)
+    assert plan.passes == 1 + rounds
+    mean, scatter = student(flat(cube), nu, rounds)
+    covariance = scatter / gaussian_scale(4, nu, rounds)
+    assert node.state["count"] == 48 * 20
+    assert 0.3 < node.state["kept"] < 1
+    size = np.abs(covariance).max()
+    np.testing.assert_allclose(node.state["mean"], mean, rtol=1e-9)
+    np.testing.assert_allclose(node.state["covariance"], covariance, rtol=1e-8, atol=1e-8 * size)
+
+
+def test_weighted_rounds_end_at_the_most_likely_t_distribution():
+    rng = np.random.default_rng(3)
+    mixing = rng.normal(size=(3, 3)) + 3 * np.eye(3)
+    x = rng.standard_t(3, size=(300, 1)) * rng.normal(size=(300, 3)) @ mixing + 50
+    node = RobustRX(weights="student", nu=3.0, rounds=60, tolerance=1e-6, name="rx")
+    fit(chain(node), x.reshape(15, 20, 3), sample=False)
+    assert node.state["settled"]
+    # The estimating equations hold, with the scatter divided by n.
+    scatter = node.state["covariance"] * gaussian_scale(3, 3.0, int(node.state["rounds"]))
+    centred = x - node.state["mean"]
+    w = 6.0 / (3.0 + np.einsum("ij,ij->i", centred, np.linalg.solve(scatter, centred.T).T))
+    np.testing.assert_allclose((w[:, None] * centred).mean(axis=0), 0, atol=1e-4)
+    expected = (centred * w[:, None]).T @ centred / len(x)
+    np.testing.assert_allclose(scatter, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_weights_are_consistent_and_outliers_do_not_pull():
+    x = np.random.default_rng(0).normal(size=(400, 100, 3))
+    for rounds in (1, 8):
+        node = RobustRX(weights="student", rounds=rounds, tolerance=0.0, name="rx")
+        fit(chain(node), x, sample=False)
+        np.testing.assert_allclose(node.state["covariance"], np.eye(3), atol=0.03)
+    cube, far = with_targets(share=0.03, height=200)
+    node = RobustRX(weights="student", nu=1.0, rounds=40, tolerance=1e-3, name="rx")
+    fit(chain(node), cube, sample=False)
+    truth = np.cov(flat(cube)[~far.ravel()].T)
+    assert node.state["settled"]
+    np.testing.assert_allclose(node.state["covariance"], truth, rtol=0.15, atol=400)
+
+
+def test_weights_do_not_depend_on_grouping():
+    cubes = [with_targets(seed, 250, dtype="float32")[0] for seed in (1, 2)]
+    states = []
+    for block in (None, 1):
+        node = RobustRX(weights="student", name="rx")
+        fit(chain(node), *cubes, block=block, sample=False)
+        states.append(node.state["covariance"])
+    np.testing.assert_array_equal(*states)
+    for arguments, text in (
+        ({"weights": "huber"}, "weights 'huber' is not"),
+        ({"nu": 0.0}, "nu 0.0 is not above 0"),
+    ):
+        with pytest.raises(PipelineError, match=text):
+            RobustRX(**arguments)
+
+
 def test_outliers_do_not_pull():
     cube, far = with_targets(share=0.03, height=200)
     node, plain = RobustRX(rounds=10, name="rx"), RXGlobal(eps=0.0, name="rx")

@@ -10,8 +10,8 @@ from scipy.optimize import nnls
 
 from hsi_batch.errors import DataWarning, PipelineError
 from hsi_batch.nodes import ChannelAxis, NNLSUnmixing
-from hsi_batch.nodes.least_squares import non_negative
 from hsi_batch.pipeline import Pipeline
+from hsi_batch.statistics.least_squares import non_negative
 
 
 def expected(pixels, endmembers):

@@ -7,7 +7,14 @@ from graphs import chain, rx_per_frame, rx_quantile
 from recordings import scene, write_npz
 
 from hsi_batch.archive import open_archive
-from hsi_batch.nodes import MinMaxNormalizer, QuantileBinaryDecider, RXGlobal, RXPerBatch
+from hsi_batch.nodes import (
+    GridSubsample,
+    MinMaxNormalizer,
+    QuantileBinaryDecider,
+    RXGlobal,
+    RXPerBatch,
+    ScoreUpsample,
+)
 from hsi_batch.stages.convert import convert
 from hsi_batch.stages.fit import fit
 from hsi_batch.stages.score import score
@@ -109,3 +116,19 @@ def test_apply_gives_the_frame_answer_on_any_chunking(archive, tmp_path, client)
         lazy = pipeline.apply(cube.chunk(chunks), ("scores", "decisions")).compute()
         np.testing.assert_array_equal(lazy.scores.values, stored["scores"][:])
         np.testing.assert_array_equal(lazy.decisions.values, stored["decisions"][:])
+
+
+def test_a_coarse_grid_is_fitted_and_scored_and_comes_back(archive, tmp_path, client):
+    pipeline = chain(GridSubsample(4, name="grid"), RXGlobal(name="rx", eps=0.0))
+    up = ScoreUpsample("nearest", 4, name="up")
+    pipeline.connect(
+        (pipeline.nodes["rx"].outputs.scores, up.inputs.scores),
+        (pipeline.source.outputs.cube, up.inputs.reference),
+    )
+    scores, _ = scored(pipeline, archive, tmp_path / "s.zarr", client)
+    thin = [scene(i, lines=90, samples=60)[0][::4, ::4].astype(np.float64) for i in range(3)]
+    whole = np.concatenate([cube.reshape(-1, 8) for cube in thin])
+    assert pipeline.nodes["rx"].state["count"] == len(whole)
+    expected = mahalanobis(whole).reshape(3, *thin[0].shape[:2])
+    for i in range(3):
+        np.testing.assert_allclose(scores[f"s{i}"][::4, ::4], expected[i], rtol=1e-6)
