@@ -79,6 +79,14 @@ class NMFUnmixing(Node):
     Attributes
     ----------
     endmembers_buf : torch.Tensor of float32, shape (K, C)
+
+    Examples
+    --------
+    >>> pixels = np.array([[4, 0], [0, 2], [2, 1], [4, 2]], dtype=np.float32)
+    >>> node = NMFUnmixing(2, max_passes=0)
+    >>> node.fit(SpectraSample.of(pixels, 100))
+    >>> node(cube=torch.from_numpy(pixels)[None, None])["scores"].flatten().round(decimals=2)
+    tensor([0., 0., 0., 0.])
     """
 
     INPUT_SPECS = {"cube": PortSpec(torch.float32, (-1, -1, -1, -1), "cube")}

@@ -64,6 +64,14 @@ class OneClassSVMDetector(Node):
     support_vectors : torch.Tensor of float32, shape (V, C)
     dual_coef : torch.Tensor of float32, shape (V,)
     gamma_buf, offset_buf : torch.Tensor of float32, shape (1,)
+
+    Examples
+    --------
+    >>> pixels = np.random.default_rng(0).normal(0.0, 1.0, (200, 2)).astype(np.float32)
+    >>> node = OneClassSVMDetector(nu=0.1)
+    >>> node.fit(SpectraSample.of(pixels, 1000))
+    >>> node(cube=torch.tensor([[[[0.0, 0.0], [9.0, 9.0]]]]))["decisions"].flatten()
+    tensor([False,  True])
     """
 
     INPUT_SPECS = {"cube": PortSpec(torch.float32, (-1, -1, -1, -1), "cube")}

@@ -99,6 +99,13 @@ class ScoreUpsample(GridNode):
         Interpolation.
     stride : int, optional
         Coarse pixel ``i`` is pixel ``i stride`` of the reference.
+
+    Examples
+    --------
+    >>> coarse = torch.tensor([0.0, 2.0, 4.0]).reshape(1, 1, 3, 1)
+    >>> cube = torch.zeros(1, 1, 5, 61)
+    >>> ScoreUpsample(stride=2)(scores=coarse, reference=cube)["scores"].flatten()
+    tensor([0., 1., 2., 3., 4.])
     """
 
     INPUT_SPECS = {
