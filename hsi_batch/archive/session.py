@@ -35,6 +35,7 @@ class Session:
     def __init__(self, name: str, group: zarr.Group) -> None:
         self.name = name
         self.group = plain_group(group)
+        self._arrays: dict[str, zarr.Array[Any]] = {}
 
     @classmethod
     def open(cls, archive: str | Path, name: str, mode: str = "r") -> Session:
@@ -60,8 +61,8 @@ class Session:
         return self._array("cube")
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        array = self.group.get(name)
-        if not isinstance(array, zarr.Array):
+        array = self.optional(name)
+        if array is None:
             raise StoreError(
                 f"the array {name!r} is missing.",
                 session=self.name,
@@ -71,8 +72,15 @@ class Session:
 
     def optional(self, name: str) -> zarr.Array[Any] | None:
         """An array that not every session has."""
+        if name in self._arrays:
+            return self._arrays[name]
         array = self.group.get(name)
-        return array if isinstance(array, zarr.Array) else None
+        if not isinstance(array, zarr.Array):
+            return None
+        if self.group.store.read_only:
+            # Looking for it takes milliseconds, which count where there are thousands of sessions.
+            self._arrays[name] = array
+        return array
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -155,6 +163,12 @@ class Session:
         if self._label is None:
             return None
         return np.asarray(_fetch(self, self._label, frame, start, stop), dtype=np.int16)
+
+    def look(self, *arrays: str) -> None:
+        """Find arrays, so that what asks for them later need not wait."""
+        for name in ("cube", "wavelength", *arrays):
+            self.optional(name)
+        self.geometry, self.wavelength  # noqa: B018
 
     def key(self, frame: int, start: int, stop: int) -> BlockKey:
         """Address of lines of this session."""

@@ -154,9 +154,9 @@ class _Fit:
         self.task_bytes = task_bytes
         self.begun = time.monotonic()
         self.selection: Selection = archive.select(frames)
-        self.sessions: dict[str, Session] = {
-            name: archive.session(name) for name in self.selection.sessions
-        }
+        self.sessions: dict[str, Session] = archive.sessions(
+            self.selection.sessions, "moments", "extrema", "sample", "good_band"
+        )
         pipeline.resolve(common_axis(self.sessions))
         self.by, self.fallback = background
         self.parts = parts_of(self.by, self.fallback, self.selection, self.sessions)
