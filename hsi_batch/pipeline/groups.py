@@ -127,11 +127,11 @@ def group_of(background: str, session: str, attrs: Mapping[str, Any]) -> str | N
 
 
 def attributes(attrs: Mapping[str, Any]) -> list[str]:
-    """Names of the attributes that can tell groups apart: single values, also one level down."""
+    """Names of the attributes that can tell groups apart, those of the source's metadata too."""
     found = [key for key, value in attrs.items() if _plain(value) is not None]
-    for key, inner in attrs.items():
-        if isinstance(inner, Mapping):
-            found += [f"{key}.{name}" for name, value in inner.items() if _plain(value) is not None]
+    inner = attrs.get("metadata")
+    if isinstance(inner, Mapping):
+        found += [f"metadata.{name}" for name, value in inner.items() if _plain(value) is not None]
     return found
 
 
