@@ -64,6 +64,10 @@ class Archive(Mapping[str, "xr.Dataset"]):
         return complete.reset_index(drop=True)
 
     @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(self)
+
+    @cached_property
     def incomplete(self) -> tuple[str, ...]:
         """Sessions whose conversion was not finished."""
         whole = load_catalog(self.path, self.root)
@@ -151,7 +155,7 @@ class Archive(Mapping[str, "xr.Dataset"]):
         return len(self.catalog)
 
     def __contains__(self, name: object) -> bool:
-        return len(self.catalog) > 0 and name in set(self.catalog["session"])
+        return name in self._names
 
     def _summary(self) -> str:
         frames = int(self.catalog["frames"].sum()) if len(self) else 0

@@ -35,7 +35,8 @@ class Session:
     def __init__(self, name: str, group: zarr.Group) -> None:
         self.name = name
         self.group = plain_group(group)
-        self._arrays: dict[str, zarr.Array[Any]] = {}
+        #: Found by :meth:`look`, and not looked for again.
+        self._found: dict[str, zarr.Array[Any] | None] = {}
 
     @classmethod
     def open(cls, archive: str | Path, name: str, mode: str = "r") -> Session:
@@ -72,15 +73,10 @@ class Session:
 
     def optional(self, name: str) -> zarr.Array[Any] | None:
         """An array that not every session has."""
-        if name in self._arrays:
-            return self._arrays[name]
+        if name in self._found:
+            return self._found[name]
         array = self.group.get(name)
-        if not isinstance(array, zarr.Array):
-            return None
-        if self.group.store.read_only:
-            # Looking for it takes milliseconds, which count where there are thousands of sessions.
-            self._arrays[name] = array
-        return array
+        return array if isinstance(array, zarr.Array) else None
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -165,9 +161,12 @@ class Session:
         return np.asarray(_fetch(self, self._label, frame, start, stop), dtype=np.int16)
 
     def look(self, *arrays: str) -> None:
-        """Find arrays, so that what asks for them later need not wait."""
+        """Find arrays once, for a stage that asks for them again and again.
+
+        Not for sessions that are kept: whoever deletes an array is not noticed any more.
+        """
         for name in ("cube", "wavelength", *arrays):
-            self.optional(name)
+            self._found[name] = self.optional(name)
         self.geometry, self.wavelength  # noqa: B018
 
     def key(self, frame: int, start: int, stop: int) -> BlockKey:

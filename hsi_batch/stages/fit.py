@@ -59,7 +59,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FitResult", "fit"]
 
-_PIXELS = ("valid", "labelled-normal")
+_LOOKED_AT = {
+    "valid": ("moments", "extrema"),
+    "labelled-normal": ("moments_normal", "extrema_normal", "label"),
+}
 _BLOCKS_HELD = 3
 
 
@@ -116,8 +119,8 @@ def fit(
     """
     if not isinstance(pipeline, Pipeline):
         pipeline = Pipeline.from_yaml(pipeline)
-    if pixels not in _PIXELS:
-        raise ConfigError(f"pixels {pixels!r} is not one of {', '.join(_PIXELS)}.")
+    if pixels not in _LOOKED_AT:
+        raise ConfigError(f"pixels {pixels!r} is not one of {', '.join(_LOOKED_AT)}.")
     check_background(background, fallback)
     pipeline.verify()
     if isinstance(data, (str, os.PathLike)):
@@ -155,7 +158,7 @@ class _Fit:
         self.begun = time.monotonic()
         self.selection: Selection = archive.select(frames)
         self.sessions: dict[str, Session] = archive.sessions(
-            self.selection.sessions, "moments", "extrema", "sample", "good_band"
+            self.selection.sessions, *_LOOKED_AT[pixels], "sample", "good_band"
         )
         pipeline.resolve(common_axis(self.sessions))
         self.by, self.fallback = background
