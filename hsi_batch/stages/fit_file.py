@@ -20,9 +20,11 @@ from hsi_batch.engine.events import Observer
 from hsi_batch.errors import ConfigError, HsiBatchWarning
 from hsi_batch.files import digest_json
 from hsi_batch.pipeline.dialects import set_entry
+from hsi_batch.pipeline.groups import ARCHIVE, check_background, one_background
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.written import Dialect, refuse_what_is_not_in
 from hsi_batch.stages.agreement import common_axis
+from hsi_batch.stages.backgrounds import groups_of_sessions
 from hsi_batch.stages.fit import fit
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place
@@ -71,6 +73,8 @@ def fit_file(
     overrides: Sequence[str] = (),
     frames: str | Sequence[str] | None = None,
     pixels: PixelChoice = "valid",
+    background: str = ARCHIVE,
+    fallback: str | None = None,
     dialect: Dialect = "hsi-batch",
     force: bool = False,
     only_failed: bool = False,
@@ -92,7 +96,7 @@ def fit_file(
         YAML to write; the weights go beside it.
     overrides : sequence of str
         ``nodes.rx.hparams.eps=0`` and the like.
-    frames, pixels, dry_run, client, workers, observer
+    frames, pixels, background, fallback, dry_run, client, workers, observer
         As for :func:`~hsi_batch.stages.fit.fit`.
     dialect : {"hsi-batch", "cuvis-ai"}
         Write ``out`` in our own form, or so that cuvis-ai 0.19.3 loads it.
@@ -109,7 +113,12 @@ def fit_file(
     check_place(target)
     content = pipeline.serialize()
     refuse_what_is_not_in(dialect, pipeline)
+    check_background(background, fallback)
+    if dialect == "cuvis-ai":
+        one_background(background, fallback)
     parts = [content["nodes"], content["connections"], _data(archive, frames), pixels]
+    if background != ARCHIVE:
+        parts += [background, fallback, _groups(archive, frames, background)]
     digest = digest_json(parts if dialect == "hsi-batch" else [*parts, dialect])
     known = _provenance_of(target)
     left_out = known.get("left_out") or ()
@@ -117,12 +126,14 @@ def fit_file(
     if not again and known.get("digest") == digest:
         # A file in another form may ask for the same, and yet be refused.
         selection = archive.select(frames)
-        pipeline.resolve(common_axis({n: archive.session(n) for n in selection.sessions}))
+        pipeline.resolve(common_axis(archive.sessions(selection.sessions)))
         return FitResult(
             passes=0,
             pixels=int(known["pixel_count"]),
             sessions=int(known["sessions"]),
             frames=int(known["frames"]),
+            background=background,
+            groups=int(known.get("groups", 0)),
             earlier=tuple(Failure(BlockKey(*key), reason) for *key, reason in left_out),
             up_to_date=True,
         )
@@ -131,6 +142,8 @@ def fit_file(
         archive,
         frames=frames,
         pixels=pixels,
+        background=background,
+        fallback=fallback,
         client=client,
         workers=workers,
         dry_run=dry_run,
@@ -146,8 +159,13 @@ def fit_file(
 
 def _data(archive: Archive, frames: str | Sequence[str] | None) -> object:
     selection = archive.select(frames)
-    digests = [str(archive.session(name).attrs.get("digest")) for name in selection.sessions]
+    sessions = archive.sessions(selection.sessions)
+    digests = [str(session.attrs.get("digest")) for session in sessions.values()]
     return [digests, [list(item) for item in selection]]
+
+
+def _groups(archive: Archive, frames: str | Sequence[str] | None, by: str) -> object:
+    return groups_of_sessions(by, archive.sessions(archive.select(frames).sessions))
 
 
 def _provenance_of(fitted: Path) -> dict[str, Any]:
