@@ -23,7 +23,7 @@ from hsi_batch.pipeline.reference import Reference
 if TYPE_CHECKING:
     from hsi_batch.pipeline.pipeline import Pipeline
 
-__all__ = ["dump_weights", "load_weights"]
+__all__ = ["dump_weights", "load_weights", "set_buffers"]
 
 #: Key of our own part of the file; cuvis-ai reads ``state_dict`` and ``metadata`` only.
 KEY = "hsi_batch"
@@ -91,7 +91,7 @@ def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> 
         )
     for name, node in pipeline.nodes.items():
         if name in stored:
-            _set_buffers(node, stored[name], path)
+            set_buffers(node, stored[name], path)
         if ours is None:
             node.mark_fitted(name in stored and _looks_fitted(node))
             continue
@@ -187,7 +187,14 @@ def _ours(raw: Any, path: str | None) -> _Ours | None:
         ) from None
 
 
-def _set_buffers(node: Node, stored: Mapping[str, Any], path: str | None) -> None:
+def set_buffers(node: Node, stored: Mapping[str, Any], path: str | None) -> None:
+    """Give a node the parameters and buffers of a ``state_dict``; their sizes may differ.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        Other names, or another number of axes.
+    """
     own = node.state_dict()
     if set(stored) != set(own):
         raise ConfigError(

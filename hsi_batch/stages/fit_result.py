@@ -37,6 +37,13 @@ class FitResult:
     plan : FitPlan
     blocks, bytes, tasks : int
         What all passes read, or would read.
+    kept : int
+        Blocks that were not read, because an interrupted run had kept their statistics.
+    redone : int
+        Of a plan: blocks among those to read of which other statistics are kept, which no longer
+        agree with the data or the pipeline.
+    worker_bytes : int
+        Of a plan: memory of a worker above its base.
     memory : Memory, optional
     up_to_date : bool
         Nothing had to be done.
@@ -59,6 +66,9 @@ class FitResult:
     blocks: int = 0
     bytes: int = 0
     tasks: int = 0
+    kept: int = 0
+    redone: int = 0
+    worker_bytes: int = 0
     memory: Memory | None = None
     up_to_date: bool = False
     out: str | None = None
@@ -79,6 +89,8 @@ class FitResult:
             f" {counted(self.sessions, 'session')}, {counted(self.passes, 'pass')} over the pixels,"
             f" {self.seconds:.1f} s"
         )
+        if self.kept:
+            text += f"\n  {counted(self.kept, 'block')} not read again after an interrupted run"
         for node, rank in self.rank.items():
             text += f"\n  {node}: rank {rank}, condition {self.condition[node]:.3g}"
             if node in self.precision:
