@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["complaint", "counted", "sized", "told"]
+__all__ = ["complaint", "counted", "sized", "some", "told"]
 
 #: What was expected, by pydantic's names of what is wrong.
 _EXPECTED = {
@@ -43,6 +44,19 @@ def sized(count: float) -> str:
     if count >= 1e9:
         return f"{count / 1e9:.2f} GB"
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def some(names: Sequence[str], shown: int = 4) -> str:
+    """The first of many names.
+
+    Examples
+    --------
+    >>> some(["a", "b"]), some(["a", "b", "c"], 1)
+    ('a and b', 'a and 2 more')
+    """
+    if len(names) > shown:
+        return f"{', '.join(names[:shown])} and {len(names) - shown} more"
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def told(value: object) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from hsi_batch.documents import Document, read_yaml, validate
 from hsi_batch.errors import ConfigError, Problem
@@ -49,6 +49,24 @@ class FitConfig(_Model):
     out: str
     frames: str | list[str] | None = None
     pixels: Literal["valid", "labelled-normal"] = "valid"
+    background: str = Field(
+        default="archive",
+        json_schema_extra={"pattern": "^(archive|session|sensor|attr:.+)$"},
+    )
+    fallback: str | None = None
+
+    @field_validator("background", "fallback")
+    @classmethod
+    def _background(cls, value: str | None, info: ValidationInfo) -> str | None:
+        from hsi_batch.pipeline.groups import check_background
+
+        first = info.data.get("background") if info.field_name == "fallback" else value
+        try:
+            if first is not None:
+                check_background(first, value if info.field_name == "fallback" else None)
+        except ConfigError as error:
+            raise ValueError(str(error).rstrip(".")) from None
+        return value
 
 
 class ScoreConfig(_Model):
@@ -279,6 +297,8 @@ def _stages(
             out,
             frames=config.fit.frames,
             pixels=config.fit.pixels,
+            background=config.fit.background,
+            fallback=config.fit.fallback,
             force=force,
             only_failed=only_failed,
             **common,

@@ -113,6 +113,9 @@ class Archive(Mapping[str, "xr.Dataset"]):
         )
         kept: xr.Dataset = dataset.drop_vars([v for v in _INTERNAL if v in dataset])
         kept.attrs["session"] = session.name
+        # A cube that is taken out of the dataset still says whose background it has.
+        said = {"session": session.name, "sensor": session.attrs.get("sensor")}
+        kept["cube"].attrs.update({k: v for k, v in said.items() if v is not None})
         return kept
 
     def __iter__(self) -> Iterator[str]:

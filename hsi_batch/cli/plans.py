@@ -51,9 +51,10 @@ def convert_plan_text(result: ConvertResult) -> str:
 
 def fit_plan_text(result: FitResult) -> str:
     """What a fit would read."""
+    many = f"; {counted(result.groups, 'background')}, one per {result.background}"
     text = (
-        f"{counted(result.frames, 'frame')} of {counted(result.sessions, 'session')};"
-        f" {result.plan}\n"
+        f"{counted(result.frames, 'frame')} of {counted(result.sessions, 'session')}"
+        f"{many if result.groups else ''}; {result.plan}\n"
         f"  reads {_work(result)}\n"
     )
     if result.kept or result.redone:
@@ -72,6 +73,8 @@ def fit_plan_data(result: FitResult) -> dict[str, Any]:
     return {
         "sessions": result.sessions,
         "frames": result.frames,
+        "background": result.background,
+        "backgrounds": result.groups or 1,
         "passes": plan.passes,
         "blocks": result.blocks,
         "tasks": result.tasks,

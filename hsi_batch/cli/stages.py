@@ -228,6 +228,22 @@ def fit(
         str,
         typer.Option("--pixels", metavar="valid|labelled-normal", help="Pixels that count."),
     ] = "valid",
+    background: Annotated[
+        str,
+        typer.Option(
+            "--background",
+            metavar="archive|session|sensor|attr:NAME",
+            help="One state for everything, or one per session, sensor or attribute.",
+        ),
+    ] = "archive",
+    fallback: Annotated[
+        str | None,
+        typer.Option(
+            "--fallback",
+            metavar="archive|GROUP",
+            help="What sessions of another background are scored against; refused by default.",
+        ),
+    ] = None,
     dialect: Annotated[
         str,
         typer.Option(
@@ -259,6 +275,8 @@ def fit(
             overrides=tuple(settings or ()),
             frames=frames,
             pixels=pixels,  # type: ignore[arg-type]
+            background=background,
+            fallback=fallback,
             dialect=dialect,  # type: ignore[arg-type]
             force=force,
             only_failed=only_failed,

@@ -7,7 +7,7 @@ import itertools
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distributed import Client, Future, KilledWorker, Worker, as_completed
@@ -31,10 +31,13 @@ class Task:
         Unique in the run.
     items : tuple
         The work; if a task kills its worker, each item is tried alone to find the culprit.
+    shared : tuple of Future
+        What this task needs besides the arguments of all tasks; passed on after them.
     """
 
     key: str
     items: tuple[Any, ...]
+    shared: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,14 @@ def run_window(
     def submit(task: Task) -> None:
         name = f"{task.key}-{run}" if task is not alone else f"{task.key}-alone-{run}"
         future = client.submit(
-            function, task.items, task.key, *arguments, key=name, pure=False, retries=0
+            function,
+            task.items,
+            task.key,
+            *arguments,
+            *task.shared,
+            key=name,
+            pure=False,
+            retries=0,
         )
         running[future] = task
         finished.add(future)
@@ -187,7 +197,10 @@ def run_window(
                 elif len(task.items) == 1:
                     suspects.append(task)
                 else:
-                    parts = [Task(f"{task.key}.{i}", (x,)) for i, x in enumerate(task.items)]
+                    parts = [
+                        replace(task, key=f"{task.key}.{i}", items=(x,))
+                        for i, x in enumerate(task.items)
+                    ]
                     queue = itertools.chain(parts, queue)
             else:
                 raise ClusterError(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hsi_batch.errors import DataError, PlanError
 from hsi_batch.nodes import Node, PortRef, Scope
 from hsi_batch.nodes.gaussian import single_thread
+from hsi_batch.pipeline.buffers import set_buffers
 from hsi_batch.pipeline.evaluate import Evaluator
 from hsi_batch.pipeline.fold import CUBE, fold, need_of, root_of
 from hsi_batch.pipeline.gather import Need
@@ -22,7 +23,6 @@ from hsi_batch.pipeline.program import compile_program, frame_nodes
 from hsi_batch.pipeline.quadratic import QuadraticMap
 from hsi_batch.pipeline.schedule import Job, schedule
 from hsi_batch.pipeline.stream import is_streamed
-from hsi_batch.pipeline.weights import set_buffers
 from hsi_batch.statistics import Moments
 from hsi_batch.wording import counted
 

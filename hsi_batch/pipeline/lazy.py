@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from hsi_batch.nodes.gaussian import single_thread
 from hsi_batch.pipeline.cache import Packed, evaluator, pack
 from hsi_batch.pipeline.channels import check_channels
 from hsi_batch.pipeline.frames import FrameSource
+from hsi_batch.pipeline.groups import group_of
 from hsi_batch.pipeline.maps import MapSpec, as_stored, map_spec
 from hsi_batch.pipeline.program import compile_program, frame_nodes
 from hsi_batch.statistics.leaves import block_lines, leaf_lines
@@ -44,6 +45,7 @@ def apply(
     outputs: str | Sequence[str] = "scores",
     *,
     valid: xr.DataArray | None = None,
+    group: str | None = None,
 ) -> xr.DataArray | xr.Dataset:
     """Apply a fitted pipeline to a cube with ``dask.array.map_blocks``; nothing is computed.
 
@@ -61,6 +63,9 @@ def apply(
         One output gives a DataArray, several a Dataset.
     valid : xarray.DataArray of bool, optional
         Pixels that are valid, without the channel dimension; taken from the values by default.
+    group : str, optional
+        Background to use, of a pipeline that holds several. By default the cube's attributes say
+        it (``session``, ``sensor``, or the one that groups are named by).
 
     Returns
     -------
@@ -71,6 +76,8 @@ def apply(
     ------
     hsi_batch.errors.NotFittedError
         The pipeline is not fitted.
+    hsi_batch.errors.ConfigError
+        The background is not known.
     hsi_batch.errors.PlanError
         Other dimensions, other channels than the pipeline was fitted on, or a frame that must be
         seen whole and is larger than 2 GiB.
@@ -83,6 +90,10 @@ def apply(
             f"the pipeline {pipeline.name!r} is not fitted.", hint="Call hb.fit first."
         )
     check_cube(cube)
+    if group is not None:
+        pipeline = pipeline.for_group(group)
+    elif pipeline.groups is not None:
+        pipeline = _for_cube(pipeline, pipeline.groups.by, cube.attrs)
     check_channels(pipeline, axis_of(cube), "the cube")
     specs = [map_spec(pipeline, name) for name in names]
     if valid is not None:
@@ -103,6 +114,18 @@ def apply(
             {k: v for k, v in cube.coords.items() if set(v.dims) <= set(_DIMS[:3])}
         )
     return next(iter(arrays.values())) if isinstance(outputs, str) else xr.Dataset(arrays)
+
+
+def _for_cube(pipeline: Pipeline, by: str, attrs: Mapping[Any, Any]) -> Pipeline:
+    session = attrs.get("session")
+    if group_of(by, str(session or ""), attrs):
+        return pipeline.for_session(str(session), attrs)
+    raise PlanError(
+        f"the pipeline {pipeline.name!r} holds one background per {by}, and the attributes of the"
+        " cube do not say which is its own.",
+        hint="Name it: pipeline.apply(cube, group=...), or hand on what the archive knows:"
+        " cube.assign_attrs(dataset.attrs).",
+    )
 
 
 def check_cube(cube: object) -> None:

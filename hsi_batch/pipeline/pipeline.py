@@ -14,12 +14,13 @@ from torch import nn
 
 from hsi_batch._version import __version__
 from hsi_batch.documents import Document, read_yaml
-from hsi_batch.errors import PipelineError, did_you_mean
+from hsi_batch.errors import ConfigError, PipelineError, did_you_mean
 from hsi_batch.files import write_atomically
-from hsi_batch.nodes import Node
+from hsi_batch.nodes import Node, PortRef
 from hsi_batch.pipeline.build import build
 from hsi_batch.pipeline.config import PipelineMetadata
 from hsi_batch.pipeline.graph import Graph
+from hsi_batch.pipeline.groups import POOLED, Groups, group_of, one_background
 from hsi_batch.pipeline.precision import Precision
 from hsi_batch.pipeline.reference import Reference, fit_tags
 from hsi_batch.pipeline.weights import dump_weights, load_weights
@@ -55,6 +56,10 @@ class Pipeline(Graph):
     reference : Reference, optional
         Count, mean and covariance of the pixels of the fit, as recorded; None if the fit did not
         have them.
+    groups : Groups, optional
+        One state per background, if it was fitted so; :meth:`for_group` gives the pipeline of one.
+        The nodes themselves then hold the state of all pixels, if the fallback is ``archive``, and
+        are not fitted otherwise.
 
     Examples
     --------
@@ -72,6 +77,7 @@ class Pipeline(Graph):
         self.precision: dict[str, Precision] = {}
         self.provenance: dict[str, Any] = {}
         self.reference: Reference | None = None
+        self.groups: Groups | None = None
 
     # -- files -------------------------------------------------------------------------------
 
@@ -193,6 +199,8 @@ class Pipeline(Graph):
                 metadata if isinstance(metadata, PipelineMetadata) else PipelineMetadata(**metadata)
             )
             self.metadata = given
+        if dialect == "cuvis-ai" and self.groups is not None:
+            one_background(self.groups.by, self.groups.fallback)
         self.metadata.created = datetime.now(UTC).isoformat(timespec="seconds")
         self.metadata.tags = fit_tags(self.metadata.tags, self.provenance if self.fitted else {})
         if self.fitted:
@@ -228,8 +236,59 @@ class Pipeline(Graph):
 
     @property
     def fitted(self) -> bool:
-        """Whether every node is ready to run."""
-        return all(node.fitted for node in self.nodes.values())
+        """Whether every node is ready to run, if need be with the state of a group."""
+        grouped = frozenset() if self.groups is None else self.groups.nodes
+        return all(node.fitted or name in grouped for name, node in self.nodes.items())
+
+    def for_group(self, group: str) -> Self:
+        """The pipeline with the state of one background; it holds no others.
+
+        Raises
+        ------
+        hsi_batch.errors.PipelineError
+            There is no such group, or there are none.
+        """
+        return self._need_groups().take(self, group)  # type: ignore[return-value]
+
+    def pooled(self) -> Self:
+        """The pipeline with the state of all pixels of a fit with the fallback ``archive``."""
+        return self._need_groups().take(self, POOLED)  # type: ignore[return-value]
+
+    def for_session(self, session: str, attrs: Mapping[str, Any] | None = None) -> Self:
+        """The pipeline with the state that a session is scored with.
+
+        Parameters
+        ----------
+        session : str
+            Its name.
+        attrs : mapping, optional
+            Attributes of its group in the archive.
+
+        Raises
+        ------
+        hsi_batch.errors.ConfigError
+            It lacks the attribute, or its background is not known and no fallback was named.
+        """
+        groups = self._need_groups()
+        group = group_of(groups.by, session, attrs or {})
+        if group is None:
+            raise ConfigError(
+                f"the pipeline has one background per {groups.by}, which the session {session} does"
+                " not state.",
+                hint="Name the group: pipeline.for_group(name).",
+            )
+        found = groups.find(group)
+        if found is None:
+            raise groups.unseen(f"session {session}", [group])
+        return groups.take(self, found)  # type: ignore[return-value]
+
+    def _need_groups(self) -> Groups:
+        if self.groups is None:
+            raise PipelineError(
+                f"the pipeline {self.name!r} has one background for everything.",
+                hint="Fit it with a background per session, sensor or attr:NAME to have more.",
+            )
+        return self.groups
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """All parameters; those of nodes that are not frozen have ``requires_grad``."""
@@ -274,11 +333,33 @@ class Pipeline(Graph):
         outputs: str | Sequence[str] = "scores",
         *,
         valid: xr.DataArray | None = None,
+        group: str | None = None,
     ) -> xr.DataArray | xr.Dataset:
         """Apply the fitted pipeline lazily; see :func:`hsi_batch.pipeline.lazy.apply`."""
         from hsi_batch.pipeline.lazy import apply
 
-        return apply(self, cube, outputs, valid=valid)
+        return apply(self, cube, outputs, valid=valid, group=group)
+
+    def forward(self, *arguments: Any, **options: Any) -> dict[PortRef, Any]:
+        """Run the graph on a batch in memory; see :meth:`.Graph.forward`.
+
+        Raises
+        ------
+        hsi_batch.errors.PipelineError
+            The pipeline holds several backgrounds, and a batch does not say of which it is.
+        """
+        if self.groups is not None:
+            raise PipelineError(
+                f"the pipeline {self.name!r} holds one background per {self.groups.by}; a batch"
+                " does not say of which it is.",
+                hint="Take one: pipeline.for_group(name).forward(batch=...).",
+            )
+        return super().forward(*arguments, **options)
+
+    def __repr__(self) -> str:
+        if self.groups is None:
+            return super().__repr__()
+        return f"{super().__repr__()}\n  {self.groups}"
 
 
 class CuvisPipeline(Pipeline):

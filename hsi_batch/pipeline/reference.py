@@ -75,6 +75,8 @@ def fit_tags(tags: Sequence[str], provenance: Mapping[str, Any]) -> list[str]:
             f" {counted(provenance['sessions'], 'session')},"
             f" {counted(provenance['pixel_count'], 'pixel')} ({provenance['pixels']})"
         )
+        if provenance.get("groups"):
+            said["fitted-on"] += f", one background per {provenance['background']}"
     if "data_digest" in provenance:
         said["fitted-data"] = provenance["data_digest"]
     if "software" in provenance:

@@ -17,23 +17,28 @@ from numpy.typing import NDArray
 from hsi_batch.errors import ConfigError
 from hsi_batch.nodes import ChannelAxis, Node
 from hsi_batch.pipeline.axes import buffer_problems
+from hsi_batch.pipeline.buffers import set_buffers
+from hsi_batch.pipeline.groups import Groups
 from hsi_batch.pipeline.precision import Precision
 from hsi_batch.pipeline.reference import Reference
+from hsi_batch.pipeline.stacked import groups_from_plain, groups_to_plain
 
 if TYPE_CHECKING:
     from hsi_batch.pipeline.pipeline import Pipeline
 
-__all__ = ["dump_weights", "load_weights", "set_buffers"]
+__all__ = ["dump_weights", "load_weights"]
 
 #: Key of our own part of the file; cuvis-ai reads ``state_dict`` and ``metadata`` only.
 KEY = "hsi_batch"
 _FORMAT = 1
+#: With one state per group, which older versions would pass over without a word.
+_GROUPED = 2
 
 
 def dump_weights(pipeline: Pipeline, metadata: Mapping[str, Any]) -> bytes:
     """Contents of a ``.pt`` file: buffers per node, metadata, and what was fitted in float64."""
     ours: dict[str, Any] = {
-        "format": _FORMAT,
+        "format": _FORMAT if pipeline.groups is None else _GROUPED,
         "fitted": [n for n, node in pipeline.nodes.items() if node.fitted],
         "state": {},
         "digest": {},
@@ -55,6 +60,8 @@ def dump_weights(pipeline: Pipeline, metadata: Mapping[str, Any]) -> bytes:
             "size": pipeline.axis.size,
             "wavelength": None if wavelength is None else torch.from_numpy(wavelength.copy()),
         }
+    if pipeline.groups is not None:
+        ours["groups"] = groups_to_plain(pipeline.groups)
     content = {
         "state_dict": {n: dict(node.state_dict()) for n, node in pipeline.nodes.items()},
         "metadata": dict(metadata),
@@ -99,10 +106,12 @@ def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> 
         if name in ours.state and ours.digest.get(name) == node.buffer_digest():
             node.restore_state(ours.state[name])
     if ours is None:
+        pipeline.groups = None
         return
     pipeline.precision = ours.precision
     pipeline.provenance = ours.provenance
     pipeline.reference = ours.reference
+    pipeline.groups = ours.groups
     if ours.axis is not None:
         pipeline.resolve(ours.axis)
         problems = buffer_problems(pipeline)
@@ -150,15 +159,16 @@ class _Ours(NamedTuple):
     provenance: dict[str, Any]
     axis: ChannelAxis | None
     reference: Reference | None
+    groups: Groups | None
 
 
 def _ours(raw: Any, path: str | None) -> _Ours | None:
     if raw is None:
         return None
     found = raw.get("format") if isinstance(raw, dict) else None
-    if found != _FORMAT:
+    if found not in (_FORMAT, _GROUPED):
         raise ConfigError(
-            f"the weights are in format {found!r}; this version reads {_FORMAT}.",
+            f"the weights are in format {found!r}; this version reads {_FORMAT} and {_GROUPED}.",
             path=path,
             hint="Use the version of hsi_batch that wrote them, or fit again.",
         )
@@ -180,44 +190,12 @@ def _ours(raw: Any, path: str | None) -> _Ours | None:
             None
             if reference is None
             else Reference.from_arrays({k: v.numpy() for k, v in reference.items()}),
+            groups_from_plain(raw["groups"]) if found == _GROUPED else None,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"the part {KEY!r} of the weights is damaged ({error!r}).", path=path, hint="Fit again."
         ) from None
-
-
-def set_buffers(node: Node, stored: Mapping[str, Any], path: str | None) -> None:
-    """Give a node the parameters and buffers of a ``state_dict``; their sizes may differ.
-
-    Raises
-    ------
-    hsi_batch.errors.ConfigError
-        Other names, or another number of axes.
-    """
-    own = node.state_dict()
-    if set(stored) != set(own):
-        raise ConfigError(
-            f"the weights of {node.name} ({type(node).__name__}) are {sorted(stored)};"
-            f" expected {sorted(own)}.",
-            path=path,
-            hint="The file belongs to another class or version of the node.",
-        )
-    for name, tensor in stored.items():
-        owner = node.holder
-        *parents, leaf = name.split(".")
-        for parent in parents:
-            owner = owner.get_submodule(parent)
-        if not isinstance(tensor, torch.Tensor) or tensor.ndim != own[name].ndim:
-            found = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor)
-            raise ConfigError(
-                f"{node.name}.{name} has shape {found}; expected {own[name].ndim} axes.", path=path
-            )
-        tensor = tensor.to(own[name].dtype)  # noqa: PLW2901
-        if leaf in owner._parameters:  # noqa: SLF001
-            tensor = torch.nn.Parameter(tensor)  # noqa: PLW2901
-        # Sizes are those of the data of the fit, which a new node does not know.
-        setattr(owner, leaf, tensor)
 
 
 def _looks_fitted(node: Node) -> bool:

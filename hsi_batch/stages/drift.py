@@ -17,6 +17,7 @@ from hsi_batch.archive.stored import has_statistics, stored_statistic
 from hsi_batch.errors import ConfigError
 from hsi_batch.nodes.gaussian import covariance_rank, eigh
 from hsi_batch.pipeline.channels import differ
+from hsi_batch.pipeline.groups import group_of
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.reference import Reference
 from hsi_batch.stages.agreement import axis_of
@@ -71,6 +72,8 @@ class SessionDrift:
         Of ``moved.channel``, in nm.
     reason : str
         Why it cannot be told.
+    against : str, optional
+        The background it is compared with, of a pipeline that holds several.
     """
 
     session: str
@@ -79,6 +82,7 @@ class SessionDrift:
     moved: Moved | None = None
     wavelength: float | None = None
     reason: str = ""
+    against: str | None = None
 
     def __str__(self) -> str:
         if self.moved is None:
@@ -93,8 +97,9 @@ class SessionDrift:
             if found.channel_shift is None
             else f"by {found.channel_shift:+.2f} standard deviations"
         )
+        against = "" if self.against in (None, self.session) else f" (against {self.against})"
         return (
-            f"{self.session}: mean moved {found.shift:.3g}, covariance {shape},"
+            f"{self.session}{against}: mean moved {found.shift:.3g}, covariance {shape},"
             f" mean score x {found.inflation:.3g}; most in {band}, {by}"
         )
 
@@ -118,6 +123,8 @@ class DriftResult:
         head = f"against {known.get('pixel_count', 0)} pixels of the fit"
         if known.get("date"):
             head += f" of {known['date']}"
+        if known.get("groups"):
+            head += f", {known['groups']} backgrounds, one per {known['background']}"
         return "\n".join([head, *(f"  {session}" for session in self.sessions)])
 
 
@@ -130,7 +137,8 @@ def drift(
     """Compare the sessions of an archive with what a pipeline was fitted on; reads no pixels.
 
     All channels as recorded are compared, also those that the pipeline drops, over the same kind of
-    pixels as in the fit (all valid ones where a session has no labels).
+    pixels as in the fit (all valid ones where a session has no labels). With one background per
+    session, sensor or attribute, each session is compared with what it would be scored against.
 
     Parameters
     ----------
@@ -154,8 +162,9 @@ def drift(
         pipeline = Pipeline.from_yaml(pipeline)
     if not isinstance(archive, Archive):
         archive = Archive(archive)
-    reference = pipeline.reference
-    if reference is None:
+    groups = pipeline.groups
+    known = list(groups.states.values())[:1] if groups is not None else [pipeline]
+    if any(each.reference is None for each in known):
         raise ConfigError(
             f"it is not known what the pipeline {pipeline.name!r} was fitted on: the weights hold"
             " no moments of the pixels.",
@@ -164,19 +173,43 @@ def drift(
         )
     chosen = archive.select(frames)
     provenance = pipeline.provenance
-    kept = ("date", "archive", "selection", "pixel_count", "pixels", "software")
+    kept = (
+        "background",
+        "groups",
+        "date",
+        "archive",
+        "selection",
+        "pixel_count",
+        "pixels",
+        "software",
+    )
     return DriftResult(
-        tuple(_one(pipeline, reference, archive.session(name), chosen) for name in chosen.sessions),
+        tuple(_one(pipeline, archive.session(name), chosen) for name in chosen.sessions),
         {key: provenance[key] for key in kept if key in provenance},
     )
 
 
-def _one(
-    pipeline: Pipeline, reference: Reference, session: Session, chosen: Selection
-) -> SessionDrift:
+def _against(pipeline: Pipeline, session: Session) -> tuple[Reference | None, str | None, str]:
+    """What a session is compared with, its name if there are several, and why there is none."""
+    groups = pipeline.groups
+    if groups is None:
+        return pipeline.reference, None, ""
+    own = group_of(groups.by, session.name, session.attrs)
+    state = None if own is None else groups.find(own)
+    if state is None:
+        lacks = f"it states no {groups.by.removeprefix('attr:')!r}" if own is None else repr(own)
+        return None, None, f"the pipeline has no background for it ({lacks})."
+    found = groups.states[state].reference if state else pipeline.reference
+    return found, state or groups.fallback, "the fit had no moments of its background."
+
+
+def _one(pipeline: Pipeline, session: Session, chosen: Selection) -> SessionDrift:
     name = session.name
     frames = chosen.frames[name]
     axis = axis_of(session)
+    reference, against, why_none = _against(pipeline, session)
+    if reference is None:
+        return SessionDrift(name, len(frames), reason=why_none)
     why = None if pipeline.axis is None else differ(pipeline.axis, axis)
     if why is not None or axis.size != len(reference.mean):
         why = why or f"{axis.size} channels against {len(reference.mean)}"
@@ -194,7 +227,7 @@ def _one(
         return SessionDrift(name, len(frames), reason="fewer than 2 valid pixels.")
     result = moved(reference, found.mean, found.covariance())
     wavelength = None if axis.wavelength is None else float(axis.wavelength[result.channel])
-    return SessionDrift(name, len(frames), found.count, result, wavelength)
+    return SessionDrift(name, len(frames), found.count, result, wavelength, against=against)
 
 
 def moved(

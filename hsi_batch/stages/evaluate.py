@@ -27,7 +27,7 @@ from hsi_batch.readers.paths import natural_key
 from hsi_batch.stages.evaluation import Evaluation, save_evaluation
 from hsi_batch.stages.frames import session_of
 from hsi_batch.stages.run import Run
-from hsi_batch.stages.score_plan import ScorePlan, scores_digest
+from hsi_batch.stages.score_plan import ScorePlan
 from hsi_batch.statistics import Confusion, FloatHistogram, Forest, Moments, roc_curve
 from hsi_batch.statistics.grid import lines_forest
 
@@ -62,8 +62,8 @@ def covered(archive: Archive, plan: ScorePlan) -> dict[str, str]:
     found = {}
     for name, group in groups_of(open_root(plan.store, SCORES)).items():
         if name in archive:
-            digest = scores_digest(archive.session(name), plan.what)
-            if group.attrs.get("digest") == digest:
+            digest = plan.states.digest_of(archive.session(name))
+            if digest is not None and group.attrs.get("digest") == digest:
                 found[name] = digest
     return found
 

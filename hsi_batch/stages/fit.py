@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
-import warnings
-from collections.abc import Sequence
-from dataclasses import astuple
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from distributed import Client
 
-from hsi_batch._version import __version__
 from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.selection import Selection
 from hsi_batch.archive.session import PixelChoice, Session
-from hsi_batch.archive.stored import has_statistics, stored_statistic
+from hsi_batch.archive.stored import has_statistics
 from hsi_batch.engine.events import Observer
-from hsi_batch.engine.worker import environment
-from hsi_batch.errors import ConfigError, DataWarning
-from hsi_batch.files import digest_json
-from hsi_batch.pipeline.fitting import FitPlan, Fitting, plan_fit
-from hsi_batch.pipeline.fold import CUBE
-from hsi_batch.pipeline.gather import Need
+from hsi_batch.errors import ConfigError
+from hsi_batch.nodes.gaussian import single_thread
+from hsi_batch.pipeline.fitting import FitPlan, plan_fit
+from hsi_batch.pipeline.groups import ARCHIVE, POOLED, Groups, check_background
 from hsi_batch.pipeline.pipeline import Pipeline
-from hsi_batch.pipeline.reference import Reference
 from hsi_batch.stages.agreement import common_axis
+from hsi_batch.stages.backgrounds import parts_of
+from hsi_batch.stages.fit_members import Member, StoredStatistics, refuse
 from hsi_batch.stages.fit_partials import KeptFits, discard
-from hsi_batch.stages.fit_pass import PassReader, no_pixels
+from hsi_batch.stages.fit_pass import PassReader
 from hsi_batch.stages.fit_plan import count_plan
-from hsi_batch.stages.fit_result import FitResult
-from hsi_batch.stages.fit_stream import read_stream
+from hsi_batch.stages.fit_result import FitResult, provenance_of, told_of
+from hsi_batch.stages.fit_stream import read_streams
 from hsi_batch.stages.run import TASK_BYTES, Run
-from hsi_batch.statistics import Moments
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -41,9 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["FitResult", "fit", "fit_pipeline"]
 
 _PIXELS = ("valid", "labelled-normal")
-_CUBE_MOMENTS = Need(CUBE, "moments")
-#: Most failures, and most sources, that are written into a fitted pipeline.
-_REMEMBERED = 1000
 
 
 def fit(
@@ -52,6 +45,8 @@ def fit(
     *,
     frames: str | Sequence[str] | None = None,
     pixels: PixelChoice = "valid",
+    background: str = ARCHIVE,
+    fallback: str | None = None,
     client: Client | None = None,
     workers: int | None = None,
     task_bytes: int = TASK_BYTES,
@@ -72,6 +67,12 @@ def fit(
         Selection; everything by default.
     pixels : {"valid", "labelled-normal"}
         All valid pixels, or those that are labelled as background. Unlabelled is not normal.
+    background : {"archive", "session", "sensor", "attr:NAME"}
+        One state for everything, or one for each session, sensor, or value of an attribute of the
+        sessions; each is what a fit of its frames alone would give, in as many passes.
+    fallback : str, optional
+        What sessions of another background are scored with: ``archive``, the state of all pixels,
+        which is then fitted too, or the name of a background. Without it they are refused.
     client, workers, observer
         As for :func:`~hsi_batch.stages.convert.convert`.
     task_bytes : int
@@ -99,6 +100,8 @@ def fit(
         data,
         frames=frames,
         pixels=pixels,
+        background=background,
+        fallback=fallback,
         client=client,
         workers=workers,
         task_bytes=task_bytes,
@@ -117,6 +120,8 @@ def fit_pipeline(
     *,
     frames: str | Sequence[str] | None = None,
     pixels: PixelChoice = "valid",
+    background: str = ARCHIVE,
+    fallback: str | None = None,
     client: Client | None = None,
     workers: int | None = None,
     task_bytes: int = TASK_BYTES,
@@ -129,16 +134,22 @@ def fit_pipeline(
         pipeline = Pipeline.from_yaml(pipeline)
     if pixels not in _PIXELS:
         raise ConfigError(f"pixels {pixels!r} is not one of {', '.join(_PIXELS)}.")
+    check_background(background, fallback)
     pipeline.verify()
     if isinstance(data, (str, os.PathLike)):
         data = Archive(data)
     if not isinstance(data, Archive):
         from hsi_batch.stages.fit_array import fit_array
 
+        if background != ARCHIVE:
+            raise ConfigError(
+                f"background {background!r}: an array has no sessions.",
+                hint="Convert the recordings into an archive, and fit to that.",
+            )
         return fit_array(pipeline, data, dry_run=dry_run)
     with Run(client, workers=workers, scoring=True, observer=observer) as run:
-        kept = KeptFits(keep)
-        return _Fit(run, pipeline, data, frames, pixels, task_bytes, kept).execute(dry_run=dry_run)
+        fitting = _Fit(run, pipeline, data, frames, pixels, (background, fallback))
+        return fitting.execute(task_bytes, KeptFits(keep), dry_run=dry_run)
 
 
 class _Fit:
@@ -149,8 +160,7 @@ class _Fit:
         archive: Archive,
         frames: str | Sequence[str] | None,
         pixels: PixelChoice,
-        task_bytes: int,
-        kept: KeptFits,
+        background: tuple[str, str | None],
     ) -> None:
         self.run = run
         self.pipeline = pipeline
@@ -162,109 +172,124 @@ class _Fit:
             name: archive.session(name) for name in self.selection.sessions
         }
         pipeline.resolve(common_axis(self.sessions))
-        self.reader = PassReader(
-            run, pipeline, archive, self.sessions, self.selection, pixels, task_bytes, kept
-        )
+        self.by, self.fallback = background
+        self.parts = parts_of(self.by, self.fallback, self.selection, self.sessions)
         self.passes = 0
-        self.moments: Moments | None = None
 
-    def execute(self, *, dry_run: bool) -> FitResult:
+    def execute(self, task_bytes: int, kept: KeptFits, *, dry_run: bool) -> FitResult:
         """Plan, take what is stored, read what is not, fit."""
-        stored = [
-            kind
-            for kind in ("moments", "extrema")
-            if has_statistics(self.sessions, self.selection, kind, self.pixels)
-        ]
-        plan = plan_fit(self.pipeline, stored)
+        self.pipeline.groups = None
+        plans: dict[tuple[str, ...], FitPlan] = {}
+        kinds = {group: self._kinds(part) for group, part in self.parts.items()}
+        for held in kinds.values():
+            if held not in plans:
+                plans[held] = plan_fit(self.pipeline, held)
+        plan = max(plans.values(), key=lambda p: p.passes)
+        reader = PassReader(
+            self.run,
+            self.pipeline,
+            self.archive,
+            self.sessions,
+            self.selection,
+            self.parts,
+            self.pixels,
+            task_bytes,
+            kept,
+        )
         if dry_run:
-            needed = count_plan(self.reader, plan, self._stored)
+            members = [] if kept.empty else self._members(reader, plans, kinds, copies=True)
+            needed = count_plan(reader, {g: plans[k] for g, k in kinds.items()}, members)
             self.passes = plan.passes
-            return self._result(plan, 0, (), needed)
-        fitting = Fitting(self.pipeline, plan, self.reader.spectra)
-        pixels = 0
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", DataWarning)
-            found = self._stored(fitting.stored())
-            while True:
-                pixels = max([pixels, *(int(getattr(s, "count", 0)) for s in found.values())])
-                self.moments = found.get(_CUBE_MOMENTS, self.moments)
-                fitting.supply(found)
-                streamed, needs = fitting.stream(), fitting.needs()
-                if streamed is None and not needs:
-                    break
-                self.passes += 1
-                if streamed is not None:
-                    weights = read_stream(self.reader, streamed, self.passes, plan.passes)
-                    fitting.settle(streamed, weights)
-                    found = {}
-                else:
-                    found = self.reader.read(needs, self.passes, plan.passes)
-        said = tuple(str(w.message) for w in caught if issubclass(w.category, DataWarning))
-        for warning in caught:
-            if not issubclass(warning.category, DataWarning):
-                warnings.warn_explicit(
-                    warning.message, warning.category, warning.filename, warning.lineno
-                )
-        result = self._result(plan, pixels, said)
-        if self.moments is None and "moments" in stored:
-            self.moments = stored_statistic(self.sessions, self.selection, "moments", self.pixels)
-        self.pipeline.reference = Reference.of(self.moments)
-        self.pipeline.provenance = self._provenance(result)
+            told = {**told_of([], self.by), "groups": len([g for g in self.parts if g])}
+            return self._result(reader, plan, {**told, "worker_bytes": needed})
+        members = self._members(reader, plans, kinds)
+        refuse(members, self.by)
+        while True:
+            streams = {m.group: name for m in members if (name := m.stream()) is not None}
+            wanted = {m.group: needs for m in members if (needs := m.needs())}
+            if not streams and not wanted:
+                break
+            self.passes += 1
+            about = (members, self.passes, plan.passes)
+            if streams:
+                weights = read_streams(reader, streams, *about)
+                for member in members:
+                    if member.group in streams:
+                        member.settle(streams[member.group], weights[member.group])
+                continue
+            found = reader.read(wanted, *about)
+            for member in members:
+                if member.group in wanted:
+                    member.supply(found[member.group])
+            refuse(members, self.by)
+        return self._finish(reader, plan, members)
+
+    def _members(
+        self,
+        reader: PassReader,
+        plans: Mapping[tuple[str, ...], FitPlan],
+        kinds: Mapping[str, tuple[str, ...]],
+        *,
+        copies: bool = False,
+    ) -> list[Member]:
+        """The fits that go side by side, with what is stored; of copies, to see where they get."""
+        members = []
+        stored = StoredStatistics(self.sessions, self.pixels, shared=POOLED in self.parts)
+        single = self.by == ARCHIVE and not copies
+        unfitted = self.pipeline if single else copy.deepcopy(self.pipeline)
+        with single_thread():
+            for group, part in self.parts.items():
+                moments = stored if "moments" in kinds[group] else None
+                own = group == POOLED and not copies
+                pipeline = self.pipeline if own else copy.deepcopy(unfitted)
+                sample = partial(reader.spectra, part)
+                chosen = plans[kinds[group]]
+                member = Member(group, pipeline, unfitted, part, chosen, sample, moments)
+                member.take_stored(stored)
+                members.append(member)
+        return members
+
+    def _finish(self, reader: PassReader, plan: FitPlan, members: Sequence[Member]) -> FitResult:
+        result = self._result(reader, plan, told_of(members, self.by))
+        pipeline = self.pipeline
+        states = {m.group: m.state for m in members if m.group and m.state is not None}
+        if states:
+            pipeline.groups = Groups(self.by, states, self.fallback)
+        if POOLED not in self.parts:
+            for name in pipeline.groups.nodes if pipeline.groups else ():
+                pipeline.nodes[name].mark_fitted(False)
+            pipeline.precision, pipeline.reference = {}, None
+        pipeline.provenance = provenance_of(
+            result,
+            self.archive,
+            self.selection,
+            self.sessions,
+            self.pixels,
+            (self.by, self.fallback),
+        )
         return result
 
-    def _stored(self, needs: Sequence[Need]) -> dict[Need, Any]:
-        found = {}
-        for need in needs:
-            assert isinstance(need.kind, str)
-            value = stored_statistic(self.sessions, self.selection, need.kind, self.pixels)
-            if value is None:
-                raise no_pixels(self.selection)
-            found[need] = value
-        return found
+    def _kinds(self, part: Selection) -> tuple[str, ...]:
+        """Kinds of statistics that the archive holds for some frames."""
+        return tuple(
+            kind
+            for kind in ("moments", "extrema")
+            if has_statistics(self.sessions, part, kind, self.pixels)
+        )
 
-    def _result(
-        self, plan: FitPlan, pixels: int, said: tuple[str, ...], needed: int = 0
-    ) -> FitResult:
-        counts = self.reader.counts
-        states = {name: self.pipeline.nodes[name].state for name in self.pipeline.nodes}
+    def _result(self, reader: PassReader, plan: FitPlan, told: Mapping[str, Any]) -> FitResult:
         return FitResult(
             passes=self.passes,
-            pixels=pixels,
             sessions=len(self.selection.sessions),
             frames=len(self.selection),
-            rank={n: int(s["rank"]) for n, s in states.items() if "rank" in s},
-            condition={n: float(s["condition"]) for n, s in states.items() if "condition" in s},
-            precision={n: str(p) for n, p in self.pipeline.precision.items()},
-            warnings=said,
-            failures=tuple(self.reader.failures),
+            failures=tuple(reader.failures),
             seconds=time.monotonic() - self.begun,
             plan=plan,
             memory=self.run.memory() if self.run.started else None,
-            blocks=counts.blocks,
-            bytes=counts.bytes,
-            tasks=counts.tasks,
-            kept=counts.kept,
-            redone=counts.redone,
-            worker_bytes=needed,
+            blocks=reader.counts.blocks,
+            bytes=reader.counts.bytes,
+            tasks=reader.counts.tasks,
+            kept=reader.counts.kept,
+            redone=reader.counts.redone,
+            **told,
         )
-
-    def _provenance(self, result: FitResult) -> dict[str, Any]:
-        digests = {name: str(s.attrs.get("digest", "")) for name, s in self.sessions.items()}
-        return {
-            "archive": str(self.archive.path),
-            "sources": [
-                str(s.attrs.get("source", {}).get("path", ""))
-                for s in list(self.sessions.values())[:_REMEMBERED]
-            ],
-            "selection": self.selection.text,
-            "pixels": self.pixels,
-            "pixel_count": result.pixels,
-            "sessions": result.sessions,
-            "frames": result.frames,
-            "data_digest": digest_json([digests, [list(item) for item in self.selection]]),
-            "left_out": [[*astuple(f.key), f.reason] for f in result.failures[:_REMEMBERED]],
-            "passes": result.passes,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "software": f"hsi_batch {__version__}",
-            "environment": environment(),
-        }

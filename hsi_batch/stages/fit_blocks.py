@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,8 @@ class FitJob:
         The pipeline as far as it is fitted.
     needs : tuple of Need
     pixels : {"valid", "labelled-normal"}
+    group : str
+        The background that is fitted.
     """
 
     archive: str
@@ -51,6 +53,7 @@ class FitJob:
     packed: Packed
     needs: tuple[Need, ...]
     pixels: PixelChoice
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ class FitItem:
     session : str
     frame : int
     ranges : tuple of (int, int)
-    place : path
-        Of the frame in the fixed tree.
+    places : tuple of (str, path)
+        The backgrounds that count the frame, and its place in the fixed tree of each.
     sampled : bool
         Keep spectra to measure precision.
     """
@@ -71,7 +74,7 @@ class FitItem:
     session: str
     frame: int
     ranges: tuple[tuple[int, int], ...]
-    place: Path
+    places: tuple[tuple[str, Path], ...]
     sampled: bool = False
 
 
@@ -82,7 +85,7 @@ class PassPart:
     Attributes
     ----------
     bundle : Bundle
-        Forests by need.
+        By background: a bundle of forests by need.
     report : TaskReport
     sample : dict
         Spectra by block, as the archive would keep them.
@@ -122,21 +125,31 @@ def fit_keys(item: FitItem) -> list[BlockKey]:
     return [BlockKey(item.session, item.frame, start, stop) for start, stop in item.ranges]
 
 
-def fit_items(items: Iterable[FitItem], _key: str, job: FitJob) -> PassPart:
-    """Take the statistics of some blocks; a block that cannot be read is reported and left out."""
+def fit_items(items: Iterable[FitItem], _key: str, *jobs: FitJob) -> PassPart:
+    """Take the statistics of some blocks; a block that cannot be read is reported and left out.
+
+    There is a job for each background that the items count for.
+    """
+    by_group = {job.group: job for job in jobs}
     whole = PassPart()
     for item in items:
-        whole = whole.merge(_one(item, job))
+        whole = whole.merge(_one(item, [(by_group[group], at) for group, at in item.places]))
     return whole
 
 
-def _one(item: FitItem, job: FitJob) -> PassPart:
+def _one(item: FitItem, places: Sequence[tuple[FitJob, Path]]) -> PassPart:
     keys = fit_keys(item)
+    job = places[0][0]
     session = session_of(job.archive, item.session, job.stamp)
     sample: dict[BlockKey, NDArray[Any]] = {}
     try:
         source = frame_source(session, item.frame, item.ranges, job.pixels)
-        bundle = gather_frame(job.packed, job.needs, source, item.ranges, item.place)
+        bundle = Bundle(
+            {
+                own.group: gather_frame(own.packed, own.needs, source, item.ranges, place)
+                for own, place in places
+            }
+        )
         if item.sampled:
             for key in keys:
                 sample[key] = _sample(session, key, source.lines(key.start, key.stop))

@@ -21,9 +21,11 @@ from hsi_batch.engine.events import Observer
 from hsi_batch.errors import ConfigError, HsiBatchWarning
 from hsi_batch.files import digest_json
 from hsi_batch.pipeline.dialects import set_entry
+from hsi_batch.pipeline.groups import ARCHIVE, check_background, one_background
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.written import Dialect, refuse_what_is_not_in
 from hsi_batch.stages.agreement import common_axis
+from hsi_batch.stages.backgrounds import groups_of_sessions
 from hsi_batch.stages.fit import fit_pipeline
 from hsi_batch.stages.fit_partials import discard
 from hsi_batch.stages.fit_result import FitResult
@@ -81,6 +83,8 @@ def fit_file(
     overrides: Sequence[str] = (),
     frames: str | Sequence[str] | None = None,
     pixels: PixelChoice = "valid",
+    background: str = ARCHIVE,
+    fallback: str | None = None,
     dialect: Dialect = "hsi-batch",
     force: bool = False,
     only_failed: bool = False,
@@ -103,7 +107,7 @@ def fit_file(
         YAML to write; the weights go beside it.
     overrides : sequence of str
         ``nodes.rx.hparams.eps=0`` and the like.
-    frames, pixels, dry_run, client, workers, observer
+    frames, pixels, background, fallback, dry_run, client, workers, observer
         As for :func:`~hsi_batch.stages.fit.fit`.
     dialect : {"hsi-batch", "cuvis-ai"}
         Write ``out`` in our own form, or so that cuvis-ai 0.19.3 loads it.
@@ -120,7 +124,12 @@ def fit_file(
     check_place(target)
     content = pipeline.serialize()
     refuse_what_is_not_in(dialect, pipeline)
+    check_background(background, fallback)
+    if dialect == "cuvis-ai":
+        one_background(background, fallback)
     parts = [content["nodes"], content["connections"], _data(archive, frames), pixels]
+    if background != ARCHIVE:
+        parts += [background, fallback, _groups(archive, frames, background)]
     digest = digest_json(parts if dialect == "hsi-batch" else [*parts, dialect])
     known = _provenance_of(target)
     left_out = known.get("left_out") or ()
@@ -135,6 +144,8 @@ def fit_file(
             pixels=int(known["pixel_count"]),
             sessions=int(known["sessions"]),
             frames=int(known["frames"]),
+            background=background,
+            groups=int(known.get("groups", 0)),
             earlier=tuple(Failure(BlockKey(*key), reason) for *key, reason in left_out),
             up_to_date=True,
         )
@@ -144,6 +155,8 @@ def fit_file(
         archive,
         frames=frames,
         pixels=pixels,
+        background=background,
+        fallback=fallback,
         client=client,
         workers=workers,
         keep=keep,
@@ -163,6 +176,11 @@ def _data(archive: Archive, frames: str | Sequence[str] | None) -> object:
     selection = archive.select(frames)
     digests = [str(archive.session(name).attrs.get("digest")) for name in selection.sessions]
     return [digests, [list(item) for item in selection]]
+
+
+def _groups(archive: Archive, frames: str | Sequence[str] | None, by: str) -> object:
+    sessions = {name: archive.session(name) for name in archive.select(frames).sessions}
+    return groups_of_sessions(by, sessions)
 
 
 def _provenance_of(fitted: Path) -> dict[str, Any]:

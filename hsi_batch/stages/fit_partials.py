@@ -126,7 +126,7 @@ def pass_digest(pipeline: Pipeline, needs: Iterable[Need], pixels: str) -> str:
 def portions_of(
     items: Sequence[FitItem],
     sizes: Sequence[int],
-    digest: str,
+    digests: Mapping[str, str],
     stamps: Mapping[str, str],
     *,
     statistics: int,
@@ -140,8 +140,8 @@ def portions_of(
         In order.
     sizes : sequence of int
         Bytes of their pixels.
-    digest : str
-        See :func:`pass_digest`.
+    digests : mapping
+        See :func:`pass_digest`; of each background.
     stamps : mapping
         See :func:`session_stamps`.
     statistics : int
@@ -158,7 +158,12 @@ def portions_of(
         held += size
         if held >= target or index == len(items) - 1:
             names = sorted({i.session for i in group})
-            told = [digest, [astuple(i) for i in group], {name: stamps[name] for name in names}]
+            counting = sorted({name for i in group for name, _ in i.places})
+            told = [
+                {name: digests[name] for name in counting},
+                [astuple(i) for i in group],
+                {name: stamps[name] for name in names},
+            ]
             blocks = sum(len(i.ranges) for i in group)
             number = len(portions)
             portions.append(Portion(number, digest_json(told), tuple(group), blocks, held))
@@ -328,7 +333,7 @@ def _keep(part: PassPart, file: str, digest: str, most: float) -> PassPart:
     """Write the statistics of a portion, if all of it could be read; hand them on."""
     if not part.report.failures:
         content = {
-            "bundle": dict(part.bundle),
+            "bundle": {group: dict(found) for group, found in part.bundle.items()},
             "sample": {astuple(key): spectra for key, spectra in part.sample.items()},
             "done": [part.report.done, part.report.done_bytes],
         }
@@ -346,7 +351,9 @@ def load_portions(files: Sequence[_File], _key: str) -> PassPart:
             continue
         done, size = content["done"]
         part = PassPart(
-            Bundle(content["bundle"]), TaskReport(done, size), sample_of(content["sample"])
+            Bundle({group: Bundle(found) for group, found in content["bundle"].items()}),
+            TaskReport(done, size),
+            sample_of(content["sample"]),
         )
         whole = whole.merge(part)
     return whole

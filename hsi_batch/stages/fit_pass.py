@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,15 @@ from distributed import Future
 from numpy.typing import NDArray
 
 from hsi_batch.archive.archive import Archive
+from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.selection import Selection
 from hsi_batch.archive.session import PixelChoice, Session
 from hsi_batch.archive.store import archive_stamp
 from hsi_batch.archive.stored import sampled_frames, stored_sample, thinned
 from hsi_batch.engine.events import Progress
+from hsi_batch.engine.shared import SharedValues
 from hsi_batch.engine.window import Task, batches, run_window
-from hsi_batch.errors import DataError
+from hsi_batch.files import digest_json
 from hsi_batch.pipeline.cache import pack
 from hsi_batch.pipeline.fold import CUBE
 from hsi_batch.pipeline.frames import assembled_channels
@@ -33,6 +36,7 @@ from hsi_batch.stages.fit_blocks import (
     fit_keys,
     report_of,
 )
+from hsi_batch.stages.fit_members import Member, no_pixels
 from hsi_batch.stages.fit_partials import (
     KeptFits,
     PassGathering,
@@ -51,7 +55,11 @@ from hsi_batch.stages.memory import (
 )
 from hsi_batch.stages.run import BlockWork, Failure, Run, judge
 
-__all__ = ["PassCounts", "PassReader", "no_pixels"]
+__all__ = ["PassCounts", "PassReader"]
+
+#: What each background needs, and what was found for it; None where no pixel counted.
+Wanted = Mapping[str, tuple[Need, ...]]
+Found = dict[str, dict[Need, Any]]
 
 _BLOCKS_HELD = 3
 #: Copies of the statistics in a worker at once, per result that is merged at once.
@@ -81,103 +89,137 @@ class PassCounts:
 
 @dataclass
 class PassReader:
-    """Reads what a pass needs, merges it on the workers, and keeps it until the fit ends."""
+    """Reads what a pass needs, merges it on the workers, and keeps it until the fit ends.
+
+    Attributes
+    ----------
+    pipeline : Pipeline
+        As it was; each background has its own.
+    parts : mapping
+        The selection of each background.
+    """
 
     run: Run
     pipeline: Pipeline
     archive: Archive
     sessions: Mapping[str, Session]
     selection: Selection
+    parts: Mapping[str, Selection]
     pixels: PixelChoice
     task_bytes: int
     kept: KeptFits
     failures: list[Failure] = field(default_factory=list)
-    sample: dict[Any, NDArray[Any]] = field(default_factory=dict)
+    sample: dict[BlockKey, NDArray[Any]] = field(default_factory=dict)
     counts: PassCounts = field(default_factory=PassCounts)
 
     # -- plans -------------------------------------------------------------------------------
 
-    def portions(self, needs: tuple[Need, ...], digest: str = "") -> tuple[list[Portion], Any]:
-        """The portions of a pass, and a function that gives the bytes of an item."""
-        items, sizes = self._items(needs)
-        geometries = [session.geometry for session in self.sessions.values()]
+    def portions(
+        self, wanted: Wanted, members: Sequence[Member] = ()
+    ) -> tuple[list[Portion], dict[int, int]]:
+        """The portions of a pass, and the bytes of each item by its ``id``.
+
+        Without members, their digests are those of no pipeline.
+        """
+        items, sizes = self._items(wanted)
+        pipelines = {member.group: member.pipeline for member in members if member.group in wanted}
+        digests = {
+            group: pass_digest(pipelines[group], needs, self.pixels) if pipelines else ""
+            for group, needs in wanted.items()
+        }
         cut = portions_of(
             items,
             [sizes[id(item)] for item in items],
-            digest,
+            digests,
             session_stamps(self.archive.path, self.sessions),
-            statistics=statistic_bytes(self.pipeline, needs, geometries),
+            statistics=self._statistics(wanted)
+            * max((len(item.places) for item in items), default=1),
             task_bytes=self.task_bytes,
         )
-        return cut, lambda item: sizes[id(item)]
+        return cut, sizes
 
-    def plan(self, needs: tuple[Need, ...], kept: int = 0) -> None:
+    def plan(self, wanted: Wanted, kept: int = 0) -> None:
         """Count what a pass would read; of ``kept`` blocks the statistics are there."""
-        portions, size_of = self.portions(needs)
-        items = [item for portion in portions for item in portion.items]
-        tasks = sum(1 for _ in self._tasks(items, size_of, self.run.expected_threads, "plan"))
-        blocks = sum(portion.blocks for portion in portions)
+        items, sizes = self._items(wanted)
+        tasks = sum(1 for _ in self._tasks(items, sizes, self.run.expected_threads, "plan"))
+        blocks = sum(len(item.ranges) for item in items)
         left = 1 - kept / max(blocks, 1)
         self.counts.blocks += blocks - kept
-        self.counts.bytes += round(left * sum(portion.bytes for portion in portions))
-        self.counts.tasks += -(-round(1000 * left * tasks) // 1000)
+        self.counts.bytes += round(left * sum(sizes.values()))
+        self.counts.tasks += math.ceil(left * tasks)
         self.counts.kept += kept
 
-    def worker_bytes(self, needs: tuple[Need, ...]) -> tuple[int, int]:
+    def worker_bytes(self, wanted: Wanted) -> tuple[int, int]:
         """Memory of a worker above its base: for pixels, and for statistics."""
-        geometries = [session.geometry for session in self.sessions.values()]
+        geometries = self._geometries()
+        needs = _needs(wanted)
         held = _BLOCKS_HELD * max(geometry.block_bytes for geometry in geometries)
         if whole_frames(self.pipeline, needs):
             roots = (*(need.root for need in needs), *marks_of(self.pipeline))
             held += assembled_bytes(geometries, assembled_channels(self.pipeline, roots))
-        statistics = statistic_bytes(self.pipeline, needs, geometries)
-        return held, _COPIES * _fan_in(statistics) * statistics
+        one = self._statistics(wanted)
+        # At the top of the tree the statistics of all backgrounds come together.
+        return held, (_COPIES * _fan_in(one) + 3 * (len(wanted) - 1)) * one
 
-    def digest(self, needs: tuple[Need, ...]) -> str:
-        """Of what the statistics of a pass depend on, beside the data."""
-        return pass_digest(self.pipeline, needs, self.pixels)
+    def _statistics(self, wanted: Wanted) -> int:
+        """Bytes of one copy of the statistics of a background."""
+        return statistic_bytes(self.pipeline, _needs(wanted), self._geometries())
 
-    def known(self, needs: tuple[Need, ...], portions: list[Portion]) -> dict[Need, Any] | None:
+    def _geometries(self) -> list[Geometry]:
+        return [session.geometry for session in self.sessions.values()]
+
+    def known(self, wanted: Wanted, portions: Sequence[Portion]) -> Found | None:
         """What an interrupted run found in this pass, if it finished it."""
         content = self.kept.finished(_whole(portions))
-        if content is None or any(str(need) not in content["found"] for need in needs):
+        if content is None:
             return None
         self.sample.update(sample_of(content["sample"]))
-        return {need: content["found"][str(need)] for need in needs}
+        return _by_need(wanted, content["found"])
 
     # -- reading -----------------------------------------------------------------------------
 
-    def read(self, needs: tuple[Need, ...], number: int, of: int) -> dict[Need, Any]:
-        """One pass: leaf tasks read and merge, their results merge in a tree on the workers."""
-        portions, size_of = self.portions(needs, self.digest(needs))
-        found = self.known(needs, portions)
-        if found is not None:
+    def read(self, wanted: Wanted, members: Sequence[Member], number: int, of: int) -> Found:
+        """One pass: leaf tasks read and merge, their results merge in a tree on the workers.
+
+        Parameters
+        ----------
+        wanted : mapping
+            What each background needs.
+        members : sequence of Member
+            The backgrounds.
+        number, of : int
+            Of the pass.
+        """
+        portions, sizes = self.portions(wanted, members)
+        known = self.known(wanted, portions)
+        if known is not None:
             self.counts.kept += sum(portion.blocks for portion in portions)
-            return found
+            return known
         run = self.run
-        held, statistics = self.worker_bytes(needs)
+        held, statistics = self.worker_bytes(wanted)
         check_memory(run.client, held, "fit", statistics)
-        job = FitJob(
-            str(self.archive.path.absolute()),
-            archive_stamp(self.archive.path),
-            pack(self.pipeline),
-            needs,
-            self.pixels,
+        path, stamp = str(self.archive.path.absolute()), archive_stamp(self.archive.path)
+        pipelines = {member.group: member.pipeline for member in members if member.group in wanted}
+        name = f"fit-{number}-{time.monotonic_ns()}"
+        # Futures of their own: a pipeline travels once to each worker, and survives its loss.
+        jobs = SharedValues(
+            run.client,
+            lambda g: FitJob(path, stamp, pack(pipelines[g]), wanted[g], self.pixels, g),
+            f"{name}-job",
         )
-        # A future of its own: the pipeline travels once to each worker, and survives its loss.
-        name = f"fit-{number}-{job.packed.digest[:8]}-{time.monotonic_ns()}"
-        shared = run.client.submit(_itself, job, key=f"{name}-job")
         total, size = sum(p.blocks for p in portions), sum(p.bytes for p in portions)
         work = BlockWork(Progress(f"fit, pass {number} of {of}", total, size))
         run.observer(work.progress)
-        fan_in = _fan_in(statistic_bytes(self.pipeline, needs, self._geometries()))
-        gathering = PassGathering(run.client, self.kept, portions, fan_in)
+        gathering = PassGathering(
+            run.client, self.kept, portions, _fan_in(self._statistics(wanted))
+        )
         left = self._load(portions, gathering, work, name)
         items = [item for portion in left for item in portion.items]
         self.counts.blocks += sum(portion.blocks for portion in left)
         self.counts.bytes += sum(portion.bytes for portion in left)
-        tasks = self._tasks(items, size_of, run.threads, name, gathering)
-        for outcome, future in run_window(run.client, fit_items, tasks, shared, keep=True):
+        tasks = self._tasks(items, sizes, run.threads, name, gathering)
+        tasks = jobs.given_to(tasks, lambda item: (group for group, _ in item.places))
+        for outcome, future in run_window(run.client, fit_items, tasks, keep=True):
             self.counts.tasks += 1
             if future is None:
                 lost = [
@@ -197,13 +239,11 @@ class PassReader:
         if part is None:
             raise no_pixels(self.selection)
         self.sample.update(part.sample)
-        by_name = finished(part.bundle)
-        if any(by_name.get(str(need)) is None for need in needs):
-            raise no_pixels(self.selection)
+        found = {group: finished(part.bundle.get(group, {})) for group in wanted}
         if not work.failures:
-            sample = {(k.session, k.frame, k.start, k.stop): v for k, v in part.sample.items()}
-            self.kept.finish(_whole(portions), {"found": by_name, "sample": sample})
-        return {need: by_name[str(need)] for need in needs}
+            sample = {astuple(key): spectra for key, spectra in part.sample.items()}
+            self.kept.finish(_whole(portions), {"found": found, "sample": sample})
+        return _by_need(wanted, found)
 
     def _load(
         self, portions: list[Portion], gathering: PassGathering, work: BlockWork, name: str
@@ -246,7 +286,7 @@ class PassReader:
     def _tasks(
         self,
         items: list[FitItem],
-        size_of: Any,
+        sizes: Mapping[int, int],
         threads: int,
         prefix: str,
         gathering: PassGathering | None = None,
@@ -254,33 +294,32 @@ class PassReader:
         within = None if gathering is None or self.kept.folder is None else gathering.portion
         return batches(
             items,
-            size_of,
+            lambda item: sizes[id(item)],
             threads=threads,
             target=self.task_bytes,
             prefix=prefix,
             **({} if within is None else {"within": within}),
         )
 
-    def _geometries(self) -> list[Any]:
-        return [session.geometry for session in self.sessions.values()]
-
     # -- items -------------------------------------------------------------------------------
 
-    def _items(self, needs: tuple[Need, ...]) -> tuple[list[FitItem], dict[int, int]]:
+    def _items(self, wanted: Wanted) -> tuple[list[FitItem], dict[int, int]]:
+        needs = _needs(wanted)
         by_frame = whole_frames(self.pipeline, needs)
         # Spectra are kept on the way where conversion kept none.
-        wanted = not self.sample and any(need.root == CUBE for need in needs)
-        keeps = all("sample" in session.group for session in self.sessions.values())
-        sampled = set(sampled_frames(self.selection)) if wanted and not keeps else set()
+        first = not self.sample and any(need.root == CUBE for need in needs)
+        sampled: set[tuple[str, int]] = set()
+        if first and not all("sample" in session.group for session in self.sessions.values()):
+            sampled = {at for group in wanted for at in sampled_frames(self.parts[group])}
         items: list[FitItem] = []
         sizes: dict[int, int] = {}
-        for item in self.frame_items(sampled):
+        for item in self.frame_items(wanted, sampled):
             geometry = self.sessions[item.session].geometry
             parts = (
                 [item]
                 if by_frame
                 else [
-                    FitItem(item.session, item.frame, (span,), item.place, item.sampled)
+                    FitItem(item.session, item.frame, (span,), item.places, item.sampled)
                     for span in item.ranges
                 ]
             )
@@ -289,9 +328,17 @@ class PassReader:
                 items.append(part)
         return items, sizes
 
-    def frame_items(self, sampled: set[tuple[str, int]] | None = None) -> Iterator[FitItem]:
-        """The selected lines of each frame, in order."""
+    def frame_items(
+        self, groups: Iterable[str], sampled: Collection[tuple[str, int]] = ()
+    ) -> Iterator[FitItem]:
+        """The selected lines of each frame that some backgrounds count, in order."""
+        counts: dict[str, list[str]] = {}
+        for group in groups:
+            for name in self.parts[group].sessions:
+                counts.setdefault(name, []).append(group)
         for name, frame, lines in self.selection:
+            if name not in counts:
+                continue
             geometry = self.sessions[name].geometry
             first, last = lines or (0, geometry.shape[0])
             ranges = tuple(
@@ -299,36 +346,36 @@ class PassReader:
                 for start, stop in geometry.ranges()
                 if start < last and stop > first
             )
-            place = self.selection.place(name, frame, geometry.frames)
+            places = tuple(
+                (group, self.parts[group].place(name, frame, geometry.frames))
+                for group in counts[name]
+            )
             # Cut leaves have no fixed places for samples.
-            keep = lines is None and (name, frame) in (sampled or ())
-            yield FitItem(name, frame, ranges, place, keep)
+            keep = lines is None and (name, frame) in sampled
+            yield FitItem(name, frame, ranges, places, keep)
 
-    def spectra(self) -> NDArray[Any] | None:
-        """Pixels on which the precision of scores is measured."""
-        stored = stored_sample(self.sessions, self.selection)
-        if stored is not None or not self.sample:
-            return stored
-        return thinned(np.concatenate([self.sample[key] for key in sorted(self.sample)]))
+    def spectra(self, part: Selection) -> NDArray[Any] | None:
+        """Pixels of some frames, on which the precision of scores is measured."""
+        stored = stored_sample(self.sessions, part)
+        frames = set() if stored is not None else set(sampled_frames(part))
+        taken = [self.sample[k] for k in sorted(self.sample) if (k.session, k.frame) in frames]
+        return thinned(np.concatenate(taken)) if taken else stored
+
+
+def _needs(wanted: Wanted) -> tuple[Need, ...]:
+    return tuple(dict.fromkeys(need for each in wanted.values() for need in each))
+
+
+def _by_need(wanted: Wanted, found: Mapping[str, Mapping[str, Any]]) -> Found:
+    return {
+        group: {need: found.get(group, {}).get(str(need)) for need in needs}
+        for group, needs in wanted.items()
+    }
 
 
 def _fan_in(statistics: int) -> int:
     return 2 if statistics >= LARGE_STATISTICS else 8
 
 
-def _whole(portions: list[Portion]) -> str:
-    from hsi_batch.files import digest_json
-
+def _whole(portions: Sequence[Portion]) -> str:
     return digest_json([portion.digest for portion in portions])
-
-
-def _itself(job: FitJob) -> FitJob:
-    return job
-
-
-def no_pixels(selection: Selection) -> DataError:
-    """Nothing that was selected counts."""
-    return DataError(
-        f"no valid pixel was found in the {len(selection)} selected frames.",
-        hint="Select other frames, or look at the quality flags (hsi-batch show).",
-    )

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from hsi_batch.errors import HsiBatchError, HsiBatchWarning
-from hsi_batch.pipeline.fitting import FitPlan, Fitting, plan_fit
+from hsi_batch.pipeline.fitting import FitPlan
 from hsi_batch.pipeline.gather import Need
-from hsi_batch.pipeline.pipeline import Pipeline
-from hsi_batch.stages.fit_pass import PassCounts, PassReader
-from hsi_batch.stages.fit_stream import known_stream, stream_bytes
+from hsi_batch.stages.fit_members import Member
+from hsi_batch.stages.fit_pass import PassReader
+from hsi_batch.stages.fit_stream import known_streams, stream_bytes
 
 __all__ = ["count_plan"]
 
-#: Statistics by need, as the archive holds them.
-Stored = Callable[[Sequence[Need]], dict[Need, Any]]
 
-
-def count_plan(reader: PassReader, plan: FitPlan, stored: Stored) -> int:
+def count_plan(reader: PassReader, plans: Mapping[str, FitPlan], members: Sequence[Member]) -> int:
     """Count into ``reader.counts`` what all passes would read and what an earlier run has kept.
+
+    Parameters
+    ----------
+    reader : PassReader
+    plans : mapping
+        Of each background.
+    members : sequence of Member
+        Copies of the backgrounds, fitted as far as goes without reading; none if nothing is kept.
 
     Returns
     -------
@@ -29,55 +32,56 @@ def count_plan(reader: PassReader, plan: FitPlan, stored: Stored) -> int:
         Memory of a worker above its base, in bytes.
     """
     needed = 0
-    kept = dict(_kept(reader, plan, stored)) if not reader.kept.empty else {}
-    for number in range(1, plan.passes + 1):
-        needs = tuple(dict.fromkeys(n.need for n in plan.nodes if n.reading == number))
-        streams = [stream.name for stream in plan.streams if stream.reading == number]
-        if needs:
-            reader.plan(needs, kept.get(number, 0))
-            needed = max(needed, sum(reader.worker_bytes(needs)))
-        for name in streams:
-            reader.plan((), kept.get(number, 0))
-            needed = max(needed, stream_bytes(reader, name))
+    kept = _kept(reader, members)
+    for number in range(1, max(plan.passes for plan in plans.values()) + 1):
+        wanted: dict[str, tuple[Need, ...]] = {}
+        streamed = []
+        for group, plan in plans.items():
+            taken = tuple(dict.fromkeys(n.need for n in plan.nodes if n.reading == number))
+            if taken:
+                wanted[group] = taken
+            streamed += [(group, s.name) for s in plan.streams if s.reading == number]
+        if wanted:
+            reader.plan(wanted, kept.get(number, 0))
+            needed = max(needed, sum(reader.worker_bytes(wanted)))
+        if streamed:
+            reader.plan({group: () for group, _ in streamed}, kept.get(number, 0))
+            needed = max(needed, *(stream_bytes(reader, name) for _, name in streamed))
     return needed
 
 
-def _kept(reader: PassReader, plan: FitPlan, stored: Stored) -> list[tuple[int, int]]:
-    """Blocks per pass whose statistics are kept: followed on a copy, as far as they go."""
-    pipeline = reader.pipeline
-    copy = Pipeline.from_bytes(*pipeline.to_bytes())
-    if pipeline.axis is not None:
-        copy.resolve(pipeline.axis)
-    other = replace(reader, pipeline=copy, counts=PassCounts(), sample={}, failures=[])
-    stored_kinds = [str(node.need.kind) for node in plan.nodes if node.reading == 0]
-    fitting = Fitting(copy, plan_fit(copy, stored_kinds), other.spectra)
-    kept: list[tuple[int, int]] = []
+def _kept(reader: PassReader, members: Sequence[Member]) -> dict[int, int]:
+    """Blocks per pass whose statistics are kept: the fit is followed as far as they go."""
+    kept: dict[int, int] = {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", HsiBatchWarning)
-            found = stored(fitting.stored())
-            for number in range(1, plan.passes + 1):
-                fitting.supply(found)
-                name, needs = fitting.stream(), fitting.needs()
-                if name is not None:
-                    weights, blocks = known_stream(other, name)
-                    if weights is None:
+            for number in range(1, 1000):
+                streams = {m.group: name for m in members if (name := m.stream()) is not None}
+                wanted = {m.group: needs for m in members if (needs := m.needs())}
+                if streams:
+                    weights, blocks = known_streams(reader, streams, members)
+                    kept[number] = blocks
+                    if len(weights) < len(streams):
                         break
-                    fitting.settle(name, weights)
-                    kept.append((number, blocks))
-                    found = {}
+                    for member in members:
+                        if member.group in streams:
+                            member.settle(streams[member.group], weights[member.group])
                     continue
-                if not needs:
+                if not wanted:
                     break
-                portions, _ = other.portions(needs, other.digest(needs))
-                known = other.known(needs, portions)
-                if known is None:
-                    blocks, reader.counts.redone = other.kept.planned(portions)
-                    kept.append((number, blocks))
+                portions, _ = reader.portions(wanted, members)
+                found = reader.known(wanted, portions)
+                if found is None:
+                    kept[number], reader.counts.redone = reader.kept.planned(portions)
                     break
-                kept.append((number, sum(portion.blocks for portion in portions)))
-                found = known
+                kept[number] = sum(portion.blocks for portion in portions)
+                for member in members:
+                    if member.group in wanted:
+                        member.supply(found[member.group])
     except HsiBatchError:
         # What is wrong with the data shows when it is fitted.
         return kept
+    finally:
+        reader.sample.clear()
     return kept

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
 
+from hsi_batch._version import __version__
+from hsi_batch.archive.archive import Archive
+from hsi_batch.archive.selection import Selection
+from hsi_batch.archive.session import PixelChoice, Session
+from hsi_batch.engine.worker import environment
+from hsi_batch.files import digest_json
 from hsi_batch.pipeline.fitting import FitPlan
+from hsi_batch.pipeline.groups import ARCHIVE
+from hsi_batch.stages.fit_members import Member, summed_up
 from hsi_batch.stages.run import Failure, Memory, failed_frames
 from hsi_batch.wording import counted
 
-__all__ = ["FitResult"]
+__all__ = ["FitResult", "provenance_of", "told_of"]
+
+#: Most failures, and most sources, that are written into a fitted pipeline.
+_REMEMBERED = 1000
 
 
 @dataclass(frozen=True)
@@ -25,7 +39,8 @@ class FitResult:
     sessions, frames : int
         Selected.
     rank, condition : dict
-        Effective rank and condition number by node with a covariance.
+        Effective rank and condition number by node with a covariance; of several backgrounds the
+        lowest rank and the largest condition.
     precision : dict
         Arithmetic chosen for each score, in words.
     warnings : tuple of str
@@ -45,6 +60,10 @@ class FitResult:
     worker_bytes : int
         Of a plan: memory of a worker above its base.
     memory : Memory, optional
+    background : str
+        What there is one state of: ``archive``, ``session``, ``sensor`` or ``attr:NAME``.
+    groups : int
+        Backgrounds that were fitted, if there is one per session, sensor or attribute.
     up_to_date : bool
         Nothing had to be done.
     out : str, optional
@@ -70,6 +89,8 @@ class FitResult:
     redone: int = 0
     worker_bytes: int = 0
     memory: Memory | None = None
+    background: str = ARCHIVE
+    groups: int = 0
     up_to_date: bool = False
     out: str | None = None
 
@@ -89,10 +110,13 @@ class FitResult:
             f" {counted(self.sessions, 'session')}, {counted(self.passes, 'pass')} over the pixels,"
             f" {self.seconds:.1f} s"
         )
+        if self.groups:
+            text += f"\n  {counted(self.groups, 'background')}, one per {self.background}"
         if self.kept:
             text += f"\n  {counted(self.kept, 'block')} not read again after an interrupted run"
         for node, rank in self.rank.items():
-            text += f"\n  {node}: rank {rank}, condition {self.condition[node]:.3g}"
+            up_to = "up to " * (self.groups > 1)
+            text += f"\n  {node}: rank {rank}, condition {up_to}{self.condition[node]:.3g}"
             if node in self.precision:
                 text += f", scores in {self.precision[node]}"
         for warning in self.warnings:
@@ -102,3 +126,72 @@ class FitResult:
         if self.memory:
             text += f"\n  {self.memory}"
         return text
+
+
+def told_of(members: Sequence[Member], by: str) -> dict[str, Any]:
+    """What a result says of what was fitted."""
+    grouped = [member for member in members if member.group]
+    rank: dict[str, int] = {}
+    condition: dict[str, float] = {}
+    words: dict[str, Counter[str]] = {}
+    for state in (member.state for member in grouped or members):
+        assert state is not None
+        for name, exact in state.state.items():
+            if "rank" in exact:
+                rank[name] = min(rank.get(name, int(exact["rank"])), int(exact["rank"]))
+            if "condition" in exact:
+                now = float(exact["condition"])
+                condition[name] = max(condition.get(name, now), now)
+        for name, chosen in state.precision.items():
+            words.setdefault(name, Counter())[chosen.dtype if grouped else str(chosen)] += 1
+    return {
+        "pixels": sum(member.pixels for member in grouped or members),
+        "rank": rank,
+        "condition": condition,
+        "precision": {
+            name: " and ".join(
+                f"{word} of {counted(count, 'background')}" if grouped else word
+                for word, count in found.items()
+            )
+            for name, found in words.items()
+        },
+        "warnings": summed_up(members, by),
+        "background": by,
+        "groups": len(grouped),
+    }
+
+
+def provenance_of(
+    result: FitResult,
+    archive: Archive,
+    selection: Selection,
+    sessions: Mapping[str, Session],
+    pixels: PixelChoice,
+    background: tuple[str, str | None],
+) -> dict[str, Any]:
+    """What is written into a pipeline about its fit."""
+    digests = {name: str(s.attrs.get("digest", "")) for name, s in sessions.items()}
+    by, fallback = background
+    return {
+        "archive": str(archive.path),
+        "sources": [
+            str(s.attrs.get("source", {}).get("path", ""))
+            for s in list(sessions.values())[:_REMEMBERED]
+        ],
+        "selection": selection.text,
+        "pixels": pixels,
+        "pixel_count": result.pixels,
+        "sessions": result.sessions,
+        "frames": result.frames,
+        "data_digest": digest_json([digests, [list(item) for item in selection]]),
+        "left_out": [[*astuple(f.key), f.reason] for f in result.failures[:_REMEMBERED]],
+        "passes": result.passes,
+        **(
+            {"background": by, "fallback": fallback, "groups": result.groups}
+            if by != ARCHIVE
+            else {}
+        ),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "software": f"hsi_batch {__version__}",
+        "environment": environment(),
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,21 +12,27 @@ import torch
 
 from hsi_batch.archive.store import archive_stamp
 from hsi_batch.engine.events import Progress
+from hsi_batch.engine.shared import SharedValues
 from hsi_batch.engine.window import Task, run_window
 from hsi_batch.errors import DataError, SourceError
 from hsi_batch.files import digest_json
 from hsi_batch.pipeline.cache import pack, unpack
 from hsi_batch.pipeline.frames import assembled_channels
+from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.program import inputs_of
 from hsi_batch.pipeline.stream import fit_by_stream, stream_inputs
 from hsi_batch.stages.fit_blocks import FitItem, FitJob, fit_keys
+from hsi_batch.stages.fit_members import Member
 from hsi_batch.stages.fit_partials import pass_digest, session_stamps
 from hsi_batch.stages.fit_pass import PassReader
 from hsi_batch.stages.frames import frame_source, session_of
 from hsi_batch.stages.memory import assembled_bytes, check_memory
-from hsi_batch.stages.run import Failure, TaskReport
+from hsi_batch.stages.run import BlockWork, Failure, TaskReport
 
-__all__ = ["known_stream", "read_stream", "stream_bytes"]
+__all__ = ["known_streams", "read_streams", "stream_bytes"]
+
+#: Contents of a ``state_dict``.
+Weights = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,11 +41,14 @@ class StreamItem:
 
     Attributes
     ----------
+    group : str
+        The background.
     node : str
     frames : tuple of FitItem
         In order.
     """
 
+    group: str
     node: str
     frames: tuple[FitItem, ...]
 
@@ -55,70 +64,105 @@ def stream_bytes(reader: PassReader, name: str) -> int:
     return frames + 3 * max(geometry.block_bytes for geometry in geometries)
 
 
-def read_stream(reader: PassReader, name: str, number: int, of: int) -> Mapping[str, torch.Tensor]:
-    """Give a node the selected frames in order; returns its ``state_dict`` after them.
+def read_streams(
+    reader: PassReader,
+    streams: Mapping[str, str],
+    members: Sequence[Member],
+    number: int,
+    of: int,
+) -> dict[str, Weights]:
+    """Give a node of each background its frames in order, one worker each.
+
+    Parameters
+    ----------
+    reader : PassReader
+    streams : mapping
+        The node of each background.
+    members : sequence of Member
+        The backgrounds.
+    number, of : int
+        Of the pass.
+
+    Returns
+    -------
+    dict
+        The ``state_dict`` of each node after its frames.
 
     Raises
     ------
     hsi_batch.errors.DataError
         There is no frame, or the node raised an error.
     """
-    run, pipeline = reader.run, reader.pipeline
-    frames = tuple(reader.frame_items())
-    geometry = {n: session.geometry for n, session in reader.sessions.items()}
-    keys = [key for item in frames for key in fit_keys(item)]
-    size = sum(geometry[key.session].bytes_of(key) for key in keys)
-    known, _ = known_stream(reader, name)
-    if known is not None:
-        reader.counts.kept += len(keys)
-        return known
+    found, blocks = known_streams(reader, streams, members)
+    reader.counts.kept += blocks
+    todo = {group: name for group, name in streams.items() if group not in found}
+    if not todo:
+        return found
+    run = reader.run
     reader.kept.begin([])
-    check_memory(run.client, stream_bytes(reader, name), "fit")
-    job = FitJob(
-        str(reader.archive.path.absolute()),
-        archive_stamp(reader.archive.path),
-        pack(pipeline),
-        (),
-        reader.pixels,
+    check_memory(run.client, max(stream_bytes(reader, name) for name in todo.values()), "fit")
+    path, stamp = str(reader.archive.path.absolute()), archive_stamp(reader.archive.path)
+    pipelines = {member.group: member.pipeline for member in members if member.group in todo}
+    name = f"fit-stream-{number}-{time.monotonic_ns()}"
+    jobs = SharedValues(
+        run.client,
+        lambda g: FitJob(path, stamp, pack(pipelines[g]), (), reader.pixels, g),
+        f"{name}-job",
     )
-    progress = Progress(f"fit, pass {number} of {of}", len(keys), size)
-    run.observer(progress)
+    items = [StreamItem(g, n, tuple(reader.frame_items([g]))) for g, n in todo.items()]
+    keys = [key for item in items for frame in item.frames for key in fit_keys(frame)]
+    size = sum(reader.sessions[key.session].geometry.bytes_of(key) for key in keys)
     reader.counts.blocks += len(keys)
     reader.counts.bytes += size
-    reader.counts.tasks += 1
-    task = Task(f"fit-stream-{time.monotonic_ns()}", (StreamItem(name, frames),))
-    raw, report = b"", TaskReport()
-    for outcome, _ in run_window(run.client, fit_stream, [task], job):
+    reader.counts.tasks += len(items)
+    work = BlockWork(Progress(f"fit, pass {number} of {of}", len(keys), size))
+    run.observer(work.progress)
+    tasks = (Task(f"{name}-{index:06d}", (item,)) for index, item in enumerate(items))
+    shared = jobs.given_to(tasks, lambda item: (item.group,))
+    for outcome, _ in run_window(run.client, fit_stream, shared):
+        item: StreamItem = outcome.task.items[0]
         if outcome.error is not None:
             raise DataError(
-                f"{name} ({type(pipeline.nodes[name]).__name__}) could not be fitted by a stream"
-                f" of frames: {outcome.error}."
+                f"{item.node} ({type(reader.pipeline.nodes[item.node]).__name__}) could not be"
+                f" fitted by a stream of frames: {outcome.error}."
             )
         raw, report = outcome.result
-    progress.done, progress.done_bytes = report.done, report.done_bytes
-    progress.failed = len(report.failures)
-    run.observer(progress)
-    reader.failures.extend(report.failures)
-    if not report.failures:
-        reader.kept.finish(_digest(reader, name), raw)
-    return _weights(raw)
+        work.progress.done += report.done
+        work.progress.done_bytes += report.done_bytes
+        work.progress.failed += len(report.failures)
+        reader.failures.extend(report.failures)
+        run.observer(work.progress)
+        found[item.group] = _weights(raw)
+        if not report.failures:
+            reader.kept.finish(_digest(reader, pipelines[item.group], item.group, item.node), raw)
+    return found
 
 
-def known_stream(reader: PassReader, name: str) -> tuple[Mapping[str, torch.Tensor] | None, int]:
-    """What an interrupted run found for a node, if anything, and the blocks it read for it."""
-    kept = reader.kept.finished(_digest(reader, name))
-    blocks = sum(len(item.ranges) for item in reader.frame_items())
-    return (None if kept is None else _weights(kept)), blocks
+def known_streams(
+    reader: PassReader, streams: Mapping[str, str], members: Sequence[Member]
+) -> tuple[dict[str, Weights], int]:
+    """What an interrupted run found for nodes, by background, and the blocks it read for them."""
+    found: dict[str, Weights] = {}
+    blocks = 0
+    for member in members:
+        if member.group in streams:
+            digest = _digest(reader, member.pipeline, member.group, streams[member.group])
+            raw = reader.kept.finished(digest)
+            if raw is not None:
+                found[member.group] = _weights(raw)
+                blocks += sum(len(item.ranges) for item in reader.frame_items([member.group]))
+    return found, blocks
 
 
-def _digest(reader: PassReader, name: str) -> str:
+def _digest(reader: PassReader, pipeline: Pipeline, group: str, name: str) -> str:
+    frames = [[i.session, i.frame, i.ranges] for i in reader.frame_items([group])]
     stamps = session_stamps(reader.archive.path, reader.sessions)
-    told = [name, stamps, [[i.session, i.frame, i.ranges] for i in reader.frame_items()]]
-    return digest_json([pass_digest(reader.pipeline, (), reader.pixels), told])
+    own = {session: stamps[session] for session in reader.parts[group].sessions}
+    return digest_json([pass_digest(pipeline, (), reader.pixels), name, own, frames])
 
 
-def _weights(raw: bytes) -> Mapping[str, torch.Tensor]:
-    found: Mapping[str, torch.Tensor] = torch.load(io.BytesIO(raw), weights_only=True)
+def _weights(raw: bytes) -> Weights:
+    found: Weights = torch.load(io.BytesIO(raw), weights_only=True)
     return found
 
 

@@ -250,6 +250,8 @@ def _facts(
         ("scored", f"{len(evaluation.rows)} frames of {sessions} sessions, {pixels} pixels"),
         ("valid pixels", f"{valid} ({_percent(valid, pixels)})"),
     ]
+    if fitted.get("groups"):
+        facts.append(("backgrounds", f"{fitted['groups']}, one per {fitted['background']}"))
     if evaluation.stale:
         text = (
             f"{', '.join(evaluation.stale)} (scored with another pipeline, other outputs or data)"

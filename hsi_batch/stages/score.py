@@ -28,10 +28,11 @@ from hsi_batch.archive.store import (
     state_folder,
 )
 from hsi_batch.engine.events import Observer, Progress
+from hsi_batch.engine.shared import SharedValues
 from hsi_batch.engine.window import Task, batches
 from hsi_batch.engine.worker import environment
 from hsi_batch.errors import IncompleteError
-from hsi_batch.pipeline.maps import INVALID_DECISION, MapSpec
+from hsi_batch.pipeline.maps import INVALID_DECISION
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.evaluate import covered, evaluate
 from hsi_batch.stages.evaluation import Evaluation, forget_evaluation, load_evaluation
@@ -132,6 +133,7 @@ def _result(plan: ScorePlan, begun: float, **values: Any) -> ScoreResult:
         frames=len(plan.selection),
         up_to_date=sum(s.status == "done" for s in plan.sessions),
         earlier=tuple(f for s in plan.sessions for f in s.earlier),
+        fallback=plan.states.fallen_back([s.session for s in plan.sessions]),
         seconds=time.monotonic() - begun,
         plan=plan,
         **values,
@@ -151,26 +153,24 @@ def _execute(
     records = Records(state_folder(plan.store) / "records" / "score")
     folder = records.new_run()
     _begin(root, pipeline, archive, plan)
-    job = ScoreJob(
-        str(archive.path.absolute()),
-        archive_stamp(archive.path),
-        plan.store,
-        uuid.uuid4().hex,
-        str(folder),
-        plan.packed,
-        plan.specs,
-    )
-    # A future of its own: the pipeline travels once to each worker, and survives its loss.
-    name = f"score-{plan.packed.digest[:8]}-{time.monotonic_ns()}"
-    shared = run.client.submit(_itself, job, key=f"{name}-job")
+    name = f"score-{time.monotonic_ns()}"
+    places = (str(archive.path.absolute()), archive_stamp(archive.path), plan.store)
+    run_id = uuid.uuid4().hex
+
+    def job(group: str) -> ScoreJob:
+        packed = plan.states.packed(group)
+        return ScoreJob(*places, run_id, str(folder), packed, plan.specs, group)
+
+    # Futures of their own: a pipeline travels once to each worker, and survives its loss.
+    jobs = SharedValues(run.client, job, f"{name}-job")
+    tasks = jobs.given_to(_tasks(plan, run.threads, task_bytes, name), lambda item: (item.group,))
     work = BlockWork(Progress("score", plan.blocks, plan.bytes))
     run.observer(work.progress)
     for items, report in run_blocks(
         run,
         work,
         score_items,
-        _tasks(plan, run.threads, task_bytes, name),
-        shared,
+        tasks,
         blocks_of=score_keys,
     ):
         if report is None:
@@ -201,10 +201,6 @@ def _measured(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _itself(job: ScoreJob) -> ScoreJob:
-    return job
-
-
 def _begin(root: zarr.Group, pipeline: Pipeline, archive: Archive, plan: ScorePlan) -> None:
     """Make the groups of sessions that are new or stale."""
     forget_evaluation(plan.store)
@@ -222,12 +218,12 @@ def _begin(root: zarr.Group, pipeline: Pipeline, archive: Archive, plan: ScorePl
     )
     for planned in plan.todo:
         if planned.status in ("new", "redo"):
-            _create_session(root, planned, plan.specs)
+            _create_session(root, planned, plan)
         else:
             root[planned.name].attrs["complete"] = False
 
 
-def _create_session(root: zarr.Group, planned: PlannedScores, specs: Sequence[MapSpec]) -> None:
+def _create_session(root: zarr.Group, planned: PlannedScores, plan: ScorePlan) -> None:
     session = planned.session
     geometry = session.geometry
     height, width, _ = geometry.shape
@@ -238,11 +234,12 @@ def _create_session(root: zarr.Group, planned: PlannedScores, specs: Sequence[Ma
             "source": session.attrs.get("source"),
             "session_digest": session.attrs.get("digest"),
             "digest": planned.digest,
+            **plan.states.told(session, planned.group),
             "complete": False,
         },
     )
     made = _copy_frame_arrays(session, group)
-    for spec in specs:
+    for spec in plan.specs:
         wide = spec.channels > 1
         create_array(
             group,
@@ -291,7 +288,7 @@ def _tasks(plan: ScorePlan, threads: int, task_bytes: int, prefix: str) -> Itera
             for group in [keys] if plan.by_frame else [[key] for key in keys]:
                 ranges = tuple((key.start, key.stop) for key in group)
                 kept = tuple(planned.lines_of(key) for key in group)
-                item = ScoreItem(planned.name, frame, ranges, kept, planned.digest)
+                item = ScoreItem(planned.name, frame, ranges, kept, planned.digest, planned.group)
                 sizes[id(item)] = sum(planned.session.geometry.bytes_of(key) for key in group)
                 items.append(item)
     return batches(

@@ -47,6 +47,8 @@ class ScoreJob:
         The fitted pipeline.
     specs : tuple of MapSpec
         What is stored.
+    group : str
+        The background whose state the pipeline holds.
     """
 
     archive: str
@@ -56,6 +58,7 @@ class ScoreJob:
     records: str
     packed: Packed
     specs: tuple[MapSpec, ...]
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class ScoreItem:
         Lines of each that are selected.
     digest : str
         Of the session, the pipeline and the outputs.
+    group : str
+        The background that it is scored against.
     """
 
     session: str
@@ -79,6 +84,7 @@ class ScoreItem:
     ranges: tuple[tuple[int, int], ...]
     kept: tuple[tuple[int, int], ...]
     digest: str
+    group: str = ""
 
 
 def score_keys(item: ScoreItem) -> list[BlockKey]:
@@ -101,12 +107,17 @@ def _outputs(job: ScoreJob, session: str) -> Mapping[str, zarr.Array[Any]]:
     return _arrays[key]
 
 
-def score_items(items: Iterable[ScoreItem], key: str, job: ScoreJob) -> TaskReport:
-    """Score and write blocks; one that cannot be read is recorded as failed and left out."""
+def score_items(items: Iterable[ScoreItem], key: str, *jobs: ScoreJob) -> TaskReport:
+    """Score and write blocks; one that cannot be read is recorded as failed and left out.
+
+    There is a job for each background of the items.
+    """
     report = TaskReport()
     worker = _worker_name()
-    with disk_errors(job.store), RecordWriter(Path(job.records), key) as writer:
+    by_group = {job.group: job for job in jobs}
+    with disk_errors(jobs[0].store), RecordWriter(Path(jobs[0].records), key) as writer:
         for item in items:
+            job = by_group[item.group]
             scorer = None
             for block, kept in zip(score_keys(item), item.kept, strict=True):
                 if _was_done(item, block, job, writer):

@@ -16,9 +16,7 @@ from hsi_batch.archive.selection import Selection
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import SCORES, open_root, state_folder
 from hsi_batch.errors import ConfigError, NotFittedError, PipelineError, PlanError
-from hsi_batch.files import digest_json
 from hsi_batch.nodes import Scope
-from hsi_batch.pipeline.cache import Packed, pack
 from hsi_batch.pipeline.channels import check_channels
 from hsi_batch.pipeline.frames import assembled_channels
 from hsi_batch.pipeline.maps import MapSpec, map_spec
@@ -28,6 +26,7 @@ from hsi_batch.stages.agreement import axis_of
 from hsi_batch.stages.memory import assembled_bytes
 from hsi_batch.stages.run import Failure
 from hsi_batch.stages.score_blocks import tails
+from hsi_batch.stages.score_states import ScoreStates
 
 __all__ = ["PlannedScores", "ScorePlan", "plan_score"]
 
@@ -52,6 +51,8 @@ class PlannedScores:
     todo : list of BlockKey
     earlier : tuple of Failure
         Blocks that failed in an earlier run and are left alone.
+    group : str
+        Background it is scored against; empty for that of everything.
     kept : dict
         Lines of the blocks of which only a part is selected; the rest is stored as invalid.
     """
@@ -63,6 +64,7 @@ class PlannedScores:
     todo: list[BlockKey] = field(default_factory=list)
     earlier: tuple[Failure, ...] = ()
     kept: dict[BlockKey, tuple[int, int]] = field(default_factory=dict)
+    group: str = ""
 
     def lines_of(self, key: BlockKey) -> tuple[int, int]:
         """Lines of a block that are scored."""
@@ -77,13 +79,11 @@ class ScorePlan:
     ----------
     store : str
         Folder of the scores.
-    packed : Packed
-        The pipeline.
+    states : ScoreStates
+        The pipeline, with the backgrounds that it holds.
     specs : tuple of MapSpec
     selection : Selection
     sessions : list of PlannedScores
-    what : list
-        Pipeline and outputs, as they go into digests.
     by_frame : tuple of str
         Frame-scope nodes, because of which frames are not shared among workers.
     assembled : int
@@ -93,12 +93,11 @@ class ScorePlan:
     """
 
     store: str
-    packed: Packed
+    states: ScoreStates
     specs: tuple[MapSpec, ...]
     selection: Selection
     sessions: list[PlannedScores]
     by_frame: tuple[str, ...]
-    what: Any = None
     assembled: int = 0
     tasks: int = 0
 
@@ -182,6 +181,8 @@ def plan_score(
     ------
     hsi_batch.errors.NotFittedError
         The pipeline is not fitted.
+    hsi_batch.errors.ConfigError
+        Sessions whose background the pipeline does not hold.
     hsi_batch.errors.PlanError
         Sessions whose channels do not match the pipeline.
     hsi_batch.errors.StoreError
@@ -195,61 +196,43 @@ def plan_score(
         )
     selection = archive.select(frames)
     sessions = {name: archive.session(name) for name in selection.sessions}
+    states = ScoreStates(pipeline)
+    chosen = states.chosen(sessions)
+    # All backgrounds have one graph.
+    example = states.of(next(iter(chosen.values())))
     for name, session in sessions.items():
-        check_channels(pipeline, axis_of(session), f"session {name}")
-    specs = choose_outputs(pipeline, outputs)
+        check_channels(example, axis_of(session), f"session {name}")
+    if example.axis is not None and example.axis is not pipeline.axis:
+        pipeline.resolve(example.axis)
+    specs = choose_outputs(example, outputs)
+    states.store(specs)
     refs = tuple(spec.ref for spec in specs)
-    by_frame = tuple(frame_nodes(pipeline, refs))
-    _check_scopes(pipeline, refs)
+    by_frame = tuple(frame_nodes(example, refs))
+    _check_scopes(example, refs)
     if not by_frame:
         # Whatever cannot run is found before any work.
-        compile_program(pipeline, refs, precision=pipeline.precision)
-    packed = pack(pipeline)
-    assembled = assembled_channels(pipeline, refs)
-    what = [pipeline_digest(pipeline), [list(map(str, spec)) for spec in specs]]
-    plan = ScorePlan(store, packed, specs, selection, [], by_frame, what, assembled)
+        compile_program(example, refs, precision=example.precision)
+    assembled = assembled_channels(example, refs)
+    plan = ScorePlan(store, states, specs, selection, [], by_frame, assembled)
     root = open_root(store, SCORES) if Path(store).exists() else None
     records = Records(state_folder(store) / "records" / "score").load() if root else {}
     by_session: dict[str, list[BlockRecord]] = {}
     for record in records.values():
         by_session.setdefault(record.key.session, []).append(record)
     for name, session in sessions.items():
-        digest = scores_digest(session, what)
         held = root.get(name) if root is not None else None
-        plan.sessions.append(
-            _planned(
-                session,
-                digest,
-                held if isinstance(held, zarr.Group) else None,
-                by_session.get(name, []),
-                plan,
-                force=force,
-                only_failed=only_failed,
-            )
+        planned = _planned(
+            session,
+            states.digest(session, chosen[name]),
+            held if isinstance(held, zarr.Group) else None,
+            by_session.get(name, []),
+            plan,
+            force=force,
+            only_failed=only_failed,
         )
+        planned.group = chosen[name]
+        plan.sessions.append(planned)
     return plan
-
-
-def scores_digest(session: Session, what: Any) -> str:
-    """Digest of all that the scores of a session follow from."""
-    return digest_json([str(session.attrs.get("digest")), what])
-
-
-def pipeline_digest(pipeline: Pipeline) -> str:
-    """Digest of what decides the scores: graph, parameters, fitted state, precision."""
-    content = pipeline.serialize()
-    return digest_json(
-        [
-            content["nodes"],
-            content["connections"],
-            {name: node.buffer_digest() for name, node in pipeline.nodes.items()},
-            {
-                name: {k: v.tobytes().hex() for k, v in (node.exact_state() or {}).items()}
-                for name, node in pipeline.nodes.items()
-            },
-            {name: p.dtype for name, p in pipeline.precision.items()},
-        ]
-    )
 
 
 def _check_scopes(pipeline: Pipeline, refs: Sequence[Any]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from hsi_batch.stages.run import Failure, Memory, failed_frames
 from hsi_batch.stages.score_plan import ScorePlan
-from hsi_batch.wording import counted
+from hsi_batch.wording import counted, some
 
 __all__ = ["ScoreResult"]
 
@@ -35,6 +35,8 @@ class ScoreResult:
         Blocks that failed in this run.
     earlier : tuple of Failure
         Blocks that failed in earlier runs and were left alone.
+    fallback : tuple of str
+        Sessions whose background the pipeline has not seen: they were scored against the fallback.
     metrics : dict
         Over all labelled pixels of the frames that are in the summary; empty without labels.
     evaluated : int
@@ -55,6 +57,7 @@ class ScoreResult:
     bytes: int = 0
     failures: tuple[Failure, ...] = ()
     earlier: tuple[Failure, ...] = ()
+    fallback: tuple[str, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     evaluated: int = 0
     stale: tuple[str, ...] = ()
@@ -80,6 +83,8 @@ class ScoreResult:
         text += f"; {counted(self.blocks, 'block')} in {self.seconds:.1f} s{rate}"
         if self.memory and self.blocks:
             text += f"; {self.memory}"
+        if self.fallback:
+            text += f"\n  scored against the fallback, for lack of their own: {some(self.fallback)}"
         if self.metrics:
             shown = ", ".join(f"{name} {value:.6g}" for name, value in self.metrics.items())
             text += f"\n  against labels, over {counted(self.evaluated, 'frame')}: {shown}"

@@ -54,6 +54,8 @@ class PipelineInfo:
         Outputs that no other node takes, in words.
     nodes : dict
         Class by name.
+    backgrounds : str
+        How many the pipeline holds, if not one.
     """
 
     name: str
@@ -61,9 +63,11 @@ class PipelineInfo:
     inputs: dict[str, str]
     outputs: dict[str, str]
     nodes: dict[str, str]
+    backgrounds: str = ""
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {'' if self.fitted else 'not '}fitted"]
+        lines += [f"  {self.backgrounds}"] * bool(self.backgrounds)
         for title, ports in (("takes", self.inputs), ("gives", self.outputs)):
             lines += [f"  {title} {port}: {text}" for port, text in ports.items()]
         lines += [f"  node {name}: {cls}" for name, cls in self.nodes.items()]
@@ -88,6 +92,7 @@ def describe(pipeline: Pipeline) -> PipelineInfo:
             if node.outputs[port].ref not in taken
         },
         {name: type(node).__name__ for name, node in pipeline.nodes.items()},
+        "" if pipeline.groups is None else str(pipeline.groups),
     )
 
 

@@ -409,7 +409,7 @@ def _ours(**values):
         refuse(_set("rx", "cov", torch.eye(6)), r"rx\.cov has shape \(6, 6\), .* \(5, 5\) is need"),
         refuse(lambda f: f["state_dict"].update(rx=3), "the file holds no `state_dict` per node"),
         refuse(lambda f: f.pop("state_dict"), "the file holds no `state_dict` per node"),
-        refuse(_ours(format=2), "the weights are in format 2; this version reads 1"),
+        refuse(_ours(format=3), "the weights are in format 3; this version reads 1 and 2"),
         refuse(lambda f: f.update(hsi_batch=[1]), "the weights are in format None"),
         refuse(lambda f: f["hsi_batch"].pop("fitted"), "the part 'hsi_batch' of the weights is d"),
         refuse(_ours(precision={"rx": {"x": 1}}), "the part 'hsi_batch' of the weights is damaged"),
