@@ -149,8 +149,12 @@ class PluginNode(Node):
             return {}
         try:
             given = self._probe(axes)
+            module = copy.deepcopy(self.module).eval()
             with torch.no_grad():
-                found = self._run(copy.deepcopy(self.module).eval(), None, given)
+                if self.streams and not self.fitted:
+                    # Before its fit it need not know how many channels it gives.
+                    module.statistical_initialization(iter([given]))  # type: ignore[operator]
+                found = self._run(module, None, given)
         except Exception:  # noqa: BLE001 - a foreign module may fail in any way on a small image
             return {}
         return {p: ChannelAxis(int(found[p].shape[3])) for p in cubes if p in found}
@@ -160,7 +164,10 @@ class PluginNode(Node):
         for port, axis in axes.items():
             dtype = self.INPUT_SPECS[port].dtype
             dtype = dtype if isinstance(dtype, torch.dtype) else torch.float32
-            image = torch.ones(1, _PROBE, _PROBE, axis.size).to(dtype)
+            # Not all alike, for a module may look at how pixels differ.
+            random = torch.Generator().manual_seed(0)
+            image = torch.rand(1, _PROBE, _PROBE, axis.size, generator=random)
+            image = (image + 0.5).to(dtype)
             given[port] = [image] if self.INPUT_SPECS[port].variadic else image
         return given
 
