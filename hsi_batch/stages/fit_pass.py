@@ -115,23 +115,25 @@ class PassReader:
     # -- plans -------------------------------------------------------------------------------
 
     def portions(
-        self, wanted: Wanted, members: Sequence[Member] = ()
+        self, wanted: Wanted, members: Sequence[Member]
     ) -> tuple[list[Portion], dict[int, int]]:
         """The portions of a pass, and the bytes of each item by its ``id``.
 
-        Without members, their digests are those of no pipeline.
+        Where nothing is kept, they have no digests that mean anything.
         """
         items, sizes = self._items(wanted)
-        pipelines = {member.group: member.pipeline for member in members if member.group in wanted}
-        digests = {
-            group: pass_digest(pipelines[group], needs, self.pixels) if pipelines else ""
-            for group, needs in wanted.items()
-        }
+        digests, stamps = dict.fromkeys(wanted, ""), dict.fromkeys(self.sessions, "")
+        if self.kept.folder is not None:
+            stamps = session_stamps(self.archive.path, self.sessions)
+            for member in members:
+                if member.group in wanted:
+                    needs = wanted[member.group]
+                    digests[member.group] = pass_digest(member.pipeline, needs, self.pixels)
         cut = portions_of(
             items,
             [sizes[id(item)] for item in items],
             digests,
-            session_stamps(self.archive.path, self.sessions),
+            stamps,
             statistics=self._statistics(wanted)
             * max((len(item.places) for item in items), default=1),
             task_bytes=self.task_bytes,

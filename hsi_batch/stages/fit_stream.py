@@ -133,7 +133,7 @@ def read_streams(
         reader.failures.extend(report.failures)
         run.observer(work.progress)
         found[item.group] = _weights(raw)
-        if not report.failures:
+        if reader.kept.folder is not None and not report.failures:
             reader.kept.finish(_digest(reader, pipelines[item.group], item.group, item.node), raw)
     return found
 
@@ -145,7 +145,7 @@ def known_streams(
     found: dict[str, Weights] = {}
     blocks = 0
     for member in members:
-        if member.group in streams:
+        if reader.kept.folder is not None and member.group in streams:
             digest = _digest(reader, member.pipeline, member.group, streams[member.group])
             raw = reader.kept.finished(digest)
             if raw is not None:
