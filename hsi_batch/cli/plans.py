@@ -52,12 +52,18 @@ def convert_plan_text(result: ConvertResult) -> str:
 def fit_plan_text(result: FitResult) -> str:
     """What a fit would read."""
     many = f"; {counted(result.groups, 'background')}, one per {result.background}"
-    return (
+    text = (
         f"{counted(result.frames, 'frame')} of {counted(result.sessions, 'session')}"
         f"{many if result.groups else ''}; {result.plan}\n"
         f"  reads {_work(result)}\n"
-        f"  memory: {_memory('score', 48 * 10**6)}"
     )
+    if result.kept or result.redone:
+        new = result.blocks - result.redone
+        text += (
+            f"  blocks: {new} new, {result.redone} redo, {result.kept} skip (statistics kept by"
+            " an interrupted run)\n"
+        )
+    return text + f"  memory: {_memory('score', result.worker_bytes)}"
 
 
 def fit_plan_data(result: FitResult) -> dict[str, Any]:
@@ -73,9 +79,18 @@ def fit_plan_data(result: FitResult) -> dict[str, Any]:
         "blocks": result.blocks,
         "tasks": result.tasks,
         "bytes": result.bytes,
+        "skip": result.kept,
+        "redo": result.redone,
+        "worker_bytes": result.worker_bytes,
         "nodes": [
-            {"node": n.name, "needs": str(n.need), "through": list(n.via), "pass": n.reading}
-            for n in plan.nodes
+            *(
+                {"node": n.name, "needs": str(n.need), "through": list(n.via), "pass": n.reading}
+                for n in plan.nodes
+            ),
+            *(
+                {"node": s.name, "needs": "stream of frames", "through": [], "pass": s.reading}
+                for s in plan.streams
+            ),
         ],
     }
 

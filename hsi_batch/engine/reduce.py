@@ -55,8 +55,13 @@ class TreeReduction:
             self._open = [self._client.submit(_merge, *group, pure=False) for group in groups]
             yield self._open
 
-    def result(self) -> Any:
-        """Merge what is left and fetch it; None if there was nothing."""
+    def merged(self) -> Future[Any] | None:
+        """Merge what is left and leave it on a worker; None if there was nothing."""
         for _ in self._rounds():
             pass
-        return self._open[0].result() if self._open else None
+        return self._open[0] if self._open else None
+
+    def result(self) -> Any:
+        """Merge what is left and fetch it; None if there was nothing."""
+        future = self.merged()
+        return None if future is None else future.result()

@@ -72,6 +72,7 @@ def batches(
     threads: int,
     target: int,
     prefix: str,
+    within: Callable[[Any], object] = lambda _item: None,
 ) -> Iterator[Task]:
     """Group items in order into tasks of about ``target`` bytes, at least four per thread.
 
@@ -87,6 +88,8 @@ def batches(
         Bytes of a task.
     prefix : str
         Of the keys of the tasks.
+    within : callable
+        Items for which it differs come into different tasks.
     """
     ordered = list(items)
     total = sum(size_of(item) for item in ordered)
@@ -95,6 +98,9 @@ def batches(
     group: list[Any] = []
     held = 0
     for item in ordered:
+        if group and within(item) != within(group[-1]):
+            yield Task(f"{prefix}-{next(count):06d}", tuple(group))
+            group, held = [], 0
         group.append(item)
         held += size_of(item)
         if held >= limit:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hsi_batch.errors import NotFittedError, PipelineError
+from hsi_batch.errors import DataError, HsiBatchError, NotFittedError, PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.metrics import Context
 from hsi_batch.nodes.node import ALWAYS, Node, Scope, Stage
@@ -31,8 +31,9 @@ class PluginNode(Node):
 
     It is given whole frames, unless it has an attribute ``scope`` that says otherwise (``"pixel"``,
     or ``"window"`` with ``halo``). It sees ``(1, y, x, channel)`` tensors under the names of its
-    ports. Its buffers are stored under its own names. A class that wants to be fitted by a stream
-    of frames needs weights that were fitted before.
+    ports. Its buffers are stored under its own names. A class with
+    ``statistical_initialization(input_stream)`` is fitted by an ordered stream of frames; see
+    :meth:`stream_fit`.
     """
 
     WRAPPED: ClassVar[type[nn.Module]]
@@ -67,6 +68,53 @@ class PluginNode(Node):
         return has_way if wanted is None else bool(wanted)
 
     @property
+    def requires_initial_fit(self) -> bool:
+        """As :attr:`streams`: every fit fits it again, as in cuvis-ai."""
+        return self.streams
+
+    def stream_fit(self, stream: Iterable[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Parameters and buffers after the module took a stream; the module itself stays as it is.
+
+        Parameters
+        ----------
+        stream : iterable of dict
+            For each frame its inputs by port, tensors with a batch of one frame.
+
+        Raises
+        ------
+        hsi_batch.errors.DataError
+            The module raised an error.
+        hsi_batch.errors.PipelineError
+            It has no way to take a stream, or holds other buffers afterwards.
+        """
+        module = copy.deepcopy(self.module).eval()
+        way = getattr(module, "statistical_initialization", None)
+        if not callable(way):
+            raise PipelineError(
+                f"{self.name} ({type(self).__name__}) says that it needs an initial fit, but has no"
+                " statistical_initialization."
+            )
+        before = {name: value.ndim for name, value in module.state_dict().items()}
+        try:
+            with torch.no_grad():
+                way(iter(stream))
+        except HsiBatchError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"{self.name} ({type(self).__name__}) failed while it was fitted by a stream of"
+                f" frames: {type(error).__name__}: {error}."
+            ) from error
+        after = {name: value.detach() for name, value in module.state_dict().items()}
+        if before != {name: value.ndim for name, value in after.items()}:
+            raise PipelineError(
+                f"{self.name} ({type(self).__name__}) holds buffers {sorted(after)} after its fit;"
+                f" a new one has {sorted(before)}, and the same numbers of axes were expected.",
+                hint="Register all buffers in __init__, empty ones with as many axes as later.",
+            )
+        return after
+
+    @property
     def fitted(self) -> bool:
         """Whether the module can run."""
         said = bool(getattr(self.module, "_statistically_initialized", False))
@@ -81,9 +129,8 @@ class PluginNode(Node):
     def _need_fit(self) -> None:
         if not self.fitted:
             raise NotFittedError(
-                f"{type(self).__name__} {self.name!r} is not fitted, and it can be fitted by a"
-                " stream of frames only.",
-                hint="Fit it where it comes from and load its weights (the .pt beside the YAML).",
+                f"{type(self).__name__} {self.name!r} is not fitted.",
+                hint="Fit the pipeline first (hsi-batch fit, or hb.fit), or load fitted weights.",
             )
 
     @property
@@ -102,8 +149,12 @@ class PluginNode(Node):
             return {}
         try:
             given = self._probe(axes)
+            module = copy.deepcopy(self.module).eval()
             with torch.no_grad():
-                found = self._run(copy.deepcopy(self.module).eval(), None, given)
+                if self.streams and not self.fitted:
+                    # Before its fit it need not know how many channels it gives.
+                    module.statistical_initialization(iter([given]))  # type: ignore[operator]
+                found = self._run(module, None, given)
         except Exception:  # noqa: BLE001 - a foreign module may fail in any way on a small image
             return {}
         return {p: ChannelAxis(int(found[p].shape[3])) for p in cubes if p in found}
@@ -113,7 +164,10 @@ class PluginNode(Node):
         for port, axis in axes.items():
             dtype = self.INPUT_SPECS[port].dtype
             dtype = dtype if isinstance(dtype, torch.dtype) else torch.float32
-            image = torch.ones(1, _PROBE, _PROBE, axis.size).to(dtype)
+            # Not all alike, for a module may look at how pixels differ.
+            random = torch.Generator().manual_seed(0)
+            image = torch.rand(1, _PROBE, _PROBE, axis.size, generator=random)
+            image = (image + 0.5).to(dtype)
             given[port] = [image] if self.INPUT_SPECS[port].variadic else image
         return given
 

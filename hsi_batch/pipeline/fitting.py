@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hsi_batch.errors import DataError, PlanError
 from hsi_batch.nodes import Node, PortRef, Scope
 from hsi_batch.nodes.gaussian import single_thread
+from hsi_batch.pipeline.buffers import set_buffers
 from hsi_batch.pipeline.evaluate import Evaluator
 from hsi_batch.pipeline.fold import CUBE, fold, need_of, root_of
 from hsi_batch.pipeline.gather import Need
@@ -20,10 +21,12 @@ from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.precision import choose
 from hsi_batch.pipeline.program import compile_program, frame_nodes
 from hsi_batch.pipeline.quadratic import QuadraticMap
+from hsi_batch.pipeline.schedule import Job, schedule
+from hsi_batch.pipeline.stream import is_streamed
 from hsi_batch.statistics import Moments
 from hsi_batch.wording import counted
 
-__all__ = ["FitPlan", "Fitting", "PlannedNode", "plan_fit"]
+__all__ = ["FitPlan", "Fitting", "PlannedNode", "PlannedStream", "plan_fit"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,20 @@ class PlannedNode:
     last: int
 
 
+class PlannedStream(NamedTuple):
+    """A node that is given the frames one after the other, in a pass of its own.
+
+    Attributes
+    ----------
+    name : str
+    reading : int
+        The pass.
+    """
+
+    name: str
+    reading: int
+
+
 @dataclass(frozen=True)
 class FitPlan:
     """What a fit will read.
@@ -59,17 +76,20 @@ class FitPlan:
     nodes : tuple of PlannedNode
         In the order in which they are fitted; a node that needs several statistics is there more
         than once.
+    streams : tuple of PlannedStream
     """
 
     nodes: tuple[PlannedNode, ...]
+    streams: tuple[PlannedStream, ...] = ()
 
     @property
     def passes(self) -> int:
         """Readings of the pixels, at most."""
-        return max((node.last for node in self.nodes), default=0)
+        last = [node.last for node in self.nodes] + [stream.reading for stream in self.streams]
+        return max(last, default=0)
 
     def __str__(self) -> str:
-        if not self.nodes:
+        if not self.nodes and not self.streams:
             return "nothing to fit"
         repeats = any(node.last > max(node.reading, 1) for node in self.nodes)
         lines = [f"{'up to ' * repeats}{counted(self.passes, 'pass')} over the pixels"]
@@ -77,6 +97,10 @@ class FitPlan:
             where = f"pass {node.reading}" if node.reading else "stored statistics"
             way = f", carried through {', '.join(node.via)}" if node.via else ""
             lines.append(f"  {node.name}: {node.need} from {where}{way}")
+        lines.extend(
+            f"  {name}: an ordered stream of frames on one worker, pass {reading}"
+            for name, reading in self.streams
+        )
         return "\n".join(lines)
 
 
@@ -109,28 +133,31 @@ def plan_fit(pipeline: Pipeline, stored: Iterable[str] = ()) -> FitPlan:
                 " (scope sequence), so its frames cannot be shared out among workers.",
                 hint="Freeze it, or remove it from the pipeline.",
             )
-    for name, node in pipeline.nodes.items():
-        if not node.fitted and not node.requires_initial_fit:
-            raise PlanError(
-                f"{name} ({type(node).__name__}) is fitted by a stream of frames only, which no"
-                " statistic can stand for.",
-                hint="Fit it where it comes from, and load the pipeline with its weights.",
-            )
     # What is stored counts other pixels than those that the graph marks as valid.
     held = frozenset() if _marks(pipeline) else frozenset(stored)
-    planned: list[PlannedNode] = []
-    fitted_after: dict[str, int] = {}
+    asked: dict[str, list[tuple[Need, tuple[str, ...]]]] = {}
+    jobs: list[Job] = []
     for name in statistical_nodes(pipeline):
-        pipeline.nodes[name].begin_fit()
-        needs = _needs(pipeline, name)
-        first = [_first_reading(pipeline, need, held, fitted_after) for need, _ in needs]
-        last = max(first) + pipeline.nodes[name].most_passes - 1
-        fitted_after[name] = last
-        planned += [
-            PlannedNode(name, need, via, reading, last)
-            for (need, via), reading in zip(needs, first, strict=True)
+        node = pipeline.nodes[name]
+        if is_streamed(node):
+            jobs.append(Job(name, (frozenset(pipeline.ancestors(name)),), alone=True))
+            continue
+        node.begin_fit()
+        asked[name] = _needs(pipeline, name)
+        waits = [
+            None if need.root == CUBE and need.kind in held else frozenset(_before(pipeline, need))
+            for need, _ in asked[name]
         ]
-    return FitPlan(tuple(planned))
+        jobs.append(Job(name, tuple(waits), node.most_passes - 1))
+    passes = schedule(jobs)
+    return FitPlan(
+        tuple(
+            PlannedNode(name, need, via, reading, passes[name][1])
+            for name, needs in asked.items()
+            for (need, via), reading in zip(needs, passes[name][0], strict=True)
+        ),
+        tuple(PlannedStream(job.name, passes[job.name][1]) for job in jobs if job.alone),
+    )
 
 
 def _marks(pipeline: Pipeline) -> bool:
@@ -154,14 +181,6 @@ def _needs(pipeline: Pipeline, name: str) -> list[tuple[Need, tuple[str, ...]]]:
         root, via = root_of(pipeline, need_of(pipeline, name, request), request.kind)
         found.append((Need(root, request.kind), via))
     return found
-
-
-def _first_reading(
-    pipeline: Pipeline, need: Need, held: frozenset[str], fitted_after: Mapping[str, int]
-) -> int:
-    if need.root == CUBE and need.kind in held:
-        return 0
-    return 1 + max((fitted_after.get(name, 0) for name in _before(pipeline, need)), default=0)
 
 
 def _before(pipeline: Pipeline, need: Need) -> set[str]:
@@ -197,13 +216,27 @@ class Fitting:
         self._open: dict[str, list[tuple[Need, tuple[str, ...]]]] = {}
         for node in plan.nodes:
             self._open.setdefault(node.name, []).append((node.need, node.via))
-        for name in self._open:
+        self._streams = {stream.name for stream in plan.streams}
+        for name in (*self._open, *self._streams):
             pipeline.nodes[name].mark_fitted(False)
 
     @property
     def done(self) -> bool:
         """Whether every node is fitted."""
-        return not self._open
+        return not self._open and not self._streams
+
+    def stream(self) -> str | None:
+        """A node that can be given its stream of frames by now; it goes before other passes."""
+        unfitted = self._open.keys() | self._streams
+        order = (name for name in self.pipeline.order() if name in self._streams)
+        return next((n for n in order if not self.pipeline.ancestors(n) & unfitted), None)
+
+    def settle(self, name: str, weights: Mapping[str, Any]) -> None:
+        """Take what a node that was given a stream holds after it: its ``state_dict``."""
+        node = self.pipeline.nodes[name]
+        set_buffers(node, weights, None)
+        node.mark_fitted(True)
+        self._streams.discard(name)
 
     def stored(self) -> tuple[Need, ...]:
         """Distinct statistics that the archive holds."""
@@ -217,7 +250,7 @@ class Fitting:
             for need in dict.fromkeys(wanted)
             if need not in self._found
             and need not in self._stored
-            and not _before(self.pipeline, need) & self._open.keys()
+            and not _before(self.pipeline, need) & (self._open.keys() | self._streams)
         )
 
     def supply(self, found: Mapping[Need, Any]) -> None:

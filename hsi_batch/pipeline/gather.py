@@ -14,7 +14,7 @@ from hsi_batch.pipeline.fold import CUBE
 from hsi_batch.statistics import Bundle, Extrema, Forest, Histogram, Measure, Moments
 from hsi_batch.statistics.grid import lines_forest, measured_forest
 from hsi_batch.statistics.measure import chosen_pixels
-from hsi_batch.statistics.tree import Path
+from hsi_batch.statistics.tree import Path, Pool
 
 __all__ = ["Need", "empty", "gather_block", "gather_cube"]
 
@@ -67,8 +67,12 @@ def gather_cube(
     at: dict[str, Any] = {"start": start, "height": height, "prefix": prefix}
     forests: dict[str, Any] = {}
     for need in needs:
+        forest: Forest[Any] | Pool[Any]
         if isinstance(need.kind, Measure):
             forest = measured_forest(need.kind, cube, valid, classes, **at)
+        elif need.kind == "histogram":
+            identity = empty(need.kind, cube.shape[2], cube.dtype)
+            forest = Pool(identity.update(chosen_pixels(cube, valid)))
         else:
             identity = empty(need.kind, cube.shape[2], cube.dtype)
             forest = lines_forest(identity, cube, valid, **at)
@@ -106,7 +110,9 @@ def gather_block(
     prefix : path
         Place of the frame in the tree over frames.
     """
-    forests: dict[str, Forest[Any]] = {str(need): Forest() for need in needs}
+    forests: dict[str, Any] = {
+        str(need): Pool() if need.kind == "histogram" else Forest() for need in needs
+    }
     leaf = start // evaluator.lines_per_leaf
     while evaluator.leaf_range(leaf)[0] < stop:
         first, last = evaluator.leaf_range(leaf)
@@ -120,8 +126,12 @@ def gather_block(
             else:
                 identity = empty(need.kind, value.shape[-1], value.dtype)
                 part = identity.update(chosen_pixels(value, counted))
-            path = (*prefix, (leaf, leaves))
-            forests[str(need)] = forests[str(need)].merge(Forest.of(path, part))
+            found = (
+                Pool(part)
+                if need.kind == "histogram"
+                else Forest.of((*prefix, (leaf, leaves)), part)
+            )
+            forests[str(need)] = forests[str(need)].merge(found)
         leaf += 1
     return Bundle(forests)
 

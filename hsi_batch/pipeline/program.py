@@ -98,16 +98,17 @@ class NodeStep(Step):
     def run(self, values: Mapping[PortRef, NDArray[Any]]) -> dict[PortRef, NDArray[Any]]:
         """Run the module on tensors ``(1, lines, x, channel)``, without gradients."""
         with torch.no_grad():
-            return self._arrays(self.node(**self._tensors(values)))
+            return self._arrays(self.node(**self.tensors(values)))
 
     def run_within(
         self, values: Mapping[PortRef, NDArray[Any]], start: int, stop: int
     ) -> dict[PortRef, NDArray[Any]]:
         """As :meth:`run`, for some lines."""
         with torch.no_grad():
-            return self._arrays(self.node.forward_lines(start, stop, **self._tensors(values)))
+            return self._arrays(self.node.forward_lines(start, stop, **self.tensors(values)))
 
-    def _tensors(self, values: Mapping[PortRef, NDArray[Any]]) -> dict[str, Any]:
+    def tensors(self, values: Mapping[PortRef, NDArray[Any]]) -> dict[str, Any]:
+        """The arguments of the node: tensors with a batch axis, under the names of its inputs."""
         given: dict[str, Any] = dict(self.constants)
         for port, refs in self.ports.items():
             spec = self.node.INPUT_SPECS[port]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from hsi_batch.pipeline.passes import gather_frame, marks_of, roots_of, whole_fr
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.program import compile_program
 from hsi_batch.pipeline.reference import Reference
+from hsi_batch.pipeline.stream import fit_by_stream, stream_inputs
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.statistics import Bundle
 from hsi_batch.statistics.leaves import block_lines, leaf_lines
@@ -56,8 +58,15 @@ def fit_array(pipeline: Pipeline, cube: xr.DataArray, *, dry_run: bool = False) 
         warnings.simplefilter("always", DataWarning)
         passes = 0
         reference = None
-        while needs := fitting.needs():
+        while True:
+            streamed, needs = fitting.stream(), fitting.needs()
+            if streamed is None and not needs:
+                break
             passes += 1
+            if streamed is not None:
+                frames = _stream(pipeline, whole, streamed)
+                fitting.settle(streamed, fit_by_stream(pipeline.nodes[streamed], frames))
+                continue
             found = _read(pipeline, whole, needs)
             pixels = max([pixels, *(int(getattr(s, "count", 0)) for s in found.values())])
             reference = found.get(Need(CUBE, "moments"), reference)
@@ -96,6 +105,17 @@ def _sample(cube: xr.DataArray) -> NDArray[Any]:
 
 def _limits(cube: xr.DataArray) -> dict[str, Any]:
     return {key: cube.attrs.get(key) for key in ("nodata", "saturation")}
+
+
+def _stream(
+    pipeline: Pipeline, cube: xr.DataArray, name: str
+) -> Iterator[tuple[dict[str, Any], bool]]:
+    """The frames in order, computed one by one in this process."""
+    packed, limits = pack(pipeline), _limits(cube)
+    for frame in range(cube.sizes["frame"]):
+        lines = np.asarray(cube.data[frame])
+        ranges = ((0, len(lines)),)
+        yield stream_inputs(packed, name, _source(lines, 0, len(lines), ranges, limits), ranges)
 
 
 def _read(pipeline: Pipeline, cube: xr.DataArray, needs: tuple[Need, ...]) -> dict[Need, Any]:
@@ -149,16 +169,26 @@ def _part(
     place: tuple[tuple[int, int], ...],
     limits: dict[str, Any],
 ) -> Bundle:
+    source = _source(lines, top, height, ranges, limits)
+    with single_thread():
+        return gather_frame(packed, needs, source, ranges, place)
+
+
+def _source(
+    lines: NDArray[Any],
+    top: int,
+    height: int,
+    ranges: tuple[tuple[int, int], ...],
+    limits: dict[str, Any],
+) -> FrameSource:
     flags = flag_pixels(lines, **limits)
-    source = FrameSource(
+    return FrameSource(
         lines=lambda a, b: lines[a - top : b - top],
         valid=lambda a, b: None if flags is None else flags[a - top : b - top] == 0,
         shape=(height, *lines.shape[1:]),
         dtype=lines.dtype,
         blocks=ranges,
     )
-    with single_thread():
-        return gather_frame(packed, needs, source, ranges, place)
 
 
 def _merge(parts: list[Bundle]) -> Bundle:

@@ -20,7 +20,15 @@ from hsi_batch.stages.run import Failure, TaskReport
 from hsi_batch.statistics import Bundle
 from hsi_batch.statistics.tree import Path
 
-__all__ = ["FitItem", "FitJob", "PassPart", "fit_items", "fit_keys", "report_of"]
+__all__ = [
+    "FitItem",
+    "FitJob",
+    "PassPart",
+    "damaged_of",
+    "fit_items",
+    "fit_keys",
+    "report_of",
+]
 
 
 @dataclass(frozen=True)
@@ -81,11 +89,14 @@ class PassPart:
     report : TaskReport
     sample : dict
         Spectra by block, as the archive would keep them.
+    damaged : tuple of int
+        Portions that were kept by an earlier run, but cannot be trusted.
     """
 
     bundle: Bundle = field(default_factory=Bundle)
     report: TaskReport = field(default_factory=TaskReport)
     sample: dict[BlockKey, NDArray[Any]] = field(default_factory=dict)
+    damaged: tuple[int, ...] = ()
 
     def merge(self, other: PassPart) -> PassPart:
         """Union of both."""
@@ -94,12 +105,19 @@ class PassPart:
             self.report.done_bytes + other.report.done_bytes,
             self.report.failures + other.report.failures,
         )
-        return PassPart(self.bundle.merge(other.bundle), report, {**self.sample, **other.sample})
+        sample = {**self.sample, **other.sample}
+        damaged = (*self.damaged, *other.damaged)
+        return PassPart(self.bundle.merge(other.bundle), report, sample, damaged)
 
 
 def report_of(part: PassPart) -> TaskReport:
     """The small part of a result."""
     return part.report
+
+
+def damaged_of(part: PassPart) -> tuple[int, ...]:
+    """Portions that could not be loaded."""
+    return part.damaged
 
 
 def fit_keys(item: FitItem) -> list[BlockKey]:

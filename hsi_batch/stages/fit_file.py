@@ -14,6 +14,7 @@ from distributed import Client
 from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.session import PixelChoice
+from hsi_batch.archive.store import state_folder
 from hsi_batch.archive.writer import disk_errors
 from hsi_batch.documents import Document, read_yaml
 from hsi_batch.engine.events import Observer
@@ -25,7 +26,8 @@ from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.written import Dialect, refuse_what_is_not_in
 from hsi_batch.stages.agreement import common_axis
 from hsi_batch.stages.backgrounds import groups_of_sessions
-from hsi_batch.stages.fit import fit
+from hsi_batch.stages.fit import fit_pipeline
+from hsi_batch.stages.fit_partials import discard
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place
 from hsi_batch.stages.run import Failure
@@ -65,6 +67,14 @@ def check_name(out: Path, source: str | os.PathLike[str] | None) -> None:
         )
 
 
+def kept_beside(out: Path) -> Path:
+    """Where a fit keeps its statistics until it ends: in the run state beside what it writes.
+
+    Not beside the archive, which may be read-only, and which others may fit to.
+    """
+    return state_folder(out) / "fit"
+
+
 def fit_file(
     source: str | os.PathLike[str] | Document,
     archive: Archive | str | os.PathLike[str],
@@ -85,7 +95,8 @@ def fit_file(
 ) -> FitResult:
     """Fit the pipeline of a YAML file and write the fitted YAML and its weights.
 
-    If ``out`` was fitted from the same pipeline, selection and data before, nothing is done.
+    If ``out`` was fitted from the same pipeline, selection and data before, nothing is done. A fit
+    that was killed goes on where it was, from the statistics it kept in ``<out>.hsi-batch``.
 
     Parameters
     ----------
@@ -127,6 +138,7 @@ def fit_file(
         # A file in another form may ask for the same, and yet be refused.
         selection = archive.select(frames)
         pipeline.resolve(common_axis(archive.sessions(selection.sessions)))
+        discard(kept_beside(target))
         return FitResult(
             passes=0,
             pixels=int(known["pixel_count"]),
@@ -137,7 +149,8 @@ def fit_file(
             earlier=tuple(Failure(BlockKey(*key), reason) for *key, reason in left_out),
             up_to_date=True,
         )
-    result = fit(
+    keep = kept_beside(target)
+    result = fit_pipeline(
         pipeline,
         archive,
         frames=frames,
@@ -146,6 +159,7 @@ def fit_file(
         fallback=fallback,
         client=client,
         workers=workers,
+        keep=keep,
         dry_run=dry_run,
         observer=observer,
     )
@@ -154,6 +168,7 @@ def fit_file(
     pipeline.provenance["digest"] = digest
     with disk_errors(str(target)):
         pipeline.save(target, dialect)
+    discard(keep)
     return replace(result, out=str(target))
 
 

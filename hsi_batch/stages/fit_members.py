@@ -118,7 +118,8 @@ class Member:
         self._found: Moments | None = None
         self._pipeline: Pipeline | None = pipeline
         self._fitting: Fitting | None = Fitting(pipeline, plan, sample)
-        self._nodes = tuple(dict.fromkeys(node.name for node in plan.nodes))
+        names = [node.name for node in plan.nodes] + [stream.name for stream in plan.streams]
+        self._nodes = tuple(dict.fromkeys(names))
 
     @property
     def pipeline(self) -> Pipeline:
@@ -135,6 +136,17 @@ class Member:
     def needs(self) -> tuple[Need, ...]:
         """What the next pass takes for it; nothing once it is done."""
         return () if self._fitting is None else self._fitting.needs()
+
+    def stream(self) -> str | None:
+        """A node that is to be given its stream of frames; it goes before other passes."""
+        return None if self._fitting is None else self._fitting.stream()
+
+    def settle(self, name: str, weights: Mapping[str, Any]) -> None:
+        """Take what a node holds after its stream, and go on."""
+        assert self._fitting is not None
+        self._fitting.settle(name, weights)
+        if self._fitting.done:
+            self._settle()
 
     def supply(self, found: Mapping[Need, Any]) -> None:
         """Take statistics and go on."""
@@ -155,7 +167,7 @@ class Member:
         for other in caught:
             if not issubclass(other.category, DataWarning):
                 warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-        if not self._fitting.needs():
+        if self._fitting.done:
             self._settle()
 
     def _settle(self) -> None:

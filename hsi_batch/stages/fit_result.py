@@ -52,6 +52,13 @@ class FitResult:
     plan : FitPlan
     blocks, bytes, tasks : int
         What all passes read, or would read.
+    kept : int
+        Blocks that were not read, because an interrupted run had kept their statistics.
+    redone : int
+        Of a plan: blocks among those to read of which other statistics are kept, which no longer
+        agree with the data or the pipeline.
+    worker_bytes : int
+        Of a plan: memory of a worker above its base.
     memory : Memory, optional
     background : str
         What there is one state of: ``archive``, ``session``, ``sensor`` or ``attr:NAME``.
@@ -78,6 +85,9 @@ class FitResult:
     blocks: int = 0
     bytes: int = 0
     tasks: int = 0
+    kept: int = 0
+    redone: int = 0
+    worker_bytes: int = 0
     memory: Memory | None = None
     background: str = ARCHIVE
     groups: int = 0
@@ -102,6 +112,8 @@ class FitResult:
         )
         if self.groups:
             text += f"\n  {counted(self.groups, 'background')}, one per {self.background}"
+        if self.kept:
+            text += f"\n  {counted(self.kept, 'block')} not read again after an interrupted run"
         for node, rank in self.rank.items():
             up_to = "up to " * (self.groups > 1)
             text += f"\n  {node}: rank {rank}, condition {up_to}{self.condition[node]:.3g}"

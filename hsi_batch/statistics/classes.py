@@ -94,6 +94,10 @@ class ClassMeasure(Measure):
         """``classes``, and the capacity."""
         return f"classes-{self.capacity}"
 
+    def nbytes(self, channels: int) -> int:
+        """Moments and value counts of both classes."""
+        return 2 * (super().nbytes(channels) + 12 * self.capacity * channels)
+
     def of(
         self,
         lines: NDArray[Any],

@@ -92,6 +92,10 @@ class ClusterMeasure(Measure):
         """``clusters``, and the centres."""
         return f"clusters-{hashlib.sha256(self.around.tobytes()).hexdigest()[:16]}"
 
+    def nbytes(self, channels: int) -> int:
+        """Sums and counts of each centre."""
+        return len(self.around) * 8 * (channels + 2)
+
     def of(
         self,
         lines: NDArray[Any],

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hsi_batch.statistics.affine import Affine
 from hsi_batch.statistics.extrema import Extrema
-from hsi_batch.statistics.float_histogram import FloatHistogram
+from hsi_batch.statistics.float_histogram import CAPACITY, FloatHistogram
 from hsi_batch.statistics.measure import Measure, chosen_pixels
 
 __all__ = ["MappedExtrema", "MappedHistogram", "Mapping32"]
@@ -60,6 +60,10 @@ class MappedHistogram(_Mapped):
     def name(self) -> str:
         """``histogram of``, and the map."""
         return f"histogram-of-{self.mapping.digest}"
+
+    def nbytes(self, channels: int) -> int:  # noqa: ARG002 - counted are the outputs of the map
+        """A key and a count for each different value."""
+        return 12 * CAPACITY * self.mapping.map.outputs
 
     def of(
         self,

@@ -46,6 +46,10 @@ class Measure(ABC):
             1 anomalous, 0 normal, -1 unlabelled; None if the measure is not ``labelled``.
         """
 
+    def nbytes(self, channels: int) -> int:
+        """Bytes of one statistic at most, for plans of memory; by default those of moments."""
+        return 8 * (channels + 2) ** 2
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Measure) and self.name == other.name
 

@@ -159,6 +159,10 @@ class MixtureMeasure(Measure):
         """``mixture``, and a digest of it."""
         return f"mixture-{self._digest}"
 
+    def nbytes(self, channels: int) -> int:
+        """Sums of squares of each component."""
+        return len(self.mixture.weights) * 8 * (channels + 1) ** 2
+
     def of(
         self,
         lines: NDArray[Any],

@@ -109,6 +109,10 @@ class SampleMeasure(Measure):
         """``sample``, its size and seed."""
         return f"sample-{self.size}-{self.seed}"
 
+    def nbytes(self, channels: int) -> int:
+        """Float32 spectra with a key and a count each."""
+        return self.size * (4 * channels + 16)
+
     def of(
         self,
         lines: NDArray[Any],

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-__all__ = ["Bundle", "Forest", "Mergeable", "Path"]
+__all__ = ["Bundle", "Forest", "Mergeable", "Path", "Pool"]
 
 #: ``(index, size)`` per depth, outermost first.
 Path = tuple[tuple[int, int], ...]
@@ -129,6 +129,37 @@ class Forest(Generic[S]):
 
     def __setstate__(self, parts: dict[tuple[Path, int], S]) -> None:
         self.parts = parts
+
+
+class Pool(Generic[S]):
+    """What is known so far of a statistic whose bits no order of merging can change.
+
+    Histograms are large, and a forest holds several of them; a pool holds one. It stands where a
+    :class:`Forest` does, but does not notice a part that comes twice.
+
+    Examples
+    --------
+    >>> class Count(int):
+    ...     def merge(self, other):
+    ...         return Count(self + other)
+    >>> Pool(Count(2)).merge(Pool()).merge(Pool(Count(3))).result()
+    5
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: S | None = None) -> None:
+        self.value = value
+
+    def merge(self, other: Pool[S]) -> Pool[S]:
+        """Union of both."""
+        if self.value is None or other.value is None:
+            return other if self.value is None else self
+        return Pool(self.value.merge(other.value))
+
+    def result(self) -> S | None:
+        """The statistic; None if nothing came."""
+        return self.value
 
 
 def _above(path: Path, level: int) -> tuple[Path, int]:

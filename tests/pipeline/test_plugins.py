@@ -11,7 +11,7 @@ import yaml
 from graph_helpers import chain, labelled, scene
 
 from hsi_batch.documents import read_yaml
-from hsi_batch.errors import ConfigError, NotFittedError, PipelineError, PlanError
+from hsi_batch.errors import ConfigError, NotFittedError, PipelineError
 from hsi_batch.nodes import ChannelAxis, Scope, Stage
 from hsi_batch.nodes.plugin import PluginNode, covering
 from hsi_batch.pipeline import Pipeline
@@ -181,12 +181,13 @@ def test_mistakes_have_their_line(package, cls, more, says):
     assert caught.value.problems[0].line == 4
 
 
-def test_a_module_that_is_fitted_by_a_stream_needs_its_weights(package):
+def test_a_module_that_is_fitted_by_a_stream(package):
     pipeline = read("Streamed")
     assert not pipeline.fitted
-    with pytest.raises(PlanError, match=r"other .Streamed. is fitted by a stream of frames only"):
-        plan_fit(pipeline)
-    with pytest.raises(NotFittedError, match="stream of frames"):
+    plan = plan_fit(pipeline)
+    assert plan.passes == 1
+    assert "other: an ordered stream of frames on one worker, pass 1" in str(plan)
+    with pytest.raises(NotFittedError, match="Streamed 'other' is not fitted"):
         pipeline.nodes["other"](data=torch.zeros(1, 2, 2, 3))
     pipeline.nodes["other"].mark_fitted(True)
     assert pipeline.fitted

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import rx_statistical
-from recordings import write_cu3s
+from graphs import chain, rx_statistical
+from recordings import write_cu3s, write_npz
 from simulated_cuvis import Hole
 
 from hsi_batch.archive import open_archive
 from hsi_batch.archive.layout import Geometry
+from hsi_batch.cli.plans import fit_plan_text
 from hsi_batch.cluster import connect
 from hsi_batch.errors import PlanError
+from hsi_batch.nodes import PercentileNormalizer
 from hsi_batch.stages.convert import convert
 from hsi_batch.stages.fit import fit
 from hsi_batch.stages.score import score
@@ -169,6 +171,50 @@ def test_what_cannot_fit_is_refused_before_any_work(tmp_path, simulated_cuvis):
     with connect(config) as client, pytest.raises(PlanError, match="a worker may take 600 MB"):
         convert(source, tmp_path / "a.zarr", client=client)
     assert not (tmp_path / "a.zarr").exists()
+
+
+def percentiles():
+    return chain(
+        PercentileNormalizer(
+            name="norm", norm_mode="statistical", statistical_fit="pooled", fit_subsample=1
+        )
+    )
+
+
+def small_frames(folder, bands, frames=24):
+    rng = np.random.default_rng(0)
+    return write_npz(
+        folder / "s.npz", rng.integers(0, 60_000, (frames, 16, 16, bands)).astype(np.uint16)
+    )
+
+
+def test_histograms_are_counted(tmp_path, client):
+    """Half a megabyte per channel each, several at once: seen, planned, and printed."""
+    archive = tmp_path / "a.zarr"
+    convert(small_frames(tmp_path, 61), archive, client=client)
+    one = 61 * 65536 * 8
+    plan = fit(percentiles(), archive, client=client, dry_run=True)
+    assert plan.worker_bytes >= 3 * one
+    assert f"{plan.worker_bytes / 1e6:.1f} MB)" in fit_plan_text(plan)
+    result = fit(percentiles(), archive, client=client)
+    assert one <= above_base(result) <= plan.worker_bytes + SLACK, (str(result), plan.worker_bytes)
+    # Moments of the same channels are small.
+    assert fit(rx_statistical(), archive, client=client, dry_run=True).worker_bytes < 3e6
+
+
+def test_histograms_that_cannot_fit_are_refused(tmp_path, client):
+    from hsi_batch.cluster import LocalConfig
+
+    archive = tmp_path / "a.zarr"
+    convert(small_frames(tmp_path, 200, frames=2), archive, client=client)
+    with (
+        connect(LocalConfig(workers=1, memory=800_000_000)) as other,
+        pytest.raises(
+            PlanError, match=r"MB for statistics\), but a worker may take 800 MB"
+        ) as caught,
+    ):
+        fit(percentiles(), archive, client=other)
+    assert "0.5 MB per channel" in caught.value.hint
 
 
 def test_block_height_is_chosen_for_8_to_16_megabytes():

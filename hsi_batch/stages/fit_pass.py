@@ -1,0 +1,383 @@
+"""The passes of a fit over an archive: what each reads, what is kept of it, what it found."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from typing import Any
+
+import numpy as np
+from distributed import Future
+from numpy.typing import NDArray
+
+from hsi_batch.archive.archive import Archive
+from hsi_batch.archive.layout import BlockKey, Geometry
+from hsi_batch.archive.selection import Selection
+from hsi_batch.archive.session import PixelChoice, Session
+from hsi_batch.archive.store import archive_stamp
+from hsi_batch.archive.stored import sampled_frames, stored_sample, thinned
+from hsi_batch.engine.events import Progress
+from hsi_batch.engine.shared import SharedValues
+from hsi_batch.engine.window import Task, batches, run_window
+from hsi_batch.files import digest_json
+from hsi_batch.pipeline.cache import pack
+from hsi_batch.pipeline.fold import CUBE
+from hsi_batch.pipeline.frames import assembled_channels
+from hsi_batch.pipeline.gather import Need, finished
+from hsi_batch.pipeline.passes import marks_of, whole_frames
+from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.stages.fit_blocks import (
+    FitItem,
+    FitJob,
+    damaged_of,
+    fit_items,
+    fit_keys,
+    report_of,
+)
+from hsi_batch.stages.fit_members import Member, no_pixels
+from hsi_batch.stages.fit_partials import (
+    KeptFits,
+    PassGathering,
+    Portion,
+    load_portions,
+    pass_digest,
+    portions_of,
+    sample_of,
+    session_stamps,
+)
+from hsi_batch.stages.memory import (
+    LARGE_STATISTICS,
+    assembled_bytes,
+    check_memory,
+    statistic_bytes,
+)
+from hsi_batch.stages.run import BlockWork, Failure, Run, judge
+
+__all__ = ["PassCounts", "PassReader"]
+
+#: What each background needs, and what was found for it; None where no pixel counted.
+Wanted = Mapping[str, tuple[Need, ...]]
+Found = dict[str, dict[Need, Any]]
+
+_BLOCKS_HELD = 3
+#: Copies of the statistics in a worker at once, per result that is merged at once.
+_COPIES = 8
+
+
+@dataclass
+class PassCounts:
+    """What all passes read.
+
+    Attributes
+    ----------
+    blocks, bytes, tasks : int
+        Read, or tried to.
+    kept : int
+        Blocks whose statistics an interrupted run had kept.
+    redone : int
+        Blocks for which other statistics are kept, which no longer agree (plans only).
+    """
+
+    blocks: int = 0
+    bytes: int = 0
+    tasks: int = 0
+    kept: int = 0
+    redone: int = 0
+
+
+@dataclass
+class PassReader:
+    """Reads what a pass needs, merges it on the workers, and keeps it until the fit ends.
+
+    Attributes
+    ----------
+    pipeline : Pipeline
+        As it was; each background has its own.
+    parts : mapping
+        The selection of each background.
+    """
+
+    run: Run
+    pipeline: Pipeline
+    archive: Archive
+    sessions: Mapping[str, Session]
+    selection: Selection
+    parts: Mapping[str, Selection]
+    pixels: PixelChoice
+    task_bytes: int
+    kept: KeptFits
+    failures: list[Failure] = field(default_factory=list)
+    sample: dict[BlockKey, NDArray[Any]] = field(default_factory=dict)
+    counts: PassCounts = field(default_factory=PassCounts)
+
+    # -- plans -------------------------------------------------------------------------------
+
+    def portions(
+        self, wanted: Wanted, members: Sequence[Member]
+    ) -> tuple[list[Portion], dict[int, int]]:
+        """The portions of a pass, and the bytes of each item by its ``id``.
+
+        Where nothing is kept, they have no digests that mean anything.
+        """
+        items, sizes = self._items(wanted)
+        digests, stamps = dict.fromkeys(wanted, ""), dict.fromkeys(self.sessions, "")
+        if self.kept.folder is not None:
+            stamps = session_stamps(self.archive.path, self.sessions)
+            for member in members:
+                if member.group in wanted:
+                    needs = wanted[member.group]
+                    digests[member.group] = pass_digest(member.pipeline, needs, self.pixels)
+        cut = portions_of(
+            items,
+            [sizes[id(item)] for item in items],
+            digests,
+            stamps,
+            statistics=self._statistics(wanted)
+            * max((len(item.places) for item in items), default=1),
+            task_bytes=self.task_bytes,
+        )
+        return cut, sizes
+
+    def plan(self, wanted: Wanted, kept: int = 0) -> None:
+        """Count what a pass would read; of ``kept`` blocks the statistics are there."""
+        items, sizes = self._items(wanted)
+        tasks = sum(1 for _ in self._tasks(items, sizes, self.run.expected_threads, "plan"))
+        blocks = sum(len(item.ranges) for item in items)
+        left = 1 - kept / max(blocks, 1)
+        self.counts.blocks += blocks - kept
+        self.counts.bytes += round(left * sum(sizes.values()))
+        self.counts.tasks += math.ceil(left * tasks)
+        self.counts.kept += kept
+
+    def worker_bytes(self, wanted: Wanted) -> tuple[int, int]:
+        """Memory of a worker above its base: for pixels, and for statistics."""
+        geometries = self._geometries()
+        needs = _needs(wanted)
+        held = _BLOCKS_HELD * max(geometry.block_bytes for geometry in geometries)
+        if whole_frames(self.pipeline, needs):
+            roots = (*(need.root for need in needs), *marks_of(self.pipeline))
+            held += assembled_bytes(geometries, assembled_channels(self.pipeline, roots))
+        one = self._statistics(wanted)
+        # At the top of the tree the statistics of all backgrounds come together.
+        return held, (_COPIES * _fan_in(one) + 3 * (len(wanted) - 1)) * one
+
+    def _statistics(self, wanted: Wanted) -> int:
+        """Bytes of one copy of the statistics of a background."""
+        return statistic_bytes(self.pipeline, _needs(wanted), self._geometries())
+
+    def _geometries(self) -> list[Geometry]:
+        return [session.geometry for session in self.sessions.values()]
+
+    def known(self, wanted: Wanted, portions: Sequence[Portion]) -> Found | None:
+        """What an interrupted run found in this pass, if it finished it."""
+        content = self.kept.finished(_whole(portions))
+        if content is None:
+            return None
+        self.sample.update(sample_of(content["sample"]))
+        return _by_need(wanted, content["found"])
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def read(self, wanted: Wanted, members: Sequence[Member], number: int, of: int) -> Found:
+        """One pass: leaf tasks read and merge, their results merge in a tree on the workers.
+
+        Parameters
+        ----------
+        wanted : mapping
+            What each background needs.
+        members : sequence of Member
+            The backgrounds.
+        number, of : int
+            Of the pass.
+        """
+        portions, sizes = self.portions(wanted, members)
+        known = self.known(wanted, portions)
+        if known is not None:
+            self.counts.kept += sum(portion.blocks for portion in portions)
+            return known
+        run = self.run
+        held, statistics = self.worker_bytes(wanted)
+        check_memory(run.client, held, "fit", statistics)
+        path, stamp = str(self.archive.path.absolute()), archive_stamp(self.archive.path)
+        pipelines = {member.group: member.pipeline for member in members if member.group in wanted}
+        name = f"fit-{number}-{time.monotonic_ns()}"
+        # Futures of their own: a pipeline travels once to each worker, and survives its loss.
+        jobs = SharedValues(
+            run.client,
+            lambda g: FitJob(path, stamp, pack(pipelines[g]), wanted[g], self.pixels, g),
+            f"{name}-job",
+        )
+        total, size = sum(p.blocks for p in portions), sum(p.bytes for p in portions)
+        work = BlockWork(Progress(f"fit, pass {number} of {of}", total, size))
+        run.observer(work.progress)
+        gathering = PassGathering(
+            run.client, self.kept, portions, _fan_in(self._statistics(wanted))
+        )
+        left = self._load(portions, gathering, work, name)
+        items = [item for portion in left for item in portion.items]
+        self.counts.blocks += sum(portion.blocks for portion in left)
+        self.counts.bytes += sum(portion.bytes for portion in left)
+        tasks = self._tasks(items, sizes, run.threads, name, gathering)
+        tasks = jobs.given_to(tasks, lambda item: (group for group, _ in item.places))
+        for outcome, future in run_window(run.client, fit_items, tasks, keep=True):
+            self.counts.tasks += 1
+            if future is None:
+                lost = [
+                    Failure(key, str(outcome.error))
+                    for item in outcome.task.items
+                    for key in fit_keys(item)
+                ]
+                work.failures.extend(lost)
+                work.progress.failed += len(lost)
+            else:
+                self._count(work, future)
+            gathering.add(outcome.task.items, future)
+            run.observer(work.progress)
+            judge(work)
+        part = gathering.result()
+        self.failures.extend(work.failures)
+        if part is None:
+            raise no_pixels(self.selection)
+        self.sample.update(part.sample)
+        found = {group: finished(part.bundle.get(group, {})) for group in wanted}
+        if not work.failures:
+            sample = {astuple(key): spectra for key, spectra in part.sample.items()}
+            self.kept.finish(_whole(portions), {"found": found, "sample": sample})
+        return _by_need(wanted, found)
+
+    def _load(
+        self, portions: list[Portion], gathering: PassGathering, work: BlockWork, name: str
+    ) -> list[Portion]:
+        """Let the workers load what is kept; what is left to read."""
+        kept = {portion.number: portion for portion in self.kept.begin(portions)}
+        files = gathering.files(kept.values()) if kept else []
+        tasks = batches(
+            files,
+            lambda file: kept[file.number].bytes,
+            threads=self.run.threads,
+            target=sum(portion.bytes for portion in portions),
+            prefix=f"{name}-kept",
+        )
+        for outcome, future in run_window(self.run.client, load_portions, tasks, keep=True):
+            numbers = [file.number for file in outcome.task.items]
+            if future is None:
+                bad = set(numbers)
+            else:
+                bad = set(self.run.client.submit(damaged_of, future, pure=False).result())
+                gathering.loaded(future)
+            for number in numbers:
+                portion = kept[number]
+                if number in bad:
+                    del kept[number]
+                    continue
+                work.progress.done += portion.blocks
+                work.progress.done_bytes += portion.bytes
+                self.counts.kept += portion.blocks
+            self.run.observer(work.progress)
+        return [portion for portion in portions if portion.number not in kept]
+
+    def _count(self, work: BlockWork, future: Future[Any]) -> None:
+        report = self.run.client.submit(report_of, future, pure=False).result()
+        work.progress.done += report.done
+        work.progress.done_bytes += report.done_bytes
+        work.progress.failed += len(report.failures)
+        work.failures.extend(report.failures)
+
+    def _tasks(
+        self,
+        items: list[FitItem],
+        sizes: Mapping[int, int],
+        threads: int,
+        prefix: str,
+        gathering: PassGathering | None = None,
+    ) -> Iterator[Task]:
+        within = None if gathering is None or self.kept.folder is None else gathering.portion
+        return batches(
+            items,
+            lambda item: sizes[id(item)],
+            threads=threads,
+            target=self.task_bytes,
+            prefix=prefix,
+            **({} if within is None else {"within": within}),
+        )
+
+    # -- items -------------------------------------------------------------------------------
+
+    def _items(self, wanted: Wanted) -> tuple[list[FitItem], dict[int, int]]:
+        needs = _needs(wanted)
+        by_frame = whole_frames(self.pipeline, needs)
+        # Spectra are kept on the way where conversion kept none.
+        first = not self.sample and any(need.root == CUBE for need in needs)
+        sampled: set[tuple[str, int]] = set()
+        if first and not all("sample" in session.group for session in self.sessions.values()):
+            sampled = {at for group in wanted for at in sampled_frames(self.parts[group])}
+        items: list[FitItem] = []
+        sizes: dict[int, int] = {}
+        for item in self.frame_items(wanted, sampled):
+            geometry = self.sessions[item.session].geometry
+            parts = (
+                [item]
+                if by_frame
+                else [
+                    FitItem(item.session, item.frame, (span,), item.places, item.sampled)
+                    for span in item.ranges
+                ]
+            )
+            for part in parts:
+                sizes[id(part)] = sum(geometry.bytes_of(key) for key in fit_keys(part))
+                items.append(part)
+        return items, sizes
+
+    def frame_items(
+        self, groups: Iterable[str], sampled: Collection[tuple[str, int]] = ()
+    ) -> Iterator[FitItem]:
+        """The selected lines of each frame that some backgrounds count, in order."""
+        counts: dict[str, list[str]] = {}
+        for group in groups:
+            for name in self.parts[group].sessions:
+                counts.setdefault(name, []).append(group)
+        for name, frame, lines in self.selection:
+            if name not in counts:
+                continue
+            geometry = self.sessions[name].geometry
+            first, last = lines or (0, geometry.shape[0])
+            ranges = tuple(
+                (max(start, first), min(stop, last))
+                for start, stop in geometry.ranges()
+                if start < last and stop > first
+            )
+            places = tuple(
+                (group, self.parts[group].place(name, frame, geometry.frames))
+                for group in counts[name]
+            )
+            # Cut leaves have no fixed places for samples.
+            keep = lines is None and (name, frame) in sampled
+            yield FitItem(name, frame, ranges, places, keep)
+
+    def spectra(self, part: Selection) -> NDArray[Any] | None:
+        """Pixels of some frames, on which the precision of scores is measured."""
+        stored = stored_sample(self.sessions, part)
+        frames = set() if stored is not None else set(sampled_frames(part))
+        taken = [self.sample[k] for k in sorted(self.sample) if (k.session, k.frame) in frames]
+        return thinned(np.concatenate(taken)) if taken else stored
+
+
+def _needs(wanted: Wanted) -> tuple[Need, ...]:
+    return tuple(dict.fromkeys(need for each in wanted.values() for need in each))
+
+
+def _by_need(wanted: Wanted, found: Mapping[str, Mapping[str, Any]]) -> Found:
+    return {
+        group: {need: found.get(group, {}).get(str(need)) for need in needs}
+        for group, needs in wanted.items()
+    }
+
+
+def _fan_in(statistics: int) -> int:
+    return 2 if statistics >= LARGE_STATISTICS else 8
+
+
+def _whole(portions: Sequence[Portion]) -> str:
+    return digest_json([portion.digest for portion in portions])
