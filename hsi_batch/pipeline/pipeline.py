@@ -231,6 +231,11 @@ class Pipeline(Graph):
         """Whether every node is ready to run."""
         return all(node.fitted for node in self.nodes.values())
 
+    def in_words(self) -> dict[str, str]:
+        """What the fit has settled that people want to read, by node: thresholds."""
+        said = {name: node.in_words() for name, node in self.nodes.items()}
+        return {name: text for name, text in said.items() if text}
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """All parameters; those of nodes that are not frozen have ``requires_grad``."""
         for node in self.nodes.values():

@@ -340,6 +340,7 @@ class _Fit:
             rank={n: int(s["rank"]) for n, s in states.items() if "rank" in s},
             condition={n: float(s["condition"]) for n, s in states.items() if "condition" in s},
             precision={n: str(p) for n, p in self.pipeline.precision.items()},
+            settled=self.pipeline.in_words(),
             warnings=said,
             failures=tuple(self.failures),
             seconds=time.monotonic() - self.begun,
