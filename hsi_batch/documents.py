@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hsi_batch.errors import ConfigError, Problem, did_you_mean
-from hsi_batch.wording import complaint
+from hsi_batch.wording import complaint, mistakes
 
 __all__ = ["Document", "Location", "read_yaml", "set_value", "validate"]
 
@@ -338,14 +338,20 @@ def validate(model: type[M], document: Document) -> M:
     try:
         checked = model.model_validate(data)
     except ValidationError as error:
-        problems = [_problem(detail, model, document) for detail in error.errors()]
+        told = mistakes(error.errors(), data)
+        problems = [_problem(location, group, model, document) for location, group in told]
     if checked is None or document.problems:
         raise ConfigError.collect(document.merged(problems), path=document.path)
     return checked
 
 
-def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document) -> Problem:
-    location = detail["loc"]
+def _problem(
+    location: Location,
+    details: list[ErrorDetails],
+    model: type[BaseModel],
+    document: Document,
+) -> Problem:
+    detail = details[0]
     where = ".".join(str(part) for part in location)
     if detail["type"] == "extra_forbidden":
         known = _fields_at(model, location[:-1])
@@ -356,7 +362,7 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document) -
     if detail["type"] == "missing":
         return document.problem(f"key {where!r} is missing.", location[:-1])
     place = f"{where}: " if where else ""
-    return document.problem(f"{place}{complaint(detail)}.", location)
+    return document.problem(f"{place}{complaint(*details)}.", location)
 
 
 def _fields_at(model: type[BaseModel], location: Location) -> list[str]:

@@ -39,6 +39,36 @@ connections:
 outputs: {}                                   #! unknown key 'outputs'
 """
 
+TEN_OF_A_WORKFLOW = """\
+archive: [a.zarr]                             #! archive: a text was expected, not a list
+sources:
+  paths: [in]
+  block_lines: lots                           #! a whole number or 'frame' was expected, not 'lots'
+  nodata: none                                #! sources.nodata: a number was expected, not 'none'
+  annotation: sibling                         #! Did you mean 'annotations'?
+pipeline: [p.yaml]                            #! a text or a mapping of keys was expected
+fit:
+  pixels: normal                              #! fit.pixels: input should be 'valid' or
+  out: f.yaml
+  out: g.yaml                                 #! key 'out' stands twice
+score: s.zarr                                 #! score: a mapping of keys was expected
+cluster: {workers: 0}                         #! greater than or equal to 1 (found 0)
+report: ${NOT_SET_ANYWHERE}                   #! NOT_SET_ANYWHERE is not set
+"""
+
+TEN_OF_A_CLUSTER = """\
+type: locl                                    #! Did you mean 'local'? Types are local, existing
+worker: 2                                     #! unknown key 'worker'. Did you mean 'workers'?
+workers: 0                                    #! greater than or equal to 1 (found 0)
+memory: huge                                  #! write a size such as 4 GiB (found 'huge')
+memory: 4 GiB                                 #! key 'memory' stands twice
+scratch: [a]                                  #! scratch: a text was expected, not a list
+dashboard: perhaps                            #! true or false was expected, not 'perhaps'
+address: 5                                    #! unknown key 'address'. Known here: dashboard,
+timeout: -1                                   #! unknown key 'timeout'
+scheduler_file: ${NOT_SET_ANYWHERE}           #! NOT_SET_ANYWHERE is not set
+"""
+
 
 def marked(text):
     """Lines that end with ``#! part of a message``."""
@@ -46,25 +76,34 @@ def marked(text):
     return [(n, line.split("#! ")[1]) for n, line in lines if "#! " in line]
 
 
-def test_a_file_with_ten_mistakes_is_told_ten_with_lines(hsi, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [("pipeline", TEN), ("workflow", TEN_OF_A_WORKFLOW), ("cluster", TEN_OF_A_CLUSTER)],
+)
+def test_a_file_with_ten_mistakes_is_told_ten_with_lines(hsi, tmp_path, kind, text):
     path = tmp_path / "ten.yaml"
-    path.write_text(TEN)
-    expected = marked(TEN)
+    path.write_text(text)
+    expected = marked(text)
     assert len(expected) == 10
     done = hsi("check", path)
     assert (done.code, done.err) == (2, "")
     *said, last = done.out.splitlines()
-    assert last == f"{path}: pipeline, 10 problems"
+    assert last == f"{path}: {kind}, 10 problems"
     assert len(said) == 10
-    for (line, part), text in zip(expected, said, strict=True):
-        assert text.startswith(f"{path}:{line}: ")
-        assert part in text
+    for (line, part), words in zip(expected, said, strict=True):
+        assert words.startswith(f"{path}:{line}: ")
+        assert part in words
     (found,) = hsi("check", path, "--json").json["files"]
     assert [p["line"] for p in found["problems"]] == [line for line, _ in expected]
     # A run says the same.
-    run = hsi("fit", path, "--archive", tmp_path / "a.zarr", "--out", tmp_path / "f.yaml")
+    archive = ("--archive", tmp_path / "a.zarr")
+    run = {
+        "pipeline": lambda: hsi("fit", path, *archive, "--out", tmp_path / "f.yaml"),
+        "workflow": lambda: hsi("run", path),
+        "cluster": lambda: hsi("convert", tmp_path, *archive, "--cluster", path),
+    }[kind]()
     assert run.code == 2
-    assert [text.removeprefix("  - ") for text in run.err.splitlines()[1:]] == said
+    assert [words.removeprefix("  - ") for words in run.err.splitlines()[1:]] == said
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
@@ -138,6 +177,18 @@ def test_a_workflow_is_checked_with_all_it_refers_to(hsi, tmp_path):
     assert "w.yaml:5: key 'score.out' is missing" in done.out
     assert "p.yaml:3: there is no node class 'RXGlobl'" in done.out
     assert done.out.count("\n") == len(marked(WORKFLOW)) + 3
+
+
+def test_one_parameter_of_several_types_is_one_mistake(hsi, tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "nodes:\n- {name: data, class_name: CU3SDataNode}\n- name: sam\n"
+        "  class_name: MatchedFilter\n  hparams:\n    targets: 7\n    names: 5\n"
+        "connections:\n- {source: data.outputs.cube, target: sam.inputs.data}\n"
+    )
+    done = hsi("check", path)
+    lines = [text.split(": ")[0] for text in done.out.splitlines()]
+    assert lines == [f"{path}:6", f"{path}:7", str(path)], done.out
 
 
 @pytest.mark.parametrize("kind", ["pipeline", "workflow", "cluster"])
