@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hsi_batch.errors import ConfigError, Problem, did_you_mean
+from hsi_batch.kinds import mistaken
 from hsi_batch.wording import complaint, mistakes
 
 __all__ = ["Document", "Location", "read_yaml", "set_value", "validate"]
@@ -165,7 +166,16 @@ def _read_text(path: str) -> str:
         raise ConfigError(
             "this is a folder; a YAML file was expected.", path=path, hint="Name the file in it."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        beside = f"The weights of a pipeline are read with its YAML, {Path(path).stem}.yaml."
+        raise ConfigError(
+            "cannot be read as text (UTF-8); a YAML file was expected.",
+            path=path,
+            hint=beside
+            if Path(path).suffix == ".pt"
+            else "Save it as UTF-8, or name another file.",
+        ) from None
+    except OSError as error:
         raise ConfigError(f"cannot be read: {error}.", path=path) from None
 
 
@@ -333,6 +343,8 @@ def validate(model: type[M], document: Document) -> M:
             f"the file holds {found}; a mapping of keys was expected.",
             path=document.path,
         )
+    if (other := mistaken(data, model.model_fields)) is not None:
+        raise ConfigError(other[0], path=document.path, hint=other[1])
     problems: list[Problem] = []
     checked: M | None = None
     try:

@@ -71,6 +71,10 @@ def complaint(detail: ErrorDetails, *others: ErrorDetails) -> str:
         return f"{' or '.join(dict.fromkeys(each))} was expected, not {told(given)}"
     if (expected := _EXPECTED.get(detail["type"])) is not None:
         return f"{expected} was expected, not {told(given)}"
+    if detail["type"] == "too_short":
+        least, given = detail["ctx"]["min_length"], detail["ctx"]["actual_length"]
+        entries = "1 entry was" if least == 1 else f"{least} entries were"
+        return f"at least {entries} expected, not {given}"
     message = detail["msg"].removeprefix("Value error, ")
     shown = f" (found {given!r})" if isinstance(given, (str, int, float, bool, type(None))) else ""
     return f"{message[:1].lower()}{message[1:]}{shown}"

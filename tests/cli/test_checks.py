@@ -152,7 +152,8 @@ def test_many_files_of_all_kinds(hsi, tmp_path, cluster_file):
     assert "none.yaml: there is no such file" in done.out
     assert str(short) not in done.out
     # What a file is may be said.
-    assert "unknown key 'nodes'" in hsi("check", short, "--kind", "cluster").out
+    said = hsi("check", short, "--kind", "cluster").out
+    assert f"{short}: this is a pipeline; another kind of file was expected." in said
 
 
 WORKFLOW = """\
@@ -214,6 +215,27 @@ def test_schemas_are_schemas_and_take_what_we_ship(hsi, kind, cluster_file, tmp_
     validator(found).validate(yaml.safe_load(more))
     with pytest.raises(jsonschema.ValidationError):
         validator(found).validate({**yaml.safe_load(more), "unknown": 1})
+
+
+def test_a_file_of_another_kind_is_told_in_one_line(hsi, tmp_path):
+    pipeline, workflow = shipped() / "pipelines" / "rx_global.yaml", shipped() / "quickstart.yaml"
+    weights = tmp_path / "p.pt"
+    weights.write_bytes(b"PK\x03\x04\x80\xff")
+    for arguments, says in (
+        (("graph", workflow), "this is a workflow; a pipeline was expected. hsi-batch run runs"),
+        (("graph", workflow), "Its pipeline is pipelines/rx_global.yaml."),
+        (("run", pipeline), "this is a pipeline; a workflow was expected. hsi-batch fit fits"),
+        (("restore-trainrun", "--trainrun-path", pipeline), "a trainrun was expected"),
+        (
+            ("graph", weights),
+            "cannot be read as text (UTF-8); a YAML file was expected. The weights",
+        ),
+        (("graph", weights), "are read with its YAML, p.yaml."),
+    ):
+        done = hsi(*arguments)
+        assert (done.code, done.out) == (2, "")
+        assert says in done.err
+        assert done.err.count("\n") == 1
 
 
 def test_wrong_kinds(hsi, tmp_path):
