@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 import json
 import logging
 import os
@@ -103,12 +104,18 @@ class ExistingConfig(_Config):
 _TYPES: dict[str, type[_Config]] = {"local": LocalConfig, "existing": ExistingConfig}
 
 
-def _any_type() -> type[_Config]:
-    """A model of the keys of all types, for a file whose type nobody knows."""
-    fields: dict[str, Any] = {
-        name: (Any, None) for model in _TYPES.values() for name in model.model_fields
-    }
-    return create_model("Cluster", __base__=_Config, **fields)
+def _model_of(kind: str) -> type[_Config]:
+    """The model of a type; for a misspelt one that of the nearest, else the keys of all."""
+    if kind in _TYPES:
+        return _TYPES[kind]
+    base: type[_Config] = _Config
+    fields: dict[str, Any] = {}
+    for near in difflib.get_close_matches(kind, _TYPES, n=1):
+        base = _TYPES[near]
+    if base is _Config:
+        fields = {name: (Any, None) for model in _TYPES.values() for name in model.model_fields}
+    fields["type"] = (Any, None)
+    return create_model("Cluster", __base__=base, **fields)
 
 
 def cluster_schema() -> dict[str, Any]:
@@ -132,7 +139,7 @@ def read_cluster(source: str | os.PathLike[str] | Document) -> LocalConfig | Exi
     problems: list[Problem] = []
     config: _Config | None = None
     try:
-        config = validate(_TYPES.get(kind) or _any_type(), replace(document, problems=()))
+        config = validate(_model_of(kind), replace(document, problems=()))
     except ConfigError as error:
         if not error.problems:
             raise

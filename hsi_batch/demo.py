@@ -149,7 +149,7 @@ def run_demo(
     pipelines.mkdir(parents=True, exist_ok=True)
     for source, copy in (
         (shipped() / "quickstart.yaml", workflow),
-        (shipped() / "pipelines" / "rx_statistical.yaml", pipelines / "rx_statistical.yaml"),
+        (shipped() / "pipelines" / "rx_global.yaml", pipelines / "rx_global.yaml"),
     ):
         if not copy.exists():
             shutil.copyfile(source, copy)

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hsi_batch.errors import ConfigError, Problem, did_you_mean
-from hsi_batch.wording import complaint
+from hsi_batch.kinds import mistaken
+from hsi_batch.wording import complaint, mistakes
 
 __all__ = ["Document", "Location", "read_yaml", "set_value", "validate"]
 
@@ -165,7 +166,16 @@ def _read_text(path: str) -> str:
         raise ConfigError(
             "this is a folder; a YAML file was expected.", path=path, hint="Name the file in it."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        beside = f"The weights of a pipeline are read with its YAML, {Path(path).stem}.yaml."
+        raise ConfigError(
+            "cannot be read as text (UTF-8); a YAML file was expected.",
+            path=path,
+            hint=beside
+            if Path(path).suffix == ".pt"
+            else "Save it as UTF-8, or name another file.",
+        ) from None
+    except OSError as error:
         raise ConfigError(f"cannot be read: {error}.", path=path) from None
 
 
@@ -333,19 +343,27 @@ def validate(model: type[M], document: Document) -> M:
             f"the file holds {found}; a mapping of keys was expected.",
             path=document.path,
         )
+    if (other := mistaken(data, model.model_fields)) is not None:
+        raise ConfigError(other[0], path=document.path, hint=other[1])
     problems: list[Problem] = []
     checked: M | None = None
     try:
         checked = model.model_validate(data)
     except ValidationError as error:
-        problems = [_problem(detail, model, document) for detail in error.errors()]
+        told = mistakes(error.errors(), data)
+        problems = [_problem(location, group, model, document) for location, group in told]
     if checked is None or document.problems:
         raise ConfigError.collect(document.merged(problems), path=document.path)
     return checked
 
 
-def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document) -> Problem:
-    location = detail["loc"]
+def _problem(
+    location: Location,
+    details: list[ErrorDetails],
+    model: type[BaseModel],
+    document: Document,
+) -> Problem:
+    detail = details[0]
     where = ".".join(str(part) for part in location)
     if detail["type"] == "extra_forbidden":
         known = _fields_at(model, location[:-1])
@@ -356,7 +374,7 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document) -
     if detail["type"] == "missing":
         return document.problem(f"key {where!r} is missing.", location[:-1])
     place = f"{where}: " if where else ""
-    return document.problem(f"{place}{complaint(detail)}.", location)
+    return document.problem(f"{place}{complaint(*details)}.", location)
 
 
 def _fields_at(model: type[BaseModel], location: Location) -> list[str]:

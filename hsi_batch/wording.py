@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["complaint", "counted", "sized", "some", "told"]
+__all__ = ["complaint", "counted", "mistakes", "sized", "some", "told"]
 
 #: What was expected, by pydantic's names of what is wrong.
 _EXPECTED = {
@@ -74,11 +74,54 @@ def told(value: object) -> str:
     return "a list" if isinstance(value, (list, tuple)) else repr(value)
 
 
-def complaint(detail: ErrorDetails) -> str:
-    """What pydantic found wrong with a value, in words of YAML; without a full stop."""
+def complaint(detail: ErrorDetails, *others: ErrorDetails) -> str:
+    """What pydantic found wrong with a value, in words of YAML; without a full stop.
+
+    Others are what it found of the other types that the value may have.
+    """
     given = detail["input"]
+    if others and all(each := [_expected(d) for d in (detail, *others)]):
+        return f"{' or '.join(dict.fromkeys(each))} was expected, not {told(given)}"
     if (expected := _EXPECTED.get(detail["type"])) is not None:
         return f"{expected} was expected, not {told(given)}"
+    if detail["type"] == "too_short":
+        least, given = detail["ctx"]["min_length"], detail["ctx"]["actual_length"]
+        entries = "1 entry was" if least == 1 else f"{least} entries were"
+        return f"at least {entries} expected, not {given}"
     message = detail["msg"].removeprefix("Value error, ")
     shown = f" (found {given!r})" if isinstance(given, (str, int, float, bool, type(None))) else ""
     return f"{message[:1].lower()}{message[1:]}{shown}"
+
+
+def _expected(detail: ErrorDetails) -> str:
+    if detail["type"] == "literal_error":
+        return str(detail["ctx"]["expected"])
+    return _EXPECTED.get(detail["type"], "")
+
+
+def mistakes(
+    details: Iterable[ErrorDetails], data: Any
+) -> list[tuple[tuple[str | int, ...], list[ErrorDetails]]]:
+    """What pydantic found, by the place in the data, in its order.
+
+    Where one of several types is allowed it names each of them, below the place, that the value
+    is not; these are one mistake.
+    """
+    found: dict[tuple[Any, ...], list[ErrorDetails]] = {}
+    for number, detail in enumerate(details):
+        location = detail["loc"]
+        named = detail["type"] not in ("missing", "extra_forbidden")
+        if named and location and not _holds(data, location) and _holds(data, location[:-1]):
+            found.setdefault((location[:-1],), []).append(detail)
+        else:
+            found[location, number] = [detail]
+    return [(key[0], group) for key, group in found.items()]
+
+
+def _holds(data: Any, location: Iterable[str | int]) -> bool:
+    for part in location:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True

@@ -26,29 +26,52 @@ def register(app: typer.Typer) -> None:
 
 
 def nodes(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A class, or a word to look for.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """List the node library, or show one class with its ports, parameters and formula.
+
+    A word that no class is called lists those with it in their name or summary.
 
     Example: hsi-batch nodes RXGlobal
     """
     from hsi_batch.nodes import node_class, node_classes
     from hsi_batch.nodes.described import described
 
-    if name is None:
-        found = [described(each) for each in sorted(node_classes())]
+    known = sorted(node_classes())
+    exact = {each.lower(): each for each in known}.get((name or "").lower())
+    found: list[Described] = []
+    if exact is None:
+        found = [each for each in map(described, known) if _mentions(each, name or "")]
+    if name is None or (found and not _is_class(name)):
         if as_json:
             typer.echo(json.dumps({"nodes": [plain(each) for each in found]}, indent=2))
         elif not quiet:
             _list(found)
         return
-    one = described(node_class(name).__name__)
+    one = described(exact or node_class(name).__name__)
     if as_json:
         typer.echo(json.dumps(plain(one), indent=2))
     elif not quiet:
         typer.echo(_page(one))
+
+
+def _mentions(each: Described, word: str) -> bool:
+    return word.lower() in f"{each.name}\n{each.summary}".lower()
+
+
+def _is_class(name: str) -> bool:
+    from hsi_batch.errors import PipelineError
+    from hsi_batch.nodes import node_class
+
+    try:
+        node_class(name)
+    except PipelineError:
+        return False
+    return True
 
 
 def _console() -> Any:

@@ -3,6 +3,7 @@
 from hsi_batch.nodes.anomaly_visualizers import AnomalyMask, RGBAnomalyMask, ScoreHeatmapVisualizer
 from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.blobs import BlobDetector
+from hsi_batch.nodes.cfar import CFARThreshold
 from hsi_batch.nodes.color_selectors import (
     CameraEmulationFalseRGBSelector,
     CIRSelector,
@@ -111,7 +112,7 @@ from hsi_batch.nodes.supervised_selectors import (
     SupervisedFullSpectrumSelector,
     SupervisedWindowedSelector,
 )
-from hsi_batch.nodes.thresholds import ArchiveQuantileDecider, CFARThreshold
+from hsi_batch.nodes.thresholds import ArchiveQuantileDecider
 from hsi_batch.nodes.transforms import DisplayNormalizer, IdentityNormalizer, SigmoidTransform
 from hsi_batch.nodes.tristimulus import CIETristimulusRGBSelector
 from hsi_batch.nodes.two_stage import TwoStageBinaryDecider

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hsi_batch.errors import PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
+from hsi_batch.nodes.calibration import Cut, best_cut, labelled, need_both, quantiles_to_try
 from hsi_batch.nodes.node import Node, Scope
 from hsi_batch.nodes.ports import PortSpec
 
@@ -61,6 +62,22 @@ class BinaryDecider(Node):
     def forward(self, logits: Tensor) -> dict[str, Tensor]:
         """Decide ``logits`` (B, y, x, 1)."""
         return {"decisions": torch.sigmoid(logits.double()) >= self.threshold}
+
+    def calibrate(self, scores: Tensor, targets: Tensor) -> Cut:
+        """Set the threshold to that of the largest F1 score against labels.
+
+        Parameters
+        ----------
+        scores : torch.Tensor
+            Logits, (B, y, x, 1).
+        targets : torch.Tensor
+            The same shape; above 0 where anomalous.
+        """
+        logits, wanted = labelled(scores, targets, self.name)
+        chances = torch.sigmoid(torch.from_numpy(logits)).numpy()
+        cut = best_cut(chances.ravel(), wanted.ravel(), self.name)
+        self.hparams["threshold"] = self.threshold = cut.threshold
+        return cut
 
 
 class QuantileBinaryDecider(Node):
@@ -125,6 +142,25 @@ class QuantileBinaryDecider(Node):
                 )
             out[...] = image >= least
         return {"decisions": torch.from_numpy(flagged).to(logits.device)}
+
+    def calibrate(self, scores: Tensor, targets: Tensor) -> Cut:
+        """Set the quantile to that of the largest F1 score, as :meth:`BinaryDecider.calibrate`.
+
+        Of 257 quantiles, evenly on a logarithmic scale of the upper tail down to one pixel.
+        """
+        values, wanted = labelled(scores, targets, self.name)
+        need_both(wanted[~np.isnan(values)], self.name)
+        known = ~np.isnan(values)
+        best = Cut(self.quantile, -1.0)
+        for quantile in quantiles_to_try(int(np.prod(values.shape[1:]))):
+            self.quantile = float(quantile)
+            said = self(logits=torch.from_numpy(values))["decisions"].numpy()[known]
+            true = np.count_nonzero(said & wanted[known])
+            f1 = 2 * true / (np.count_nonzero(said) + np.count_nonzero(wanted[known]))
+            if f1 >= best.f1:
+                best = Cut(float(quantile), f1)
+        self.hparams["quantile"] = self.quantile = best.threshold
+        return best
 
 
 def _image_axes(reduce_dims: Sequence[int] | None) -> tuple[int, ...]:

@@ -21,6 +21,8 @@ __all__ = ["Described", "Parameter", "Port", "described", "shape_text", "type_na
 _AXES = ("batch", "y", "x", "channel")
 #: Markup of docstrings: double backticks, and roles with their targets.
 _MARKUP = re.compile(r":\w+:`[~.!]?([^`]*)`|``([^`]*)``")
+_RULE = re.compile(r"^=+(?: +=+)+\n?", re.MULTILINE)
+_CELL = re.compile(r"^``([^`]*)``( +)(?=\S.*\n(?:``| {6,}|=))", re.MULTILINE)
 _SECTION = re.compile(r"^(\S[^\n]*)\n-{3,}$", re.MULTILINE)
 
 
@@ -157,7 +159,10 @@ def _sections(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _documentation(cls: type) -> str:
-    return _MARKUP.sub(r"\1\2", inspect.cleandoc(cls.__doc__ or ""))
+    text = inspect.cleandoc(cls.__doc__ or "")
+    # The first column of a table keeps its width, and the rules above and below are for machines.
+    text = _RULE.sub("", _CELL.sub(lambda cell: f"{cell[1]}    {cell[2]}", text))
+    return _MARKUP.sub(r"\1\2", text)
 
 
 def _said(section: str) -> dict[str, tuple[str, str]]:

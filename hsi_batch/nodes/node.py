@@ -225,11 +225,7 @@ class Node(nn.Module):
         """Forget a fit of several passes that was not finished."""
 
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
-        """Channel axes of the outputs from those of the inputs.
-
-        The default hands the axis of the affine input to the affine output and knows nothing of
-        other ports.
-        """
+        """Channel axes of the outputs from those of the inputs; by default of the affine port."""
         if self.AFFINE is not None and self.AFFINE[0] in axes:
             return {self.AFFINE[1]: axes[self.AFFINE[0]]}
         return {}
@@ -262,6 +258,10 @@ class Node(nn.Module):
         }
 
     # -- fitted state --------------------------------------------------------------------------
+
+    def in_words(self) -> str:
+        """What a fit has settled that people want to read; nothing by default."""
+        return ""
 
     @property
     def holder(self) -> nn.Module:

@@ -66,5 +66,9 @@ def node_class(class_name: str) -> type[Node]:
     if package and package.split(".", 1)[0] not in _FAMILY:
         hint = f"To use a class of your own, list its package in `plugins`: [{package}]."
     else:
-        hint = "" if near else f"There are: {', '.join(sorted(known))}."
+        part = [name for name in sorted(known) if len(short) > 1 and short.lower() in name.lower()]
+        hint = "hsi-batch nodes lists all of them."
+        if part:
+            hint = f"With {short!r} in their names: {', '.join(part)}."
+        hint = "" if near else hint
     raise PipelineError(f"there is no node class {class_name!r}.{near}", hint=hint)

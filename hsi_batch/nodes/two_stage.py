@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsi_batch.errors import PipelineError
+from hsi_batch.nodes.calibration import Cut, best_cut, labelled
 from hsi_batch.nodes.deciders import threshold_of
 from hsi_batch.nodes.metrics import Context
 from hsi_batch.nodes.node import Node, Scope, Stage
@@ -171,6 +172,35 @@ class TwoStageBinaryDecider(Node):
             "image_threshold_value": found[:, 5],
             "image_threshold_score": found[:, 6],
         }
+
+    def calibrate(self, scores: Tensor, targets: Tensor) -> tuple[Cut, Cut]:
+        """Set the gate, then the threshold of pixels, each to that of the largest F1 score.
+
+        The gate tells frames with a labelled pixel from those without; the threshold counts
+        pixels of all frames, of which those below the gate have none flagged.
+
+        Parameters
+        ----------
+        scores : torch.Tensor, shape (B, y, x, C)
+        targets : torch.Tensor, shape (B, y, x, 1)
+            Above 0 where anomalous.
+
+        Returns
+        -------
+        tuple of Cut
+            Gate and threshold, each with its F1 score.
+        """
+        best = _largest(scores.detach().cpu().numpy().astype(np.float64))
+        pixels, wanted = labelled(torch.from_numpy(best), targets[..., 0], self.name)
+        frames = [top_mean(each.ravel(), self.top_k_fraction) for each in best]
+        of_frames = np.asarray(frames, dtype=np.float32)
+        gate = best_cut(of_frames, np.asarray(wanted.any(axis=(1, 2))), f"{self.name} (frames)")
+        passed = np.asarray(frames) >= gate.threshold
+        open_ = np.where(passed[:, None, None] | np.isnan(pixels), pixels, -np.inf)
+        cut = best_cut(open_.astype(np.float32).ravel(), wanted.ravel(), self.name)
+        self.hparams["image_threshold"] = self.image_threshold = gate.threshold
+        self.hparams["pixel_threshold"] = self.pixel_threshold = cut.threshold
+        return gate, cut
 
 
 def _largest(values: NDArray[np.float64]) -> NDArray[np.float64]:

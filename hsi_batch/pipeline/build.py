@@ -21,7 +21,7 @@ from hsi_batch.pipeline.catalogue import is_default, without_pixels
 from hsi_batch.pipeline.config import ConnectionConfig, NodeConfig, PipelineConfig
 from hsi_batch.pipeline.dialects import is_lenient, names_cuvis_ai, port_of, written_out
 from hsi_batch.pipeline.graph import Graph
-from hsi_batch.wording import complaint
+from hsi_batch.wording import complaint, mistakes
 
 __all__ = ["build"]
 
@@ -238,9 +238,9 @@ def _checked(
         checked = model.model_validate(given)
     except ValidationError as error:
         problems = []
-        for detail in error.errors():
-            name = str(detail["loc"][0])
-            where = (*at, "hparams", *detail["loc"])
+        for location, details in mistakes(error.errors(), given):
+            detail, name = details[0], str(location[0])
+            where = (*at, "hparams", *location)
             if detail["type"] == "extra_forbidden":
                 text = (
                     f"{cls.__name__} has no parameter {name!r}."
@@ -252,7 +252,7 @@ def _checked(
                 text = f"{cls.__name__} needs the parameter {name!r}."
                 where = at
             else:
-                text = f"{cls.__name__}: {name}: {complaint(detail)}."
+                text = f"{cls.__name__}: {name}: {complaint(*details)}."
             problems.append(document.problem(text, where))
         raise PipelineError.collect(problems) from None
     if issubclass(cls, PluginNode):

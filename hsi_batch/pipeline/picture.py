@@ -59,10 +59,15 @@ def picture(graph: Outline) -> str:
             axes.text(x + 0.3, y - 0.45, shape, fontsize=_POINTS * 0.8, color="#555555")
         for line in graph.lines:
             ends = ports["out", line.source], ports["in", line.target]
-            _join(axes, *ends, lanes.get(line))
+            _join(axes, *ends, _label(line.shape), lanes.get(line))
         content = io.StringIO()
         figure.savefig(content, format="svg", metadata={"Date": None, "Title": graph.name})
     return content.getvalue()
+
+
+def _label(shape: str) -> float:
+    """Width of the words on a connection."""
+    return len(shape) * _LETTER * 0.85 + 0.3
 
 
 def _size(box: Box) -> Place:
@@ -102,9 +107,10 @@ def _layout(graph: Outline, sizes: Mapping[str, Place]) -> tuple[dict[str, Place
             places[box.name] = (left, top)
             top += sizes[box.name][1] + _BETWEEN
             bottom = max(bottom, top - _BETWEEN)
-        labels = [len(e.shape) for e in graph.lines if e.source.node in {b.name for b in members}]
+        here = {box.name for box in members}
+        labels = [_label(line.shape) for line in graph.lines if line.source.node in here]
         left += max(sizes[box.name][0] for box in members)
-        left += max(labels, default=0) * _LETTER * 0.85 + _GAP
+        left += max(labels, default=0.0) + 2 * _GAP
     return places, left, bottom
 
 
@@ -137,17 +143,21 @@ def _draw(axes: Axes, box: Box, place: Place, size: Place) -> dict[tuple[str, Po
     return found
 
 
-def _join(axes: Axes, start: Place, end: Place, lane: float | None) -> None:
-    """Draw a connection; one that passes nodes by runs below all of them, on a line of its own."""
+def _join(axes: Axes, start: Place, end: Place, straight: float, lane: float | None) -> None:
+    """Draw a connection: straight below its words, then to its end.
+
+    One that passes nodes by runs below all of them, on a line of its own.
+    """
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
-    bend = max((end[0] - start[0]) / 2, 1.0) if lane is None else _GAP
-    points = [start, (start[0] + bend, start[1])]
-    codes = [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]
+    leave = start[0] + straight
+    bend = max((end[0] - leave) / 2, 0.5) if lane is None else _GAP / 2
+    points = [start, (leave, start[1]), (leave + bend, start[1])]
+    codes = [Path.MOVETO, Path.LINETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]
     if lane is not None:
-        down, up = start[0] + 2 * _GAP, end[0] - 2 * _GAP
-        points += [(down - _GAP, lane), (down, lane), (up, lane), (up + _GAP, lane)]
+        down, up = leave + _GAP, end[0] - _GAP
+        points += [(down - _GAP / 2, lane), (down, lane), (up, lane), (up + _GAP / 2, lane)]
         codes += [Path.LINETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]
     points += [(end[0] - bend, end[1]), end]
     axes.add_patch(PathPatch(Path(points, codes), fc="none", ec="#8899aa", lw=0.9, zorder=0))

@@ -290,6 +290,19 @@ class Pipeline(Graph):
             )
         return self.groups
 
+    def in_words(self) -> dict[str, str]:
+        """What the fit has settled that people want to read, by node: thresholds.
+
+        Of several backgrounds, that of the first.
+        """
+        if self.groups is not None and self.groups.states:
+            first, *others = self.groups.states
+            which = f" (background {first}; each of {len(others)} more has its own)"
+            words = self.for_group(first).in_words()
+            return {name: text + which * bool(others) for name, text in words.items()}
+        said = {name: node.in_words() for name, node in self.nodes.items()}
+        return {name: text for name, text in said.items() if text}
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """All parameters; those of nodes that are not frozen have ``requires_grad``."""
         for node in self.nodes.values():

@@ -253,7 +253,6 @@ class _Fit:
         return members
 
     def _finish(self, reader: PassReader, plan: FitPlan, members: Sequence[Member]) -> FitResult:
-        result = self._result(reader, plan, told_of(members, self.by))
         pipeline = self.pipeline
         states = {m.group: m.state for m in members if m.group and m.state is not None}
         if states:
@@ -262,6 +261,8 @@ class _Fit:
             for name in pipeline.groups.nodes if pipeline.groups else ():
                 pipeline.nodes[name].mark_fitted(False)
             pipeline.precision, pipeline.reference = {}, None
+        told = {**told_of(members, self.by), "settled": pipeline.in_words()}
+        result = self._result(reader, plan, told)
         pipeline.provenance = provenance_of(
             result,
             self.archive,

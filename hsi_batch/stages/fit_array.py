@@ -88,6 +88,7 @@ def fit_array(pipeline: Pipeline, cube: xr.DataArray, *, dry_run: bool = False) 
         rank={n: int(s["rank"]) for n, s in states.items() if "rank" in s},
         condition={n: float(s["condition"]) for n, s in states.items() if "condition" in s},
         precision={n: str(p) for n, p in pipeline.precision.items()},
+        settled=pipeline.in_words(),
         warnings=tuple(str(w.message) for w in caught),
         seconds=time.monotonic() - begun,
         plan=plan,

@@ -43,6 +43,8 @@ class FitResult:
         lowest rank and the largest condition.
     precision : dict
         Arithmetic chosen for each score, in words.
+    settled : dict
+        What else the fit found, in words, by node: thresholds.
     warnings : tuple of str
     failures : tuple of Failure
         Blocks that could not be read and were left out.
@@ -77,6 +79,7 @@ class FitResult:
     rank: Mapping[str, int] = field(default_factory=dict)
     condition: Mapping[str, float] = field(default_factory=dict)
     precision: Mapping[str, str] = field(default_factory=dict)
+    settled: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
     earlier: tuple[Failure, ...] = ()
@@ -119,6 +122,8 @@ class FitResult:
             text += f"\n  {node}: rank {rank}, condition {up_to}{self.condition[node]:.3g}"
             if node in self.precision:
                 text += f", scores in {self.precision[node]}"
+        for node, words in self.settled.items():
+            text += f"\n  {node}: {words}"
         for warning in self.warnings:
             text += f"\n  warning: {warning}"
         if self.failures:

@@ -269,6 +269,12 @@ def _facts(
         error = chosen.get("error")
         why = "" if error is None else f" (float32 would err by {error:.1e} on the sample)"
         facts.append((f"arithmetic of {node}", f"{chosen['dtype']}{why}"))
+    settled: Any = attrs.get("settled") or {}
+    facts += [(str(node), _sentence(str(text))) for node, text in settled.items()]
+    flagged = [int(row["flagged"]) for row in evaluation.rows if row.get("flagged") is not None]
+    if flagged:
+        text = f"{sum(flagged)} pixels ({_percent(sum(flagged), valid)} of the valid)"
+        facts.append(("flagged", text))
     machine: Any = attrs.get("environment") or {}
     made = (
         f"{attrs.get('software')} on {machine.get('host')} ({machine.get('cpu')};"
@@ -299,6 +305,10 @@ def _percent(part: int, whole: int) -> str:
     if part > 0 and share < 0.01:
         return "under 0.01 %"
     return f"{share:.2f} %"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _columns(table: Any) -> list[str]:

@@ -210,6 +210,7 @@ def _begin(root: zarr.Group, pipeline: Pipeline, archive: Archive, plan: ScorePl
             "pipeline": pipeline.serialize(),
             "pipeline_provenance": pipeline.provenance,
             "precision": {name: p.to_dict() for name, p in pipeline.precision.items()},
+            "settled": pipeline.in_words(),
             "outputs": [spec.name for spec in plan.specs],
             "software": f"hsi_batch {__version__}",
             "environment": environment(),

@@ -39,6 +39,36 @@ connections:
 outputs: {}                                   #! unknown key 'outputs'
 """
 
+TEN_OF_A_WORKFLOW = """\
+archive: [a.zarr]                             #! archive: a text was expected, not a list
+sources:
+  paths: [in]
+  block_lines: lots                           #! a whole number or 'frame' was expected, not 'lots'
+  nodata: none                                #! sources.nodata: a number was expected, not 'none'
+  annotation: sibling                         #! Did you mean 'annotations'?
+pipeline: [p.yaml]                            #! a text or a mapping of keys was expected
+fit:
+  pixels: normal                              #! fit.pixels: input should be 'valid' or
+  out: f.yaml
+  out: g.yaml                                 #! key 'out' stands twice
+score: s.zarr                                 #! score: a mapping of keys was expected
+cluster: {workers: 0}                         #! greater than or equal to 1 (found 0)
+report: ${NOT_SET_ANYWHERE}                   #! NOT_SET_ANYWHERE is not set
+"""
+
+TEN_OF_A_CLUSTER = """\
+type: locl                                    #! Did you mean 'local'? Types are local, existing
+worker: 2                                     #! unknown key 'worker'. Did you mean 'workers'?
+workers: 0                                    #! greater than or equal to 1 (found 0)
+memory: huge                                  #! write a size such as 4 GiB (found 'huge')
+memory: 4 GiB                                 #! key 'memory' stands twice
+scratch: [a]                                  #! scratch: a text was expected, not a list
+dashboard: perhaps                            #! true or false was expected, not 'perhaps'
+address: 5                                    #! unknown key 'address'. Known here: dashboard,
+timeout: -1                                   #! unknown key 'timeout'
+scheduler_file: ${NOT_SET_ANYWHERE}           #! NOT_SET_ANYWHERE is not set
+"""
+
 
 def marked(text):
     """Lines that end with ``#! part of a message``."""
@@ -46,25 +76,34 @@ def marked(text):
     return [(n, line.split("#! ")[1]) for n, line in lines if "#! " in line]
 
 
-def test_a_file_with_ten_mistakes_is_told_ten_with_lines(hsi, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [("pipeline", TEN), ("workflow", TEN_OF_A_WORKFLOW), ("cluster", TEN_OF_A_CLUSTER)],
+)
+def test_a_file_with_ten_mistakes_is_told_ten_with_lines(hsi, tmp_path, kind, text):
     path = tmp_path / "ten.yaml"
-    path.write_text(TEN)
-    expected = marked(TEN)
+    path.write_text(text)
+    expected = marked(text)
     assert len(expected) == 10
     done = hsi("check", path)
     assert (done.code, done.err) == (2, "")
     *said, last = done.out.splitlines()
-    assert last == f"{path}: pipeline, 10 problems"
+    assert last == f"{path}: {kind}, 10 problems"
     assert len(said) == 10
-    for (line, part), text in zip(expected, said, strict=True):
-        assert text.startswith(f"{path}:{line}: ")
-        assert part in text
+    for (line, part), words in zip(expected, said, strict=True):
+        assert words.startswith(f"{path}:{line}: ")
+        assert part in words
     (found,) = hsi("check", path, "--json").json["files"]
     assert [p["line"] for p in found["problems"]] == [line for line, _ in expected]
     # A run says the same.
-    run = hsi("fit", path, "--archive", tmp_path / "a.zarr", "--out", tmp_path / "f.yaml")
+    archive = ("--archive", tmp_path / "a.zarr")
+    run = {
+        "pipeline": lambda: hsi("fit", path, *archive, "--out", tmp_path / "f.yaml"),
+        "workflow": lambda: hsi("run", path),
+        "cluster": lambda: hsi("convert", tmp_path, *archive, "--cluster", path),
+    }[kind]()
     assert run.code == 2
-    assert [text.removeprefix("  - ") for text in run.err.splitlines()[1:]] == said
+    assert [words.removeprefix("  - ") for words in run.err.splitlines()[1:]] == said
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
@@ -113,7 +152,8 @@ def test_many_files_of_all_kinds(hsi, tmp_path, cluster_file):
     assert "none.yaml: there is no such file" in done.out
     assert str(short) not in done.out
     # What a file is may be said.
-    assert "unknown key 'nodes'" in hsi("check", short, "--kind", "cluster").out
+    said = hsi("check", short, "--kind", "cluster").out
+    assert f"{short}: this is a pipeline; another kind of file was expected." in said
 
 
 WORKFLOW = """\
@@ -140,6 +180,18 @@ def test_a_workflow_is_checked_with_all_it_refers_to(hsi, tmp_path):
     assert done.out.count("\n") == len(marked(WORKFLOW)) + 3
 
 
+def test_one_parameter_of_several_types_is_one_mistake(hsi, tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "nodes:\n- {name: data, class_name: CU3SDataNode}\n- name: sam\n"
+        "  class_name: MatchedFilter\n  hparams:\n    targets: 7\n    names: 5\n"
+        "connections:\n- {source: data.outputs.cube, target: sam.inputs.data}\n"
+    )
+    done = hsi("check", path)
+    lines = [text.split(": ")[0] for text in done.out.splitlines()]
+    assert lines == [f"{path}:6", f"{path}:7", str(path)], done.out
+
+
 @pytest.mark.parametrize("kind", ["pipeline", "workflow", "cluster"])
 def test_schemas_are_schemas_and_take_what_we_ship(hsi, kind, cluster_file, tmp_path):
     found = hsi("schema", kind).json
@@ -163,6 +215,27 @@ def test_schemas_are_schemas_and_take_what_we_ship(hsi, kind, cluster_file, tmp_
     validator(found).validate(yaml.safe_load(more))
     with pytest.raises(jsonschema.ValidationError):
         validator(found).validate({**yaml.safe_load(more), "unknown": 1})
+
+
+def test_a_file_of_another_kind_is_told_in_one_line(hsi, tmp_path):
+    pipeline, workflow = shipped() / "pipelines" / "rx_global.yaml", shipped() / "quickstart.yaml"
+    weights = tmp_path / "p.pt"
+    weights.write_bytes(b"PK\x03\x04\x80\xff")
+    for arguments, says in (
+        (("graph", workflow), "this is a workflow; a pipeline was expected. hsi-batch run runs"),
+        (("graph", workflow), "Its pipeline is pipelines/rx_global.yaml."),
+        (("run", pipeline), "this is a pipeline; a workflow was expected. hsi-batch fit fits"),
+        (("restore-trainrun", "--trainrun-path", pipeline), "a trainrun was expected"),
+        (
+            ("graph", weights),
+            "cannot be read as text (UTF-8); a YAML file was expected. The weights",
+        ),
+        (("graph", weights), "are read with its YAML, p.yaml."),
+    ):
+        done = hsi(*arguments)
+        assert (done.code, done.out) == (2, "")
+        assert says in done.err
+        assert done.err.count("\n") == 1
 
 
 def test_wrong_kinds(hsi, tmp_path):

@@ -62,6 +62,26 @@ def test_a_page_has_defaults_shapes_and_the_formula(hsi):
     assert "Did you mean 'RXGlobal'?" in wrong.err
 
 
+def test_a_word_lists_the_classes_that_have_it(hsi):
+    names = [entry["name"] for entry in hsi("nodes", "rx", "--json").json["nodes"]]
+    assert names == ["LocalRX", "RXGlobal", "RXPerBatch", "RobustRX"]
+    listed = hsi("nodes", "laplacian").out
+    assert "LADGlobal" in listed
+    assert "RXGlobal" not in listed
+    # A class is shown whatever the case of its letters.
+    assert hsi("nodes", "rxglobal").out == hsi("nodes", "RXGlobal").out
+    nothing = hsi("nodes", "qqqqqq")
+    assert (nothing.code, nothing.out) == (2, "")
+    assert "hsi-batch nodes lists all of them." in nothing.err
+
+
+def test_tables_of_docstrings_are_aligned(hsi):
+    page = hsi("nodes", "CFARThreshold").out
+    assert "\nempirical     the smallest score" in page
+    assert "\nf             the same for a covariance" in page
+    assert "\n=====" not in page.partition("\n\n")[2]
+
+
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda p: p.stem)
 def test_every_shipped_graph_is_drawn_and_told(hsi, path, tmp_path):
     found = hsi("graph", path, "--json").json

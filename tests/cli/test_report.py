@@ -74,6 +74,17 @@ def test_the_report_in_a_browser(demo, tmp_path):
     assert all(width > 200 and height > 100 for width, height in seen["plots"])
     assert sorted(seen["cards"]) == [f"field_{f}-scene_00{i}" for f in "ab" for i in (0, 1)]
     assert "auc" in seen["text"].lower()
+    # Four scenes of 180 x 240 pixels: a thousandth of them is expected above the threshold.
+    fact = re.search(
+        r"decider\s+Threshold (\S+), pfa 0\.001 by a generalised Pareto tail of (\d+) scores"
+        r" \(172\.8 scores expected\); (\d+) of 172800 scores of the fit reach it",
+        seen["text"],
+    )
+    assert float(fact[1]) > 64
+    assert int(fact[2]) == 172800 // 20 - 1
+    flagged = re.search(r"flagged\s+(\d+) pixels \((\S+) % of the valid\)", seen["text"])
+    assert flagged[1] == fact[3]
+    assert 0.05 < float(flagged[2]) < 0.2
     head, *rows = seen["top"]
     assert head[:3] == ["session", "frame", "highest score"]
     assert [row[0] for row in rows] == seen["cards"]

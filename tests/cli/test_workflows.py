@@ -170,7 +170,7 @@ def test_all_mistakes_at_once(hsi, folder):
         ("archive: a\nfit: {out: f.yaml}\n", 2, "`fit` needs a `pipeline`"),
         ("archive: a\n\nscore: {out: s}\n", 3, "`score` needs a `pipeline`"),
         ("archive: a\nreport: r.html\n", 2, "`report` needs `score`"),
-        ("archive: a\nsources: []\n", 2, "sources.paths"),
+        ("archive: a\nsources: []\n", 2, "sources: at least 1 entry was expected, not 0."),
         ("archive: a\ncluster: {type: slum}\n", 2, "cluster type 'slum'"),
         ("archive: a\nsources: ${NOT_SET}\n", 2, "NOT_SET is not set"),
         ("archive: a\npipeline: nowhere.yaml\n", None, "nowhere.yaml: there is no such file"),

@@ -190,10 +190,12 @@ def test_other_classes_are_not(name):
         node_class(name)
 
 
-def test_the_message_names_the_nearest_or_all():
+def test_the_message_names_the_nearest_or_where_to_look():
     with pytest.raises(PipelineError, match=r"Did you mean 'RXGlobal'\?$"):
         node_class("RXGlobl")
-    with pytest.raises(PipelineError, match=r"There are: ACE, .*AnomalyDataNode, Anomaly"):
+    with pytest.raises(PipelineError, match=r"With 'rx' in their names: LocalRX, RXGlobal, RXPer"):
+        node_class("rx")
+    with pytest.raises(PipelineError, match=r"'qqqqqq'\. hsi-batch nodes lists all of them"):
         node_class("qqqqqq")
 
 

@@ -13,6 +13,8 @@ from hsi_batch.errors import DataError, DataWarning, NotFittedError, PipelineErr
 from hsi_batch.nodes import (
     ArchiveQuantileDecider,
     CFARThreshold,
+    ChannelAxis,
+    MinMaxNormalizer,
     PerPixelUnitNorm,
     RXGlobal,
     Scope,
@@ -212,6 +214,69 @@ def test_tails_extrapolate(law):
     assert node.state["expected"] == pytest.approx(5)
 
 
+def test_laws_from_moments_read_no_scores(tmp_path):
+    """The threshold of Hotelling's law from what RX was fitted to: no pass, and SciPy's value."""
+    rng = np.random.default_rng(5)
+    cube = rng.normal(size=(50, 40, 6)).astype("f4") @ rng.normal(size=(6, 6)).astype("f4")
+
+    def made(**options):
+        pipeline = chain(MinMaxNormalizer(name="norm"), RXGlobal(name="rx", eps=0.0))
+        decider = CFARThreshold(0.01, name="t", **options)
+        pipeline.connect(
+            (pipeline.nodes["rx"].scores, decider.scores),
+            (pipeline.nodes["norm"].normalized, decider.background),
+        )
+        return pipeline
+
+    pipeline = made(method="f")
+    pipeline.resolve(ChannelAxis(6))
+    assert plan_fit(pipeline, ("moments", "extrema")).passes == 0
+    fit(pipeline, cube)
+    node, n, c = pipeline.nodes["t"], cube.shape[0] * cube.shape[1], 6
+    exact = c * (n + 1) * (n - 1) / (n * (n - c)) * stats.f.isf(0.01, c, n - c)
+    assert float(node.threshold) == pytest.approx(exact, rel=1e-6)
+    assert (node.state["count"], node.state["dof"], node.state["pixels"]) == (n, c, n)
+    assert "above" not in node.state
+    assert node.in_words() == (
+        f"threshold {exact:.6g}, pfa 0.01 by Hotelling's law of 6 degrees of freedom, not compared"
+        " with scores"
+    )
+    # Gaussian pixels keep the promise.
+    flags = run(pipeline, "t.decisions", cube=cube, block=1)
+    assert flags.sum() == pytest.approx(0.01 * n, abs=4 * np.sqrt(0.01 * n))
+    chi2 = made(method="chi2")
+    fit(chi2, cube)
+    assert float(chi2.nodes["t"].threshold) == pytest.approx(stats.chi2.isf(0.01, 6), rel=1e-6)
+    # Other methods look at the scores all the same.
+    counting = made(method="gpd", tail=0.1)
+    counting.resolve(ChannelAxis(6))
+    assert plan_fit(counting, ("moments", "extrema")).passes == 1
+    other = Pipeline.from_yaml(pipeline.save(tmp_path / "p"))
+    assert other.nodes["t"].in_words() == node.in_words()
+
+
+def test_what_a_law_needs_is_told():
+    pipeline = chain(RXGlobal(name="rx", eps=0.0), CFARThreshold(method="f", name="t"))
+    with pytest.raises(PipelineError, match=r"t: the method 'f' needs .* Connect the input `backg"):
+        pipeline.resolve(ChannelAxis(5))
+    with pytest.raises(PipelineError, match="t: the method 'f' needs the channels"):
+        fitted(CFARThreshold(method="f", name="t"), np.arange(9.0))
+
+
+def test_a_law_that_does_not_hold_is_told():
+    scores = np.random.default_rng(3).exponential(8.0, size=50_000)
+    with pytest.warns(DataWarning, match=r"t: \d+ of 50000 .* 0.01 expects 500: a chi-square law"):
+        fitted(CFARThreshold(0.01, "chi2", dof=8, name="t"), scores)
+    words = fitted(CFARThreshold(0.01, name="t"), scores).in_words()
+    assert words.endswith(
+        "pfa 0.01 by counting (500 scores expected); 500 of 50000 scores of the fit reach it"
+    )
+    assert CFARThreshold(threshold=3.0).in_words() == "threshold 3, as given"
+    assert CFARThreshold().in_words() == ""
+    words = fitted(ArchiveQuantileDecider(0.5), [1.0, 2.0, 3.0]).in_words()
+    assert words == "threshold 2, the quantile 0.5; 2 of 3 scores of the fit reach it"
+
+
 # --- refusals -----------------------------------------------------------------------------------
 
 
@@ -221,8 +286,14 @@ def test_too_few_scores_in_the_tail():
     with pytest.raises(DataError, match=rf"{text}.*at least 100000 pixels, pfa 0\.002.*gpd"):
         fitted(CFARThreshold(name="t"), scores)
     assert fitted(CFARThreshold(2e-3), scores).state["expected"] == 100
-    with pytest.raises(DataError, match=r"t: 9 scores .* lie above the upper 0\.02 of 500"):
+    text = r"t: 9 scores .* lie above the upper 0\.02 of 500.* at least 5050 pixels, or tail 0\.21"
+    with pytest.raises(DataError, match=text):
         fitted(CFARThreshold(method="gpd", name="t"), scores[:500])
+    # What is advised suffices.
+    fitted(CFARThreshold(method="gpd", tail=0.21, name="t"), scores[:500])
+    fitted(CFARThreshold(method="gpd", name="t"), scores[:5050])
+    with pytest.raises(DataError, match=r"at least 100000 pixels, or method: gpd"):
+        fitted(CFARThreshold(name="t"), scores[:60])
     with pytest.raises(DataError, match="t: no valid score was counted"):
         fitted(CFARThreshold(name="t"), [np.nan])
     with pytest.raises(DataError, match="t: 5 background pixels for 5 channels"):
@@ -239,6 +310,9 @@ def test_a_heavy_tail_warns():
     scores = stats.genpareto.rvs(0.9, size=20_000, random_state=0)
     with pytest.warns(DataWarning, match="t: the tail of the scores is very heavy"):
         fitted(CFARThreshold(1e-4, "gpd", name="t"), scores)
+    # Not where it can be seen that the law holds all the same.
+    node = fitted(CFARThreshold(0.01, "gpd", tail=0.05, name="t"), scores)
+    assert node.state["above"] == pytest.approx(200, rel=0.2)
 
 
 def test_scores_that_are_all_equal_are_not_flagged():
@@ -252,7 +326,7 @@ def test_scores_that_are_all_equal_are_not_flagged():
     [
         ({"pfa": 0.0}, r"pfa 0\.0 must be between 0 and 1"),
         ({"method": "x"}, "method 'x' is not one of empirical, chi2, f, gpd"),
-        ({"method": "f"}, "dof is needed for the method 'f'"),
+        ({"background_pixels": 0}, "background_pixels 0 must be at least 1"),
         ({"dof": -1.0}, r"dof -1\.0 must be above 0"),
         ({"method": "gpd", "tail": 1e-4}, "tail 0.0001 must be above pfa"),
         ({"threshold": float("nan")}, "threshold nan must be a finite number"),

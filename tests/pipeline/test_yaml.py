@@ -457,5 +457,5 @@ def test_what_cannot_be_written_leaves_no_file(tmp_path):
 @pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_pipelines_that_come_with_the_package(path):
     pipeline = Pipeline.from_yaml(path)
-    fit(pipeline, scene(channels=12))
+    fit(pipeline, scene(56, 40, channels=12))
     assert pipeline.fitted

@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,8 @@ from hsi_batch.errors import ConfigError, HsiBatchError, PlanError, StoreError
 from hsi_batch.stages.convert import convert
 from hsi_batch.stages.fit import fit
 from hsi_batch.stages.fit_file import pipeline_from
-from hsi_batch.workflow import shipped
 
-RX = shipped() / "pipelines" / "rx_global.yaml"
+RX = Path(__file__).parents[1] / "rx_raw.yaml"
 
 
 def good(folder, count=2):

@@ -26,6 +26,7 @@ SCENES = {
     "envi-lhdata-100": (0.991006, (0.9910,)),
 }
 PIPELINES = Path(__file__).parents[2] / "workflows" / "pipelines"
+RX = Path(__file__).parents[1] / "rx_raw.yaml"
 
 
 def command(*arguments):
@@ -105,7 +106,7 @@ def test_float64_is_chosen_for_most_and_said_so(archive, tmp_path):
     chosen = {}
     for scene in SCENES:
         text = command(
-            "fit", PIPELINES / "rx_global.yaml", "--archive", archive, "--frames", scene,
+            "fit", RX, "--archive", archive, "--frames", scene,
             "--out", tmp_path / f"{scene}.yaml",
         )  # fmt: skip
         chosen[scene] = "float64" if "scores in float64 (float32 errs by" in text else "float32"

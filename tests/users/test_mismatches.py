@@ -1,6 +1,7 @@
 """Data and pipelines that do not belong together: one paragraph that names both."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hsi_batch.archive import open_archive
 from hsi_batch.workflow import shipped
 
 NM = np.arange(8) * 10.0 + 400
-RX = shipped() / "pipelines" / "rx_global.yaml"
+RX = Path(__file__).parents[1] / "rx_raw.yaml"
 
 
 @pytest.fixture
