@@ -31,7 +31,7 @@ class ScoreStatisticsMetric(MetricNode):
     are left out.
     """
 
-    INPUT_SPECS = {"scores": PortSpec(torch.float32, (-1, -1, -1, 1), "scores")}
+    INPUT_SPECS = {"scores": PortSpec(torch.float32, (-1, -1, -1, 1), "scores", flat=True)}
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name)
