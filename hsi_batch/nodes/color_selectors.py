@@ -214,6 +214,8 @@ class RangeAverageFalseRGBSelector(FalseColor):
             normalize_output=normalize_output,
         )
         self.ranges = tuple(ranges.values())
+        # cuvis-ai stores them with the weights.
+        self.register_buffer("_ranges", torch.tensor(self.ranges))
 
     def compose(self, axis: ChannelAxis) -> Affine:
         """Means over the channels of each range."""

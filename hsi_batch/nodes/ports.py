@@ -33,6 +33,8 @@ class PortSpec:
         The node works without it.
     variadic : bool
         An input that takes any number of connections.
+    flat : bool
+        An input of one channel that also takes maps without the channel axis.
     """
 
     dtype: Any
@@ -40,6 +42,7 @@ class PortSpec:
     description: str = ""
     optional: bool = False
     variadic: bool = False
+    flat: bool = False
 
     @property
     def has_pixels(self) -> bool:
@@ -181,7 +184,8 @@ def mismatch(source: OutputPort, target: InputPort, *, declared: bool = True) ->
     """Why two ports cannot be joined, in words, or None if they can.
 
     Dtypes must be equal or one of them ``torch.Tensor``; nothing is promoted. Shapes must have the
-    same number of axes, and each pair of sizes must be equal or one of them -1. Without
+    same number of axes (but for a ``flat`` input, which a map without channels fits too), and each
+    pair of sizes must be equal or one of them -1. Without
     ``declared``, numbers of channels that nodes were told are left to :meth:`.Graph.resolve`.
     """
     have, need = source.spec.dtype, target.spec.dtype
@@ -198,6 +202,8 @@ def mismatch(source: OutputPort, target: InputPort, *, declared: bool = True) ->
     if not fits:
         return f"{source.ref} gives {_name(have)}, {target.ref} takes {_name(need)}"
     given, taken = source.sizes(declared=declared), target.sizes(declared=declared)
+    if target.spec.flat and len(given) == len(taken) - 1:
+        taken = taken[:-1]
     if len(given) != len(taken):
         return (
             f"{source.ref} has {len(given)} axes {given}, {target.ref} takes {len(taken)} {taken}"

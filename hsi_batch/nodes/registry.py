@@ -13,9 +13,16 @@ __all__ = ["is_foreign", "node_class", "node_classes"]
 
 #: Other names of classes: those of the seed pages and of earlier versions of cuvis-ai.
 ALIASES: Mapping[str, str] = {
+    "BaselineFalseRGBSelector": "FixedWavelengthSelector",
+    "CIETristimulusFalseRGBSelector": "CIETristimulusRGBSelector",
+    "CIRFalseColorSelector": "CIRSelector",
     "ConcreteBandSelector": "ConcreteChannelMixer",
     "DRCNNTensorBoardViz": "PipelineComparisonVisualizer",
+    "HighContrastBandSelector": "HighContrastSelector",
     "RXLogitHead": "ScoreToLogit",
+    "SupervisedCIRBandSelector": "SupervisedCIRSelector",
+    "SupervisedFullSpectrumBandSelector": "SupervisedFullSpectrumSelector",
+    "SupervisedWindowedFalseRGBSelector": "SupervisedWindowedSelector",
 }
 #: Packages whose class paths are read by their last part.
 _FAMILY = ("cuvis_ai", "cuvis_ai_core", "hsi_batch")

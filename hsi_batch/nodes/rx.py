@@ -184,6 +184,20 @@ class RXGlobal(Node):
             cov_inv=inverse,
         )
 
+    def foreign_notice(self) -> str | None:
+        """What to tell who loads weights that cuvis-ai fitted: its inverse may leave out much."""
+        size = len(self.mu)
+        if self.inverse != "cholesky64" or not self.cov_inv.any():
+            return None
+        # trace(S^+ S) counts the directions, and is not led astray by their rounding to float32.
+        kept = round(float((self.cov_inv.detach().double() * self.cov.detach().double()).sum()))
+        if kept >= size or whitening(_double(self.cov)) is None:
+            return None
+        return (
+            f"{self.name}: the inverse in these weights keeps {kept} of {size} directions, those of"
+            " large variance; scores here use all. Set inverse: pinv32 to score as cuvis-ai does."
+        )
+
     def quadratic(self) -> Quadratic:
         """``|factor (x - mean)|^2``."""
         self._need_fit()

@@ -39,7 +39,7 @@ class ScoreStatisticsMetric(MetricNode):
     (2.0, 3.0)
     """
 
-    INPUT_SPECS = {"scores": PortSpec(torch.float32, (-1, -1, -1, 1), "scores")}
+    INPUT_SPECS = {"scores": PortSpec(torch.float32, (-1, -1, -1, 1), "scores", flat=True)}
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name)

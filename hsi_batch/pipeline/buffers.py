@@ -34,6 +34,8 @@ def set_buffers(node: Node, stored: Mapping[str, Any], path: str | None = None) 
         *parents, leaf = name.split(".")
         for parent in parents:
             owner = owner.get_submodule(parent)
+        if isinstance(tensor, torch.Tensor) and not tensor.numel() and not own[name].numel():
+            continue  # Not fitted; how many axes an empty tensor has says nothing.
         if not isinstance(tensor, torch.Tensor) or tensor.ndim != own[name].ndim:
             found = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor)
             raise ConfigError(

@@ -17,7 +17,8 @@ from hsi_batch.documents import Document, validate
 from hsi_batch.errors import ConfigError, HsiBatchWarning, PipelineError, Problem, did_you_mean
 from hsi_batch.nodes import Node, node_class
 from hsi_batch.nodes.plugin import PluginNode, plugin_class
-from hsi_batch.pipeline.catalogue import is_default, without_pixels
+from hsi_batch.nodes.registry import is_foreign
+from hsi_batch.pipeline.catalogue import FIT_ONLY, MEANT, is_default, without_pixels
 from hsi_batch.pipeline.config import ConnectionConfig, NodeConfig, PipelineConfig
 from hsi_batch.pipeline.dialects import is_lenient, names_cuvis_ai, port_of, written_out
 from hsi_batch.pipeline.graph import Graph
@@ -93,6 +94,12 @@ _LEFT_OUT = (
     "{0.name} ({0.class_name}) only shows or writes what others compute; hsi_batch does not have"
     " it, and leaves it out."
 )
+#: Stands for an input that is left out.
+_ONLY_FITS = object()
+_SELECTS = (
+    "{} is left out: in cuvis-ai it says which pixels the fit takes; here the fit is told"
+    " (`pixels: labelled-normal`)."
+)
 
 
 def _only_shows(entry: NodeConfig, plugins: Sequence[str]) -> bool:
@@ -152,6 +159,8 @@ def _connect(
             )
             if None in ends:
                 broken.add(broken_here)
+            elif _ONLY_FITS in ends:
+                _warn(document, ("connections", index), _SELECTS.format(connection.target))
             else:
                 graph.connect(ends)
         except PipelineError as error:
@@ -175,7 +184,8 @@ def _node(document: Document, index: int, entry: NodeConfig, graph: Graph, stray
         cls = _class_of(entry.class_name, graph.plugins)
     except PipelineError as error:
         raise PipelineError.collect([document.problem(str(error), (*at, "class_name"))]) from None
-    hparams = _checked(cls, entry.hparams, document, at, strays=strays)
+    foreign = is_foreign(entry.class_name)
+    hparams = _checked(cls, entry.hparams, document, at, strays=strays, foreign=foreign)
     for argument in cls.PATH_ARGUMENTS:
         if hparams.get(argument) is not None and document.path is not None:
             hparams[argument] = str(Path(document.path).absolute().parent / hparams[argument])
@@ -225,9 +235,13 @@ def _checked(
     at: tuple[str | int, ...],
     *,
     strays: bool,
+    foreign: bool,
 ) -> dict[str, Any]:
     model = _parameters(cls)
     given = dict(hparams)
+    if foreign:
+        # What cuvis-ai wrote means what cuvis-ai does.
+        given = {**MEANT.get(cls.__name__, {}), **given}
     if strays and model.model_config.get("extra") == "forbid":
         for name in sorted(set(given) - set(model.model_fields)):
             # cuvis-ai writes down all arguments; those it was not told mean nothing.
@@ -279,5 +293,7 @@ def _end(graph: Graph, text: str, side: str, missing: set[str]) -> Any:
         )
     node = graph.nodes[name]
     if graph.lenient:
+        if side == "inputs" and FIT_ONLY.get(type(node).__name__) == port:
+            return _ONLY_FITS
         port = port_of(node, port, side)
     return (node.outputs if side == "outputs" else node.inputs)[port]

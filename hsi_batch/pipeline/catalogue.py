@@ -10,10 +10,43 @@ from typing import Any, NamedTuple
 
 from hsi_batch.nodes.registry import is_foreign
 
-__all__ = ["VERSION", "CuvisClass", "cuvis_classes", "is_default", "without_pixels"]
+__all__ = [
+    "COMPUTING",
+    "FIT_ONLY",
+    "MEANT",
+    "REPAIRED",
+    "TAKEN",
+    "VERSION",
+    "CuvisClass",
+    "cuvis_classes",
+    "is_default",
+    "without_pixels",
+]
 
 VERSION = "0.19.3"
 _SHOWN = {"artifacts", "metrics"}
+
+#: Arguments of ours alone whose default says something else than the class of cuvis-ai does, and
+#: the value that says the same. Files of cuvis-ai are read with it.
+MEANT: Mapping[str, Mapping[str, Any]] = {
+    "DistinctnessLoss": {"signed": True},
+    "SelectorDiversityRegularizer": {"mode": "concentrate"},
+}
+#: Arguments of ours alone that say what is computed, not only what a fit finds: nothing but the
+#: value that cuvis-ai has can be written.
+COMPUTING = {
+    ("RXPerBatch", "loading"),
+    ("SelectorDiversityRegularizer", "mode"),
+    ("SpectralDerivative", "edges"),
+}
+#: Values that cuvis-ai takes, where ours has more.
+TAKEN: Mapping[tuple[str, str], tuple[Any, ...]] = {
+    ("SavitzkyGolay", "mode"): ("constant", "mirror", "nearest")
+}
+#: Arguments whose default computes the same more exactly; the value repeats cuvis-ai's rounding.
+REPAIRED: Mapping[str, Mapping[str, Any]] = {"RXGlobal": {"inverse": "pinv32"}}
+#: Inputs of cuvis-ai that say which pixels a fit takes, which here the fit itself is told.
+FIT_ONLY: Mapping[str, str] = {"GaussianMixtureClusterer": "mask", "KMeansClusterer": "mask"}
 
 
 class CuvisClass(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hsi_batch.errors import ConfigError
-from hsi_batch.nodes import ChannelAxis, Node
+from hsi_batch.errors import ConfigError, HsiBatchWarning
+from hsi_batch.nodes import ChannelAxis, Node, RXGlobal
 from hsi_batch.pipeline.axes import buffer_problems
 from hsi_batch.pipeline.buffers import set_buffers
 from hsi_batch.pipeline.groups import Groups
@@ -101,6 +102,9 @@ def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> 
             set_buffers(node, stored[name], path)
         if ours is None:
             node.mark_fitted(name in stored and _looks_fitted(node))
+            notice = node.foreign_notice() if isinstance(node, RXGlobal) else None
+            if notice is not None:
+                warnings.warn(notice, HsiBatchWarning, stacklevel=3)
             continue
         node.mark_fitted(name in stored and name in ours.fitted)
         if name in ours.state and ours.digest.get(name) == node.buffer_digest():

@@ -12,7 +12,15 @@ import numpy as np
 from hsi_batch.errors import HsiBatchWarning, PipelineError, Problem
 from hsi_batch.nodes import Node, PortRef, node_classes
 from hsi_batch.nodes.plugin import PluginNode, covering
-from hsi_batch.pipeline.catalogue import VERSION, CuvisClass, cuvis_classes
+from hsi_batch.pipeline.catalogue import (
+    COMPUTING,
+    MEANT,
+    REPAIRED,
+    TAKEN,
+    VERSION,
+    CuvisClass,
+    cuvis_classes,
+)
 
 if TYPE_CHECKING:
     from hsi_batch.pipeline.pipeline import Pipeline
@@ -153,19 +161,32 @@ class _Writing:
                     f"{name}: {cls} of cuvis-ai needs {argument}; set it"
                     f"{', or fit the pipeline first' if argument == node.CHANNEL_ARGUMENT else ''}."
                 )
-        self._warn_of_dropped(name, node, known)
+        self._judge_arguments(name, node, known)
         return {"name": name, "class_name": known.path, "hparams": hparams}
 
-    def _warn_of_dropped(self, name: str, node: Node, known: CuvisClass) -> None:
-        defaults = inspect.signature(type(node).__init__).parameters
-        dropped = [
-            f"{k}={v!r}"
-            for k, v in node.hparams.items()
-            if k not in known.arguments and v != getattr(defaults.get(k), "default", None)
-        ]
+    def _judge_arguments(self, name: str, node: Node, known: CuvisClass) -> None:
+        cls = type(node).__name__
+        signature = inspect.signature(type(node).__init__).parameters
+        theirs = {**{k: p.default for k, p in signature.items()}, **MEANT.get(cls, {})}
+        repaired = REPAIRED.get(cls, {})
+        dropped = []
+        for k, v in node.hparams.items():
+            if k in known.arguments:
+                taken = TAKEN.get((cls, k), (v,))
+                if v not in taken:
+                    these = ", ".join(map(repr, taken))
+                    self._wrong(f"{name}: {cls} of cuvis-ai {VERSION} has {k} {these}, not {v!r}.")
+            elif v != theirs.get(k) and (k not in repaired or v != repaired[k]):
+                if (cls, k) in COMPUTING:
+                    self._wrong(
+                        f"{name}: {cls} of cuvis-ai {VERSION} has no {k} and computes what"
+                        f" {k}={theirs[k]!r} does here, not {k}={v!r}."
+                    )
+                else:
+                    dropped.append(f"{k}={v!r}")
         if dropped:
             warnings.warn(
-                f"{name}: {type(node).__name__} of cuvis-ai has no {', '.join(dropped)}; the fitted"
+                f"{name}: {cls} of cuvis-ai has no {', '.join(dropped)}; the fitted"
                 " state is kept, but a fit there would not know of it.",
                 HsiBatchWarning,
                 stacklevel=6,

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,12 @@ def described(cls: type) -> dict[str, Any]:
                 continue
             if p.name not in arguments and p.default is not p.empty:
                 defaults[p.name] = plain(p.default)
-            # What a base needs, its subclass gives.
+            # What a base needs, its subclass gives, or hands on what it is given.
             arguments.setdefault(p.name, depth == 0 and p.default is p.empty)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
+    for name in missing(cls, [name for name, needed in arguments.items() if needed]):
+        arguments[name] = True
     return {
         "path": f"{cls.__module__}.{cls.__name__}",
         "arguments": arguments,
@@ -63,6 +66,21 @@ def described(cls: type) -> dict[str, Any]:
             for name, spec in specs.items()
         },
     }
+
+
+def missing(cls: type, needed: list[str]) -> list[str]:
+    """Arguments of bases that a class does not give and that have no default."""
+    if inspect.isabstract(cls):
+        return []
+    try:
+        # Any number will do: what is wrong with it is said after what is missing.
+        cls(**dict.fromkeys(needed, 1))
+    except TypeError as error:
+        said = str(error).partition("required positional argument")[2]
+        return re.findall(r"'(\w+)'", said) if "__init__() missing" in str(error) else []
+    except Exception:  # noqa: BLE001 - whatever a class says of the number
+        return []
+    return []
 
 
 def plain(value: Any) -> Any:

@@ -2,74 +2,71 @@
 
 from __future__ import annotations
 
-import inspect
-import tempfile
+from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+import yaml
+from cases import CHANNELS, NM, SOURCES, Case
 
-from hsi_batch.nodes import AnomalyDataNode, Node, node_classes
+from hsi_batch.nodes import ChannelAxis
 from hsi_batch.pipeline import Pipeline
-from hsi_batch.pipeline.catalogue import cuvis_classes
+from hsi_batch.pipeline.cache import pack
+from hsi_batch.pipeline.fitting import Fitting, plan_fit
+from hsi_batch.pipeline.frames import FrameSource
+from hsi_batch.pipeline.gather import finished
+from hsi_batch.pipeline.passes import gather_frame
 from hsi_batch.stages.fit import fit
-
-CHANNELS = 12
-NM = np.arange(CHANNELS) * 40 + 450
-#: Values of arguments that must be given, or that make a case short.
-ARGUMENTS = {
-    **dict.fromkeys(("num_channels", "input_channels", "in_channels", "n_channels"), CHANNELS),
-    "num_spectral_bands": CHANNELS,
-    **dict.fromkeys(("n_components", "n_select", "k", "output_channels"), 3),
-    "rep_dim": CHANNELS,
-    "normal_class_ids": [0],
-    "min_wavelength_nm": 500.0,
-    "threshold": 0.5,
-    "channel": 1,
-}
-#: Arguments of single classes.
-OWN = {
-    # By default it keeps state from frame to frame, which nothing here can share out.
-    "PercentileNormalizer": {"norm_mode": "per_frame"},
-    # The default has the sign that the name says; theirs is the other.
-    "SelectorDiversityRegularizer": {"mode": "concentrate"},
-    "FixedPCAProjection": {"projection_path": str(Path(tempfile.mkdtemp()) / "pca.npz")},
-}
-np.savez(
-    OWN["FixedPCAProjection"]["projection_path"],
-    mean=np.zeros(CHANNELS, np.float32),
-    comps=np.eye(CHANNELS, dtype=np.float32)[:3],
-    lo=np.zeros(3, np.float32),
-    hi=np.ones(3, np.float32),
-)
-#: Ports that no output of the library feeds, or that want a list.
-NO_SOURCE = ("spectral_signature", "references", "endmembers")
+from hsi_batch.statistics import Bundle
 
 
-def scene(frames: int = 3, height: int = 24, width: int = 20, seed: int = 0):
-    """Frames ``(B, y, x, C)`` float32 of four materials with noise well above any cut-off."""
+def scene(frames: int = 3, height: int = 24, width: int = 20, seed: int = 0, unit: float = 1000.0):
+    """Frames ``(B, y, x, C)`` float32 of four materials with noise well above any cut-off, and
+    class numbers: 1 for a target, 2 for normal pixels of another kind.
+    """
     rng = np.random.default_rng(seed)
-    spectra = rng.uniform(0.1, 0.9, (4, CHANNELS))
+    # Brighter with the wavelength, so that no index divides by almost nothing.
+    spectra = rng.uniform(0.1, 0.9, (4, CHANNELS)) * np.linspace(0.3, 1.0, CHANNELS)
     shares = rng.dirichlet(np.ones(4), (frames, height, width))
     cube = shares @ spectra + 0.02 * rng.standard_normal((frames, height, width, CHANNELS))
     mask = np.zeros((frames, height, width), np.int32)
     mask[:, 5:8, 6:10] = 1
+    mask[:, 12:15, 2:6] = 2
     cube[mask == 1] += rng.uniform(0.1, 0.4, CHANNELS)
-    return (1000 * cube).astype(np.float32), mask
+    return (unit * cube).astype(np.float32), mask
 
 
-def batches(cube: np.ndarray, mask: np.ndarray) -> list[dict[str, Any]]:
-    """One batch per frame, as their data modules give them."""
-    return [
-        {
-            "cube": torch.from_numpy(cube[i : i + 1]),
-            "mask": torch.from_numpy(mask[i : i + 1]),
-            "wavelengths": torch.from_numpy(NM.astype(np.int32))[None],
+def materials(frames: int = 3, height: int = 24, width: int = 20, seed: int = 1):
+    """Frames of four materials that do not mix, so that clusters are not a matter of chance."""
+    rng = np.random.default_rng(seed)
+    spectra = rng.uniform(0.0, 2.0, (4, CHANNELS))
+    kind = rng.integers(0, 4, (frames, height, width))
+    cube = spectra[kind] + 0.1 * rng.standard_normal((frames, height, width, CHANNELS))
+    return cube.astype(np.float32), np.zeros((frames, height, width), np.int32)
+
+
+def batches(cube: np.ndarray, mask: np.ndarray | None, size: int = 1) -> list[dict[str, Any]]:
+    """Batches of frames, as their data modules give them.
+
+    A port that nothing feeds takes what the batch has of that name there, so the clusterers are
+    given no mask.
+    """
+    found = []
+    for start in range(0, len(cube), size):
+        part = slice(start, start + size)
+        batch = {
+            "cube": torch.from_numpy(cube[part]),
+            "wavelengths": torch.from_numpy(NM.astype(np.int32)).expand(len(cube[part]), -1),
         }
-        for i in range(len(cube))
-    ]
+        if mask is not None:
+            batch["mask"] = torch.from_numpy(mask[part])
+            batch["class_mask"] = torch.from_numpy(mask[part])
+        found.append(batch)
+    return found
 
 
 class Data:
@@ -86,10 +83,29 @@ class Data:
         return self.found
 
 
-def fit_here(pipeline: Pipeline, cube: np.ndarray) -> Pipeline:
-    """Fit ours to all pixels."""
-    dims = ("frame", "y", "x", "channel")
-    fit(pipeline, xr.DataArray(cube, dims=dims, coords={"wavelength": ("channel", NM * 1.0)}))
+def fit_here(pipeline: Pipeline, cube: np.ndarray, mask: np.ndarray | None = None) -> Pipeline:
+    """Fit ours to all pixels, and the labels if there are any."""
+    if mask is None:
+        dims = ("frame", "y", "x", "channel")
+        fit(pipeline, xr.DataArray(cube, dims=dims, coords={"wavelength": ("channel", NM * 1.0)}))
+        return pipeline
+    pipeline.resolve(ChannelAxis.of(NM * 1.0))
+    fitting = Fitting(pipeline, plan_fit(pipeline))
+    while needs := fitting.needs():
+        bundle = Bundle()
+        for index, (frame, labels) in enumerate(zip(cube, mask.astype(np.int16), strict=True)):
+            source = FrameSource(
+                lines=lambda a, b, frame=frame: frame[a:b],
+                valid=lambda _a, _b: None,
+                labels=lambda a, b, labels=labels: labels[a:b],
+                shape=frame.shape,
+                dtype=frame.dtype,
+                blocks=((0, len(frame)),),
+            )
+            place = ((index, len(cube)),)
+            part = gather_frame(pack(pipeline), needs, source, source.blocks, place)
+            bundle = bundle.merge(part)
+        fitting.supply({need: finished(bundle)[str(need)] for need in needs})
     return pipeline
 
 
@@ -117,13 +133,20 @@ def alike(pipeline: Pipeline, theirs: Any) -> None:
     for name, node in pipeline.nodes.items():
         own, other = node.state_dict(), there[name].state_dict()
         if own and all(own[key].shape == other[key].shape for key in other):
+            fitted = there[name]._statistically_initialized
             there[name].load_state_dict(own)
+            there[name]._statistically_initialized = fitted
 
 
 def load_here(theirs: Any, folder: Path) -> Pipeline:
     """Write theirs with their writer and load it here."""
-    theirs.save_to_file(str(folder / "theirs.yaml"))
-    return Pipeline.from_yaml(folder / "theirs.yaml")
+    path = folder / "theirs.yaml"
+    theirs.save_to_file(str(path))
+    if any(type(node).__module__ == SOURCES for node in theirs.nodes()):
+        # Their graph does not keep what its file said of plugins.
+        content = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump({**content, "plugins": [SOURCES]}, sort_keys=False))
+    return Pipeline.from_yaml(path)
 
 
 def nodes_there(theirs: Any) -> dict[str, Any]:
@@ -161,91 +184,58 @@ def run_here(
     return {tuple(ref): value for ref, value in found.items()}
 
 
-def case(name: str) -> Pipeline | None:
-    """A graph around one class, whose inputs come from fitted nodes; None if one has no source."""
-    cls = node_classes()[name]
-    node = make(cls)
-    pipeline = Pipeline(name)
-    data = AnomalyDataNode((0,), name="data")
-    pipeline.add_node(data)
-    for port, spec in cls.INPUT_SPECS.items():
-        if port not in cuvis_classes()[name].inputs:
-            continue
-        source = source_of(pipeline, port, spec)
-        known = cuvis_classes()[name]
-        if source is not None and len(spec.shape) == known.axes[port]:
-            pipeline.connect((source, node.inputs[port]))
-        elif not known.inputs[port]:
-            return None
-    return pipeline
+@dataclass
+class Both:
+    """A graph around one class, fitted here and there on the same frames."""
+
+    case: Case
+    ours: Pipeline
+    theirs: Any
+    found: list[dict[str, Any]]
+    folder: Path
+    #: Their number of each cluster of ours.
+    order: list[int] = field(default_factory=list)
 
 
-def make(cls: type[Node], **more: Any) -> Node:
-    """A node with arguments that both sides take."""
-    known = cuvis_classes()[cls.__name__].arguments
-    own = inspect.signature(cls.__init__).parameters
-    given = {
-        k: v
-        for k, v in ARGUMENTS.items()
-        if k in own and (own[k].default is inspect.Parameter.empty or known.get(k))
-    }
-    if "inverse" in own:
-        given["inverse"] = "pinv32"
-    return cls(**{**given, **OWN.get(cls.__name__, {}), **more}, name="node")
-
-
-def source_of(pipeline: Pipeline, port: str, spec: Any) -> Any:
-    """An output of the pipeline that fits a port, made where there is none."""
-    data = pipeline.nodes["data"]
-    if port in NO_SOURCE or (spec.optional and len(spec.shape) == 1 and port != "wavelengths"):
-        return None
-    last = spec.shape[-1] if spec.shape else None
-    if spec.dtype is np.int32 and port == "wavelengths":
-        return data.outputs["wavelengths"]
-    if spec.dtype is torch.bool and len(spec.shape) == 4:
-        if port != "decisions":
-            return data.outputs["mask"]
-        return helper(
-            pipeline, "QuantileBinaryDecider", scores(pipeline), "decisions", quantile=0.9
+def both(case: Case, pipeline: Pipeline, folder: Path) -> Both:
+    """Fit a graph here and there."""
+    clusters = case.name in ("KMeansClusterer", "GaussianMixtureClusterer")
+    if clusters:
+        cube, mask = materials()
+    else:
+        cube, mask = scene(unit=1.0 if case.reflectance else 1000.0)
+    labels = None if clusters else mask
+    found = batches(cube, labels)
+    pipeline._resolve_batch(found[0])
+    theirs = load_there(pipeline, folder, weights=False)
+    alike(pipeline, theirs)
+    supervised = case.name.startswith("Supervised")
+    if case.together and supervised:
+        # Their bounds are those of single frames here.
+        cube, mask = cube[:1], mask[:1]
+        labels = mask
+    fit_there(theirs, batches(cube, labels, len(cube)) if case.together else found)
+    fit_here(pipeline, cube, mask if supervised else None)
+    made = Both(case, pipeline, theirs, found, folder)
+    if clusters:
+        buffer = "centroids" if case.name.startswith("KMeans") else "means"
+        made.order = matched(
+            *(getattr(n, buffer) for n in (pipeline.nodes["node"], nodes_there(theirs)["node"]))
         )
-    if spec.dtype is torch.float32 and len(spec.shape) == 4:
-        if last == 3:
-            cube = data.outputs["cube"]
-            return helper(pipeline, "TrainablePCA", cube, "projected", n_components=3)
-        return scores(pipeline) if last == 1 or port == "logits" else data.outputs["cube"]
-    if spec.dtype is torch.float32 and len(spec.shape) == 1:
-        cube = data.outputs["cube"]
-        by = {"n_select": 3, "init_method": "variance"}
-        return helper(pipeline, "SoftChannelSelector", cube, "weights", **by)
-    if spec.dtype is torch.float32 and len(spec.shape) == 2:
-        return helper(pipeline, "TrainablePCA", data.outputs["cube"], "components", n_components=3)
-    return None
+    return made
 
 
-def scores(pipeline: Pipeline) -> Any:
-    """Scores of each frame against itself."""
-    return helper(pipeline, "RXPerBatch", pipeline.nodes["data"].outputs["cube"], "scores")
-
-
-def helper(pipeline: Pipeline, name: str, source: Any, port: str, **arguments: Any) -> Any:
-    """The output of a node that stands in the pipeline once."""
-    if name not in pipeline.nodes:
-        cls = node_classes()[name]
-        node = cls(**arguments, name=name)
-        pipeline.connect((source, node.inputs[next(iter(cls.INPUT_SPECS))]))
-    return pipeline.nodes[name].outputs[port]
+def matched(ours: torch.Tensor, theirs: torch.Tensor) -> list[int]:
+    """The order of their centres in which they are nearest to ours."""
+    apart = torch.cdist(ours.double(), theirs.double())
+    orders = permutations(range(len(ours)))
+    return list(min(orders, key=lambda o: sum(float(apart[i, k]) for i, k in enumerate(o))))
 
 
 def aligned(name: str, found: Any, expected: Any) -> tuple[np.ndarray, np.ndarray]:
     """Two arrays in float64; components, and projections on them, with one sign each."""
     got, want = (np.asarray(torch.as_tensor(v).detach().double()) for v in (found, expected))
     axes = {"_components": (1,), "components": (1,), "projected": (0, 1, 2)}.get(name)
-    if axes is not None:
+    if axes is not None and got.shape == want.shape:
         got = got * np.sign((got * want).sum(axis=axes, keepdims=True))
     return got, want
-
-
-def shared() -> list[str]:
-    """Classes that both have, without those that bring in data."""
-    both = set(node_classes()) & set(cuvis_classes())
-    return sorted(name for name in both if not node_classes()[name].is_source)

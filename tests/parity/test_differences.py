@@ -6,6 +6,7 @@ import numpy as np
 import peer
 import pytest
 import torch
+from cases import CHANNELS
 
 from hsi_batch.nodes import (
     AnomalyDataNode,
@@ -41,15 +42,15 @@ def test_rx_keeps_the_directions_of_small_variance(tmp_path, capsys):
     # Their pseudo-inverse in float32 drops every direction below C * 2^-23 of the largest one; a
     # sensor with little noise loses all but its few materials, and the scores with them.
     rng = np.random.default_rng(3)
-    spectra = rng.uniform(0.1, 0.9, (3, peer.CHANNELS))
+    spectra = rng.uniform(0.1, 0.9, (3, CHANNELS))
     shares = rng.dirichlet(np.ones(3), (3, 40, 40))
-    cube = shares @ spectra + 2e-4 * rng.standard_normal((3, 40, 40, peer.CHANNELS))
+    cube = shares @ spectra + 2e-4 * rng.standard_normal((3, 40, 40, CHANNELS))
     cube = cube.astype(np.float32)
     mask = np.zeros(cube.shape[:3], np.int32)
     nodes = MinMaxNormalizer(name="norm"), RXGlobal(eps=0.0, name="rx")
     ours, theirs = both(cube, mask, tmp_path, *nodes)
 
-    x = cube.reshape(-1, peer.CHANNELS).astype(np.float64)
+    x = cube.reshape(-1, CHANNELS).astype(np.float64)
     x = (x - x.min()) / (x.max() - x.min())
     centred = x - x.mean(axis=0)
     truth = np.einsum("ij,ij->i", centred, np.linalg.solve(np.cov(x.T), centred.T).T)
@@ -63,12 +64,12 @@ def test_rx_keeps_the_directions_of_small_variance(tmp_path, capsys):
     with capsys.disabled():
         print(
             f"\nRX, small noise: error of ours {errors['ours']:.1e}, of theirs"
-            f" {errors['theirs']:.1e} ({int(kept)} of {peer.CHANNELS} directions kept)"
+            f" {errors['theirs']:.1e} ({int(kept)} of {CHANNELS} directions kept)"
         )
     assert errors["ours"] < 1e-3
     assert errors["theirs"] > 100 * errors["ours"]
     # Means: C (n - 1) / n by mathematics.
-    assert np.mean(found["ours"]) == pytest.approx(peer.CHANNELS, rel=1e-3)
+    assert np.mean(found["ours"]) == pytest.approx(CHANNELS, rel=1e-3)
     # And there our weights, with the inverse that we computed, give far better scores than theirs.
     fixed = peer.load_there(ours, tmp_path)
     scores = [
@@ -78,11 +79,30 @@ def test_rx_keeps_the_directions_of_small_variance(tmp_path, capsys):
     assert float(np.abs(np.stack(scores) - truth).max() / truth.max()) < errors["theirs"] / 10
 
 
+def test_foreign_weights_whose_inverse_left_much_out_are_told(tmp_path):
+    cube, mask = peer.scene()
+    rng = np.random.default_rng(4)
+    flat = cube[..., :1] + 0.01 * rng.standard_normal(cube.shape)
+    nodes = MinMaxNormalizer(name="norm"), RXGlobal(eps=1e-7, name="rx")
+    _, theirs = both(flat.astype(np.float32), mask, tmp_path, *nodes)
+    with pytest.warns(UserWarning, match=r"keeps \d+ of 12 directions.*Set inverse: pinv32"):
+        peer.load_here(theirs, tmp_path)
+    # With the parameter, scores are theirs.
+    path = tmp_path / "theirs.yaml"
+    path.write_text(path.read_text().replace("eps: 1.0e-07", "eps: 1.0e-07\n    inverse: pinv32"))
+    again = Pipeline.from_yaml(path)
+    batch = peer.batches(flat.astype(np.float32), mask)[0]
+    found, want = (
+        run["rx", "scores"] for run in (peer.run_here(again, batch), peer.run_there(theirs, batch))
+    )
+    torch.testing.assert_close(found, want, rtol=1e-3, atol=1e-4 * float(want.max()))
+
+
 def test_the_share_of_variance_is_of_all_variance(tmp_path):
     # Theirs is relative to the variance of the components that are kept, so it always sums to 1.
     cube, mask = peer.scene()
     ours, theirs = both(cube, mask, tmp_path, TrainablePCA(n_components=2, name="pca"))
-    values = np.linalg.eigvalsh(np.cov(cube.reshape(-1, peer.CHANNELS).astype(np.float64).T))[::-1]
+    values = np.linalg.eigvalsh(np.cov(cube.reshape(-1, CHANNELS).astype(np.float64).T))[::-1]
     truth = values[:2] / values.sum()
     batch = peer.batches(cube, mask)[0]
     port = ("pca", "explained_variance_ratio")
@@ -107,7 +127,7 @@ def test_a_constant_channel_is_not_blown_up(tmp_path):
     there = peer.run_there(theirs, batch)["z", "normalized"]
     assert float(here[..., 4].abs().max()) < 0.01
     assert float(there[..., 4].abs().max()) > 1e4
-    rest = [c for c in range(peer.CHANNELS) if c != 4]
+    rest = [c for c in range(CHANNELS) if c != 4]
     torch.testing.assert_close(here[..., rest], there[..., rest], rtol=1e-5, atol=1e-5)
 
 
@@ -128,7 +148,7 @@ def test_one_bad_pixel_does_not_undecide_a_frame():
 def test_an_unfitted_pipeline_does_not_count_as_fitted(tmp_path):
     # Loaded there, an RX that was never fitted scores zero everywhere.
     cube, mask = peer.scene()
-    ours = chain(RXGlobal(peer.CHANNELS, name="rx"))
+    ours = chain(RXGlobal(CHANNELS, name="rx"))
     ours._resolve_batch(peer.batches(cube, mask)[0])
     theirs = peer.load_there(ours, tmp_path)
     batch = peer.batches(cube, mask)[0]

@@ -7,6 +7,7 @@ from pathlib import Path
 import peer
 import pytest
 import yaml
+from cases import NM
 
 from hsi_batch.nodes import node_classes
 from hsi_batch.pipeline import Pipeline
@@ -93,12 +94,11 @@ def test_the_blocked_and_folded_scores_are_theirs(close, tmp_path):
 
     cube, mask = peer.scene(frames=2)
     ours = peer.fit_here(graph("channel_selector"), cube)
-    with pytest.warns(UserWarning, match="inverse='pinv32'"):
-        theirs = peer.load_there(ours, tmp_path)
+    theirs = peer.load_there(ours, tmp_path)
     lazy = xr.DataArray(
         cube,
         dims=("frame", "y", "x", "channel"),
-        coords={"wavelength": ("channel", peer.NM * 1.0)},
+        coords={"wavelength": ("channel", NM * 1.0)},
     )
     scores = ours.apply(lazy, "rx.scores").to_numpy()
     for i, batch in enumerate(peer.batches(cube, mask)):

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import sys
 
-import numpy as np
 import pytest
 import torch
-import yaml
-from graph_helpers import chain, fit, labelled, scene
+from graph_helpers import chain
 
 from hsi_batch.documents import read_yaml
 from hsi_batch.errors import ConfigError, PipelineError
 from hsi_batch.nodes import (
-    BandpassByWavelength,
-    BinaryDecider,
-    ChannelAxis,
-    ClassMapToRGB,
-    IntensityThresholdSegmenter,
-    MinMaxNormalizer,
     RXGlobal,
-    ScoreToLogit,
-    SoftChannelSelector,
-    ZScoreNormalizerGlobal,
     node_class,
     node_classes,
 )
@@ -37,19 +25,36 @@ def read(text, path="p.yaml"):
 
 # --- class paths ----------------------------------------------------------------------------------
 
-#: Paths of the seed pages (those of nodes among the eleven that fail in the release), of v0.5 and
-#: of the release, for classes that all of them have.
+#: Paths of the seed pages (those of nodes among the eleven that fail in the release) and of the
+#: wheels of 0.3, 0.5, 0.8, 0.12 and 0.16, where they are not those of 0.19.3.
 PATHS = [
-    "cuvis_ai.anomaly.rx_detector.RXGlobal",
-    "cuvis_ai.node.anomaly.rx_detector.RXGlobal",
-    "cuvis_ai.node.selector.SoftChannelSelector",
-    "cuvis_ai.node.channel_selector.SoftChannelSelector",
     "cuvis_ai.node.pca.TrainablePCA",
-    "cuvis_ai.node.dimensionality_reduction.TrainablePCA",
+    *(f"cuvis_ai.anomaly.rx_detector.{name}" for name in ("RXGlobal", "RXPerBatch")),
+    "cuvis_ai.anomaly.lad_detector.LADGlobal",
+    *(
+        f"cuvis_ai.anomaly.deep_svdd.{name}"
+        for name in (
+            "DeepSVDDCenterTracker",
+            "DeepSVDDProjection",
+            "DeepSVDDScores",
+            "ZScoreNormalizerGlobal",
+        )
+    ),
     "cuvis_ai.deciders.binary_decider.BinaryDecider",
-    "cuvis_ai.node.deciders.binary_decider.BinaryDecider",
-    "cuvis_ai.anomaly.deep_svdd.ZScoreNormalizerGlobal",
-    "cuvis_ai.node.anomaly.deep_svdd.ZScoreNormalizerGlobal",
+    "cuvis_ai.deciders.binary_decider.QuantileBinaryDecider",
+    "cuvis_ai.deciders.two_stage_decider.TwoStageBinaryDecider",
+    "cuvis_ai.node.selector.SoftChannelSelector",
+    "cuvis_ai.node.selector.TopKIndices",
+    *(
+        f"cuvis_ai.node.visualizations.{name}"
+        for name in (
+            "AnomalyMask",
+            "CubeRGBVisualizer",
+            "PCAVisualization",
+            "RGBAnomalyMask",
+            "ScoreHeatmapVisualizer",
+        )
+    ),
 ]
 
 
@@ -63,6 +68,22 @@ def test_old_and_new_class_paths(path):
     [
         ("cuvis_ai.node.concrete_selector.ConcreteBandSelector", "ConcreteChannelMixer"),
         ("cuvis_ai.anomaly.rx_logit_head.RXLogitHead", "ScoreToLogit"),
+        ("cuvis_ai.node.band_selection.BaselineFalseRGBSelector", "FixedWavelengthSelector"),
+        ("cuvis_ai.node.band_selection.CIRFalseColorSelector", "CIRSelector"),
+        ("cuvis_ai.node.band_selection.HighContrastBandSelector", "HighContrastSelector"),
+        ("cuvis_ai.node.band_selection.SupervisedCIRBandSelector", "SupervisedCIRSelector"),
+        (
+            "cuvis_ai.node.band_selection.SupervisedWindowedFalseRGBSelector",
+            "SupervisedWindowedSelector",
+        ),
+        (
+            "cuvis_ai.node.band_selection.SupervisedFullSpectrumBandSelector",
+            "SupervisedFullSpectrumSelector",
+        ),
+        (
+            "cuvis_ai.node.channel_selector.CIETristimulusFalseRGBSelector",
+            "CIETristimulusRGBSelector",
+        ),
     ],
 )
 def test_classes_that_were_renamed(old, new):
@@ -255,109 +276,3 @@ def test_weights_that_hold_code_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds more than tensors"):
         Pipeline.from_yaml(path)
     assert not (tmp_path / "sprung").exists()
-
-
-# --- writing for cuvis-ai -------------------------------------------------------------------------
-
-
-def whole():
-    return chain(
-        MinMaxNormalizer(name="norm"),
-        SoftChannelSelector(3, init_method="variance", name="selector"),
-        RXGlobal(name="rx", eps=1e-6),
-        ScoreToLogit(name="logit"),
-        BinaryDecider(name="decider"),
-        name="demo",
-    )
-
-
-def test_what_is_written_for_cuvis_ai(tmp_path):
-    pipeline = whole()
-    fit(pipeline, scene())
-    path = pipeline.save(tmp_path / "p.yaml", dialect="cuvis-ai")
-    content = yaml.safe_load(path.read_text())
-    assert list(content) == ["plugins", "nodes", "connections", "metadata"]
-    assert content["plugins"] == ["cuvis_ai_builtin"]
-    nodes = {node["name"]: node for node in content["nodes"]}
-    for node in nodes.values():
-        known = cuvis_classes()[node["class_name"].rpartition(".")[2]]
-        assert node["class_name"] == known.path
-        assert set(node["hparams"]) <= set(known.arguments)
-        assert all(
-            node["hparams"].get(a) is not None for a, need in known.arguments.items() if need
-        )
-    assert nodes["rx"]["hparams"] == {"num_channels": 5, "eps": 1e-6, "cache_inverse": True}
-    assert nodes["selector"]["hparams"]["input_channels"] == 5
-    assert set(content["metadata"]) == {
-        *("name", "description", "created", "tags", "author", "cuvis_ai_version")
-    }
-    stored = torch.load(io.BytesIO(path.with_suffix(".pt").read_bytes()), weights_only=True)
-    assert set(stored["state_dict"]) == set(nodes)
-    assert {k: v.dtype for k, v in stored["state_dict"]["rx"].items()} == {
-        "mu": torch.float32,
-        "cov": torch.float32,
-        "cov_inv": torch.float32,
-    }
-    # We read it back with every bit.
-    other = Pipeline.from_yaml(path)
-    assert other.fitted
-    assert other.lenient
-    cube = labelled(scene())
-    for port in ("rx.scores", "logits"):
-        np.testing.assert_array_equal(other.apply(cube, port), pipeline.apply(cube, port))
-
-
-def test_channels_must_be_known_there():
-    pipeline = chain(ZScoreNormalizerGlobal(name="z"), RXGlobal(name="rx"))
-    with pytest.raises(PipelineError) as caught:
-        pipeline.serialize("cuvis-ai")
-    assert [p.message for p in caught.value.problems] == [
-        f"{name}: {cls} of cuvis-ai needs num_channels; set it, or fit the pipeline first."
-        for name, cls in (("z", "ZScoreNormalizerGlobal"), ("rx", "RXGlobal"))
-    ]
-    pipeline.resolve(ChannelAxis(7))
-    assert pipeline.serialize("cuvis-ai")["nodes"][1]["hparams"]["num_channels"] == 7
-
-
-def test_wavelengths_are_wired_where_cuvis_ai_needs_them():
-    pipeline = chain(BandpassByWavelength(500, name="bp"), MinMaxNormalizer(name="n"))
-    written = pipeline.serialize("cuvis-ai")["connections"]
-    assert {"source": "data.outputs.wavelengths", "target": "bp.inputs.wavelengths"} in written
-    # Behind a bandpass there are no wavelengths in cuvis-ai.
-    pipeline = chain(BandpassByWavelength(500, name="a"), BandpassByWavelength(600, name="b"))
-    pipeline.resolve(ChannelAxis.of([450, 550, 650]))
-    with pytest.raises(PipelineError, match=r"b\.wavelengths: cuvis-ai needs a connection to it"):
-        pipeline.serialize("cuvis-ai")
-
-
-def test_what_cuvis_ai_does_not_have_is_named_at_once(monkeypatch, tmp_path):
-    known = dict(cuvis_classes())
-    rx = known["RXGlobal"]
-    known["RXGlobal"] = rx._replace(outputs={"score": False})
-    del known["SoftChannelSelector"]
-    monkeypatch.setattr("hsi_batch.pipeline.written.cuvis_classes", lambda: known)
-    pipeline = whole()
-    fit(pipeline, scene())
-    with pytest.raises(PipelineError) as caught:
-        pipeline.save(tmp_path / "p.yaml", dialect="cuvis-ai")
-    assert [p.message for p in caught.value.problems] == [
-        "selector: cuvis-ai 0.19.3 has no node SoftChannelSelector.",
-        "rx.scores: RXGlobal of cuvis-ai 0.19.3 has no output scores.",
-    ]
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(PipelineError, match="dialect 'cuvis' is not one of"):
-        pipeline.save(tmp_path / "p.yaml", dialect="cuvis")
-
-
-def test_arguments_that_cuvis_ai_does_not_have_are_dropped_with_a_warning():
-    pipeline = chain(RXGlobal(4, loading=0.1, inverse="pinv32", name="rx"))
-    with pytest.warns(UserWarning, match=r"rx: RXGlobal of cuvis-ai has no loading=0\.1, inverse="):
-        written = pipeline.serialize("cuvis-ai")
-    assert set(written["nodes"][1]["hparams"]) == {"num_channels", "eps", "cache_inverse"}
-
-
-def test_a_port_that_takes_int64_there_is_named():
-    # No class map is int64, there or here, so nothing could be connected to it there.
-    pipeline = chain(IntensityThresholdSegmenter(name="mask"), ClassMapToRGB(name="colours"))
-    with pytest.raises(PipelineError, match=r"colours\.class_map: in cuvis-ai .* takes int64"):
-        pipeline.serialize("cuvis-ai")
