@@ -35,6 +35,8 @@ class Session:
     def __init__(self, name: str, group: zarr.Group) -> None:
         self.name = name
         self.group = plain_group(group)
+        #: Found by :meth:`look`, and not looked for again.
+        self._found: dict[str, zarr.Array[Any] | None] = {}
 
     @classmethod
     def open(cls, archive: str | Path, name: str, mode: str = "r") -> Session:
@@ -60,8 +62,8 @@ class Session:
         return self._array("cube")
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        array = self.group.get(name)
-        if not isinstance(array, zarr.Array):
+        array = self.optional(name)
+        if array is None:
             raise StoreError(
                 f"the array {name!r} is missing.",
                 session=self.name,
@@ -71,6 +73,8 @@ class Session:
 
     def optional(self, name: str) -> zarr.Array[Any] | None:
         """An array that not every session has."""
+        if name in self._found:
+            return self._found[name]
         array = self.group.get(name)
         return array if isinstance(array, zarr.Array) else None
 
@@ -155,6 +159,15 @@ class Session:
         if self._label is None:
             return None
         return np.asarray(_fetch(self, self._label, frame, start, stop), dtype=np.int16)
+
+    def look(self, *arrays: str) -> None:
+        """Find arrays once, for a stage that asks for them again and again.
+
+        Not for sessions that are kept: whoever deletes an array is not noticed any more.
+        """
+        for name in ("cube", "wavelength", *arrays):
+            self._found[name] = self.optional(name)
+        self.geometry, self.wavelength  # noqa: B018
 
     def key(self, frame: int, start: int, stop: int) -> BlockKey:
         """Address of lines of this session."""

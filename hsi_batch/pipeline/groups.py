@@ -43,6 +43,7 @@ ARCHIVE = "archive"
 #: Stands for that background where groups are named; no group has an empty name.
 POOLED = ""
 _ATTRIBUTE = "attr:"
+_OF_ALL = ("digest", "sources", "left_out", "groups", "fallback")
 #: Columns of the catalog that have another name among the attributes.
 _COLUMNS = {"mode": "processing_mode"}
 
@@ -126,11 +127,11 @@ def group_of(background: str, session: str, attrs: Mapping[str, Any]) -> str | N
 
 
 def attributes(attrs: Mapping[str, Any]) -> list[str]:
-    """Names of the attributes that can tell groups apart: single values, also one level down."""
+    """Names of the attributes that can tell groups apart, those of the source's metadata too."""
     found = [key for key, value in attrs.items() if _plain(value) is not None]
-    for key, inner in attrs.items():
-        if isinstance(inner, Mapping):
-            found += [f"{key}.{name}" for name, value in inner.items() if _plain(value) is not None]
+    inner = attrs.get("metadata")
+    if isinstance(inner, Mapping):
+        found += [f"metadata.{name}" for name, value in inner.items() if _plain(value) is not None]
     return found
 
 
@@ -262,10 +263,10 @@ class Groups:
 
     def take(self, pipeline: Pipeline, group: str) -> Pipeline:
         """A pipeline of its own with the state of a group; ``""`` is that of all pixels."""
-        made = copy.deepcopy(pipeline)
+        # What names the whole fit stays behind.
+        short = {k: v for k, v in pipeline.provenance.items() if k not in _OF_ALL}
+        made = copy.deepcopy(pipeline, {id(pipeline.provenance): short})
         made.groups = None
-        # It names the whole fit.
-        made.provenance.pop("digest", None)
         if group == POOLED:
             if not made.fitted:
                 raise NotFittedError(

@@ -119,7 +119,7 @@ def apply(
 def _for_cube(pipeline: Pipeline, by: str, attrs: Mapping[Any, Any]) -> Pipeline:
     session = attrs.get("session")
     if group_of(by, str(session or ""), attrs):
-        return pipeline.for_session(str(session), attrs)
+        return pipeline.for_session(str(session or "of the cube"), attrs)
     raise PlanError(
         f"the pipeline {pipeline.name!r} holds one background per {by}, and the attributes of the"
         " cube do not say which is its own.",

@@ -57,6 +57,8 @@ class Outline:
 def outline(graph: Graph) -> Outline:
     """Describe a graph; numbers of channels are shown where they are known."""
     boxes = []
+    # Of a pipeline; a graph alone has none.
+    grouped = getattr(getattr(graph, "groups", None), "nodes", ())
     layers: dict[str, int] = {}
     for name in graph.order():
         node = graph.nodes[name]
@@ -69,7 +71,7 @@ def outline(graph: Graph) -> Outline:
             Box(
                 name,
                 type(node).__name__,
-                _facts(node),
+                _facts(node, grouped=name in grouped),
                 tuple(p for p in node.INPUT_SPECS if p in fed),
                 tuple(p for p in node.OUTPUT_SPECS if p in outputs),
                 layers[name],
@@ -87,14 +89,15 @@ def outline(graph: Graph) -> Outline:
     return Outline(graph.name, tuple(boxes), lines)
 
 
-def _facts(node: Node) -> tuple[str, ...]:
+def _facts(node: Node, *, grouped: bool) -> tuple[str, ...]:
     folds = "affine" if node.AFFINE else "quadratic" if node.QUADRATIC else ""
     request = node.request()
     fitted = ""
     if node.fits_each_frame and request is not None:
         fitted = f"{request.kind} of each frame"
     elif request is not None:
-        state = "fitted" if node.fitted else "to be fitted"
+        state = "fitted" if node.fitted or grouped else "to be fitted"
+        state += " per group" * grouped
         fitted = f"{state} from {request.kind}"
     stages = ""
     if node.stages != ALWAYS:

@@ -60,11 +60,11 @@ def covered(archive: Archive, plan: ScorePlan) -> dict[str, str]:
     A store may hold more: sessions that were scored with another pipeline and not selected since.
     """
     found = {}
-    for name, group in groups_of(open_root(plan.store, SCORES)).items():
-        if name in archive:
-            digest = plan.states.digest_of(archive.session(name))
-            if digest is not None and group.attrs.get("digest") == digest:
-                found[name] = digest
+    groups = {n: g for n, g in groups_of(open_root(plan.store, SCORES)).items() if n in archive}
+    for name, session in archive.sessions(groups).items():
+        digest = plan.states.digest_of(session)
+        if digest is not None and groups[name].attrs.get("digest") == digest:
+            found[name] = digest
     return found
 
 

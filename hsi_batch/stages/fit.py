@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FitResult", "fit", "fit_pipeline"]
 
-_PIXELS = ("valid", "labelled-normal")
+_LOOKED_AT = {
+    "valid": ("moments", "extrema"),
+    "labelled-normal": ("moments_normal", "extrema_normal", "label"),
+}
 
 
 def fit(
@@ -132,8 +135,8 @@ def fit_pipeline(
     """As :func:`fit`, but what is kept stays until the caller has made the result safe."""
     if not isinstance(pipeline, Pipeline):
         pipeline = Pipeline.from_yaml(pipeline)
-    if pixels not in _PIXELS:
-        raise ConfigError(f"pixels {pixels!r} is not one of {', '.join(_PIXELS)}.")
+    if pixels not in _LOOKED_AT:
+        raise ConfigError(f"pixels {pixels!r} is not one of {', '.join(_LOOKED_AT)}.")
     check_background(background, fallback)
     pipeline.verify()
     if isinstance(data, (str, os.PathLike)):
@@ -168,9 +171,9 @@ class _Fit:
         self.pixels: PixelChoice = pixels
         self.begun = time.monotonic()
         self.selection: Selection = archive.select(frames)
-        self.sessions: dict[str, Session] = {
-            name: archive.session(name) for name in self.selection.sessions
-        }
+        self.sessions: dict[str, Session] = archive.sessions(
+            self.selection.sessions, *_LOOKED_AT[pixels], "sample", "good_band"
+        )
         pipeline.resolve(common_axis(self.sessions))
         self.by, self.fallback = background
         self.parts = parts_of(self.by, self.fallback, self.selection, self.sessions)

@@ -137,7 +137,7 @@ def fit_file(
     if not again and known.get("digest") == digest:
         # A file in another form may ask for the same, and yet be refused.
         selection = archive.select(frames)
-        pipeline.resolve(common_axis({n: archive.session(n) for n in selection.sessions}))
+        pipeline.resolve(common_axis(archive.sessions(selection.sessions)))
         discard(kept_beside(target))
         return FitResult(
             passes=0,
@@ -178,13 +178,13 @@ def fit_file(
 
 def _data(archive: Archive, frames: str | Sequence[str] | None) -> object:
     selection = archive.select(frames)
-    digests = [str(archive.session(name).attrs.get("digest")) for name in selection.sessions]
+    sessions = archive.sessions(selection.sessions)
+    digests = [str(session.attrs.get("digest")) for session in sessions.values()]
     return [digests, [list(item) for item in selection]]
 
 
 def _groups(archive: Archive, frames: str | Sequence[str] | None, by: str) -> object:
-    sessions = {name: archive.session(name) for name in archive.select(frames).sessions}
-    return groups_of_sessions(by, sessions)
+    return groups_of_sessions(by, archive.sessions(archive.select(frames).sessions))
 
 
 def _provenance_of(fitted: Path) -> dict[str, Any]:

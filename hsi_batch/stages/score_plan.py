@@ -195,7 +195,7 @@ def plan_score(
             hint="Fit it first (hsi-batch fit), and score the file that it writes.",
         )
     selection = archive.select(frames)
-    sessions = {name: archive.session(name) for name in selection.sessions}
+    sessions = archive.sessions(selection.sessions)
     states = ScoreStates(pipeline)
     chosen = states.chosen(sessions)
     # All backgrounds have one graph.
