@@ -27,7 +27,7 @@ from hsi_batch.pipeline.written import Dialect, refuse_what_is_not_in
 from hsi_batch.stages.agreement import common_axis
 from hsi_batch.stages.backgrounds import groups_of_sessions
 from hsi_batch.stages.fit import fit_pipeline
-from hsi_batch.stages.fit_partials import discard
+from hsi_batch.stages.fit_partials import discard, tidy
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place
 from hsi_batch.stages.run import Failure
@@ -150,24 +150,28 @@ def fit_file(
             up_to_date=True,
         )
     keep = kept_beside(target)
-    result = fit_pipeline(
-        pipeline,
-        archive,
-        frames=frames,
-        pixels=pixels,
-        background=background,
-        fallback=fallback,
-        client=client,
-        workers=workers,
-        keep=keep,
-        dry_run=dry_run,
-        observer=observer,
-    )
-    if dry_run:
-        return result
-    pipeline.provenance["digest"] = digest
-    with disk_errors(str(target)):
-        pipeline.save(target, dialect)
+    try:
+        result = fit_pipeline(
+            pipeline,
+            archive,
+            frames=frames,
+            pixels=pixels,
+            background=background,
+            fallback=fallback,
+            client=client,
+            workers=workers,
+            keep=keep,
+            dry_run=dry_run,
+            observer=observer,
+        )
+        if dry_run:
+            return result
+        pipeline.provenance["digest"] = digest
+        with disk_errors(str(target)):
+            pipeline.save(target, dialect)
+    finally:
+        # Statistics that are kept stay for the next run.
+        tidy(keep)
     discard(keep)
     return replace(result, out=str(target))
 

@@ -42,6 +42,7 @@ __all__ = [
     "pass_digest",
     "portions_of",
     "session_stamps",
+    "tidy",
 ]
 
 #: A portion covers so many bytes of pixels per byte of its statistics.
@@ -249,6 +250,12 @@ def discard(folder: str | os.PathLike[str]) -> None:
     for name in _files_in(place):
         with contextlib.suppress(OSError):
             (place / name).unlink()
+    tidy(place)
+
+
+def tidy(folder: str | os.PathLike[str]) -> None:
+    """Remove a folder in which nothing is kept, and the run state it is in, if that is empty."""
+    place = Path(folder)
     with contextlib.suppress(OSError):
         place.rmdir()
         if place.parent.suffix == _STATE:
