@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from hsi_batch.stages.convert import convert
     from hsi_batch.stages.fit import fit
     from hsi_batch.stages.score import score
+    from hsi_batch.training.gradient import GradientTrainer
     from hsi_batch.training.statistical import StatisticalTrainer
     from hsi_batch.workflow import run_workflow
 
 __all__ = [
     "Archive",
+    "GradientTrainer",
     "Pipeline",
     "StatisticalTrainer",
     "__version__",
@@ -35,6 +37,7 @@ __all__ = [
 
 _HOMES = {
     "Archive": "hsi_batch.archive.archive",
+    "GradientTrainer": "hsi_batch.training.gradient",
     "Pipeline": "hsi_batch.pipeline.pipeline",
     "StatisticalTrainer": "hsi_batch.training.statistical",
     "connect": "hsi_batch.cluster",
