@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hsi_batch.stages.score import score
     from hsi_batch.training.gradient import GradientTrainer
     from hsi_batch.training.statistical import StatisticalTrainer
+    from hsi_batch.training.trained_run import train
     from hsi_batch.workflow import run_workflow
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "open_archive",
     "run_workflow",
     "score",
+    "train",
 ]
 
 _HOMES = {
@@ -46,6 +48,7 @@ _HOMES = {
     "open_archive": "hsi_batch.archive.archive",
     "run_workflow": "hsi_batch.workflow",
     "score": "hsi_batch.stages.score",
+    "train": "hsi_batch.training.trained_run",
 }
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hsi_batch.stages.fit_result import FitResult
     from hsi_batch.stages.report import ReportResult
     from hsi_batch.stages.score_result import ScoreResult
+    from hsi_batch.training.trained_run import TrainedRun
 
 __all__ = ["WorkflowConfig", "WorkflowResult", "read_workflow", "run_workflow", "shipped"]
 
@@ -51,6 +52,16 @@ class FitConfig(_Model):
     pixels: Literal["valid", "labelled-normal"] = "valid"
 
 
+class TrainConfig(_Model):
+    """The trainrun of the gradient stage, and where the trained pipeline goes.
+
+    Its data are those of the archive of the workflow.
+    """
+
+    trainrun: str
+    out: str
+
+
 class ScoreConfig(_Model):
     """What is scored, and where the scores go."""
 
@@ -75,6 +86,7 @@ class WorkflowConfig(_Model):
     sources: SourcesConfig | None = None
     pipeline: str | dict[str, Any] | None = None
     fit: FitConfig | None = None
+    train: TrainConfig | None = None
     score: ScoreConfig | None = None
     report: ReportConfig | None = None
     cluster: str | dict[str, Any] | None = None
@@ -102,16 +114,19 @@ class WorkflowResult:
     fit: FitResult | None = None
     score: ScoreResult | None = None
     report: ReportResult | None = None
+    train: TrainedRun | None = None
 
     @property
     def failed(self) -> int:
         """Frames and sources that failed in any stage."""
-        return sum(r.failed for r in (self.convert, self.fit, self.score) if r is not None)
+        parts = (self.convert, self.fit, self.train, self.score)
+        return sum(part.failed for part in parts if part is not None)
 
     def __str__(self) -> str:
         named = {
             "convert": self.convert,
             "fit": self.fit,
+            "train": self.train,
             "score": self.score,
             "report": self.report,
         }
@@ -254,7 +269,7 @@ def _stages(
 
     archive = below(document, config.archive)
     planning = bool(common["dry_run"])
-    converted = fitted = scored = page = None
+    converted = fitted = trained = scored = page = None
     if config.sources is not None:
         options = config.sources.model_dump(exclude={"paths", "root", "annotations"})
         labels = config.sources.annotations
@@ -284,7 +299,10 @@ def _stages(
             **common,
         )
         pipeline = out
-    elif config.score is not None:
+    if config.train is not None:
+        pipeline = below(document, config.train.out)
+        trained = None if planning else _train(config.train, document, archive, common, force)
+    elif config.score is not None and config.fit is None:
         pipeline = part("pipeline", config.pipeline, document)
         if isinstance(pipeline, Document):
             pipeline = pipeline_from(pipeline)
@@ -303,4 +321,26 @@ def _stages(
         if config.report is not None and not planning:
             out = below(document, config.report.out)
             page = report(store, out, archive=archive, force=force)
-    return WorkflowResult(converted, fitted, scored, page)
+    return WorkflowResult(converted, fitted, scored, page, trained)
+
+
+def _train(
+    config: TrainConfig,
+    document: Document,
+    archive: str,
+    common: Mapping[str, Any],
+    force: bool,
+) -> TrainedRun:
+    from hsi_batch.training.trained_run import train
+
+    out = Path(below(document, config.out))
+    running = {key: common[key] for key in ("client", "workers", "observer") if key in common}
+    return train(
+        below(document, config.trainrun),
+        archive=archive,
+        out=out,
+        # Checkpoints lie beside what is written, wherever the command is given.
+        overrides=[f"output_dir={out.parent / f'{out.stem}_training'}"],
+        force=force,
+        **running,
+    )

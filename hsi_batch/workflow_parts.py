@@ -18,7 +18,7 @@ __all__ = ["below", "part", "problems_of_parts", "set_part"]
 #: Stages that need one of other entries.
 _NEEDS = (
     ("fit", ("pipeline",), "`fit` needs a `pipeline`."),
-    ("score", ("pipeline",), "`score` needs a `pipeline`."),
+    ("score", ("pipeline", "train"), "`score` needs a `pipeline`, or `train`."),
     ("report", ("score",), "`report` needs `score`."),
 )
 
@@ -81,6 +81,7 @@ def problems_of_parts(document: Document) -> list[Problem]:
     checks: tuple[tuple[str, Callable[[Any, Document], Iterator[Problem]]], ...] = (
         ("pipeline", _pipeline_problems),
         ("fit", _fit_problems),
+        ("train", _train_problems),
         ("cluster", _cluster_problems),
     )
     for key, check in checks:
@@ -139,6 +140,18 @@ def _fit_problems(value: Any, document: Document) -> Iterator[Problem]:
         check_name(Path(below(document, out)), source)
     except ConfigError as error:
         yield document.problem(f"fit.out: {error.message}", ("fit", "out"))
+
+
+def _train_problems(value: Any, document: Document) -> Iterator[Problem]:
+    from hsi_batch.documents import read_yaml
+
+    path = value.get("trainrun") if isinstance(value, dict) else None
+    if not isinstance(path, str):
+        return
+    data = read_yaml(below(document, path)).data
+    if not isinstance(data, dict) or not data.get("training"):
+        text = f"train.trainrun: {path} has no section `training`."
+        yield document.problem(text, ("train", "trainrun"))
 
 
 def _cluster_problems(value: Any, document: Document) -> Iterator[Problem]:

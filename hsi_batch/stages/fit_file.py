@@ -111,7 +111,7 @@ def fit_file(
     refuse_what_is_not_in(dialect, pipeline)
     parts = [content["nodes"], content["connections"], _data(archive, frames), pixels]
     digest = digest_json(parts if dialect == "hsi-batch" else [*parts, dialect])
-    known = _provenance_of(target)
+    known = provenance_of(target)
     left_out = known.get("left_out") or ()
     again = force or dry_run or (only_failed and left_out)
     if not again and known.get("digest") == digest:
@@ -150,7 +150,8 @@ def _data(archive: Archive, frames: str | Sequence[str] | None) -> object:
     return [digests, [list(item) for item in selection]]
 
 
-def _provenance_of(fitted: Path) -> dict[str, Any]:
+def provenance_of(fitted: Path) -> dict[str, Any]:
+    """What a fitted pipeline was fitted on; empty if there is none of this name."""
     if not fitted.exists() or not fitted.with_suffix(".pt").exists():
         return {}
     try:

@@ -49,7 +49,6 @@ def run_loop(owner: GradientTrainer, resume: Path | None, last: Path | None) -> 
     callbacks: list[Any] = make_callbacks(settings, losses, metrics)
     schedule = _schedule(owner.scheduler_config, config, losses, metrics)
     if last is not None:
-        callbacks = [c for c in callbacks if not isinstance(c, KeepLast)]
         callbacks.append(KeepLast(last))
         resume = last if resume is None and last.exists() else resume
     batches, val = owner.train_batches(), owner.val_batches()
