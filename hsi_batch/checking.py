@@ -26,7 +26,7 @@ class Checked:
     Attributes
     ----------
     path : str
-    kind : {"pipeline", "workflow", "cluster"}
+    kind : {"pipeline", "workflow", "cluster", "trainrun"}
         What the file was taken for.
     problems : tuple of Problem
         Everything that is wrong, by line.
@@ -105,7 +105,7 @@ def check_file(path: str | os.PathLike[str], kind: Kind | None = None) -> Checke
     Parameters
     ----------
     path : path
-    kind : {"pipeline", "workflow", "cluster"}, optional
+    kind : {"pipeline", "workflow", "cluster", "trainrun"}, optional
         What the file is; found out from its keys by default.
     """
     name = os.fspath(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hsi_batch.documents import Document, read_yaml, validate
 from hsi_batch.errors import ConfigError, Problem
-from hsi_batch.workflow_parts import below, part, problems_of_parts, set_part
+from hsi_batch.workflow_parts import (
+    below,
+    output_problems,
+    part,
+    problems_in,
+    problems_of_parts,
+    set_part,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -168,9 +175,33 @@ def read_workflow(
         problems.extend(error.problems)
     # What is wrong with one part hides nothing of the others.
     problems.extend(problems_of_parts(document))
+    problems.extend(_train_problems(document))
     if problems or document.problems or config is None:
         raise ConfigError.collect(document.merged(problems), path=document.path)
     return config, document
+
+
+def _train_problems(document: Document) -> Iterator[Problem]:
+    """What is wrong with the trainrun, and with what is scored by the pipeline that it trains."""
+    given = document.data or {}
+    named = given.get("train")
+    path = named.get("trainrun") if isinstance(named, dict) else None
+    if not isinstance(path, str):
+        return
+    from hsi_batch.training.trained_run import check_trainable
+    from hsi_batch.training.trainrun import build_pipeline, read_trainrun
+
+    try:
+        config, _ = read_trainrun(below(document, path))
+        pipeline = build_pipeline(config, below(document, path))
+        if config.training is None:
+            yield document.problem(f"{path} has no section `training`.", ("train", "trainrun"))
+        else:
+            check_trainable(config, pipeline, path)
+        if isinstance(given.get("score"), dict):
+            yield from output_problems(pipeline, given["score"].get("outputs"), document)
+    except ConfigError as error:
+        yield from problems_in(error)
 
 
 def run_workflow(

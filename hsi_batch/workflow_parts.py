@@ -13,7 +13,7 @@ from hsi_batch.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from hsi_batch.pipeline.pipeline import Pipeline
 
-__all__ = ["below", "part", "problems_of_parts", "set_part"]
+__all__ = ["below", "output_problems", "part", "problems_in", "problems_of_parts", "set_part"]
 
 #: Stages that need one of other entries.
 _NEEDS = (
@@ -81,7 +81,6 @@ def problems_of_parts(document: Document) -> list[Problem]:
     checks: tuple[tuple[str, Callable[[Any, Document], Iterator[Problem]]], ...] = (
         ("pipeline", _pipeline_problems),
         ("fit", _fit_problems),
-        ("train", _train_problems),
         ("cluster", _cluster_problems),
     )
     for key, check in checks:
@@ -91,11 +90,12 @@ def problems_of_parts(document: Document) -> list[Problem]:
         try:
             found.extend(check(value, document))
         except ConfigError as error:
-            found.extend(_problems_in(error))
+            found.extend(problems_in(error))
     return found
 
 
-def _problems_in(error: ConfigError) -> Sequence[Problem]:
+def problems_in(error: ConfigError) -> Sequence[Problem]:
+    """The problems of an error, or the error as one."""
     only = Problem(error.message, path=error.path, line=error.line, hint=error.hint)
     return error.problems or (only,)
 
@@ -106,10 +106,10 @@ def _pipeline_problems(value: Any, document: Document) -> Iterator[Problem]:
     pipeline = pipeline_from(part("pipeline", value, document))
     score = document.data.get("score")
     if isinstance(score, dict):
-        yield from _output_problems(pipeline, score.get("outputs"), document)
+        yield from output_problems(pipeline, score.get("outputs"), document)
 
 
-def _output_problems(pipeline: Pipeline, outputs: Any, document: Document) -> Iterator[Problem]:
+def output_problems(pipeline: Pipeline, outputs: Any, document: Document) -> Iterator[Problem]:
     """Outputs that cannot be stored: their names are known before anything is fitted."""
     from hsi_batch.pipeline.maps import stored_port
     from hsi_batch.stages.score_plan import DEFAULT_OUTPUTS
@@ -140,18 +140,6 @@ def _fit_problems(value: Any, document: Document) -> Iterator[Problem]:
         check_name(Path(below(document, out)), source)
     except ConfigError as error:
         yield document.problem(f"fit.out: {error.message}", ("fit", "out"))
-
-
-def _train_problems(value: Any, document: Document) -> Iterator[Problem]:
-    from hsi_batch.documents import read_yaml
-
-    path = value.get("trainrun") if isinstance(value, dict) else None
-    if not isinstance(path, str):
-        return
-    data = read_yaml(below(document, path)).data
-    if not isinstance(data, dict) or not data.get("training"):
-        text = f"train.trainrun: {path} has no section `training`."
-        yield document.problem(text, ("train", "trainrun"))
 
 
 def _cluster_problems(value: Any, document: Document) -> Iterator[Problem]:

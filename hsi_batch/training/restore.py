@@ -237,6 +237,12 @@ def restore_trainrun(
         The trainrun is wrong.
     """
     config, _ = read_trainrun(path, overrides)
+    if checkpoint_path is not None and config.training is None:
+        raise ConfigError(
+            "checkpoints belong to gradient training, and the trainrun has no section `training`.",
+            path=str(checkpoint_path),
+            hint="Name the weights of a saved pipeline (--weights-path F.pt).",
+        )
     if mode == "info":
         return RestoredRun(config.name, mode, info=_info(config, build_pipeline(config, path)))
     pipeline = build_pipeline(config, path)
@@ -252,12 +258,6 @@ def restore_trainrun(
             client=client,
             workers=workers,
             observer=observer,
-        )
-    if checkpoint_path is not None:
-        raise ConfigError(
-            "checkpoints belong to gradient training, and the trainrun has no section `training`.",
-            path=str(checkpoint_path),
-            hint="Name the weights of a saved pipeline (--weights-path F.pt).",
         )
     if weights_path is not None:
         pipeline.load_weights(weights_path)
