@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,12 @@ def _composed(document: Document, path: Path) -> Document:
     root = whole.parent.parent
     try:
         GlobalHydra.instance().clear()
-        with initialize_config_dir(config_dir=str(root), version_base=None):
+        with (
+            warnings.catch_warnings(),
+            initialize_config_dir(config_dir=str(root), version_base=None),
+        ):
+            # Of its own upgrades.
+            warnings.simplefilter("ignore")
             found = compose(config_name=str(whole.relative_to(root).with_suffix("")))
         data: Any = OmegaConf.to_container(found, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:

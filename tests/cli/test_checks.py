@@ -11,6 +11,7 @@ import yaml
 from hsi_batch.workflow import shipped
 
 SHIPPED = sorted(shipped().rglob("*.yaml"))
+KIND_OF_FOLDER = {"pipelines": "pipeline", "trainruns": "trainrun"}
 
 TEN = """\
 metadata: {name: broken, titel: x}            #! unknown key 'metadata.titel'
@@ -71,7 +72,7 @@ def test_a_file_with_ten_mistakes_is_told_ten_with_lines(hsi, tmp_path):
 def test_every_shipped_file_is_good(hsi, path):
     done = hsi("check", path)
     assert (done.code, done.err) == (0, "")
-    kind = "pipeline" if path.parent.name == "pipelines" else "workflow"
+    kind = KIND_OF_FOLDER.get(path.parent.name, "workflow")
     assert done.out.startswith(f"{path}: {kind}, ")
     assert done.out.endswith(": good\n")
 
@@ -140,7 +141,7 @@ def test_a_workflow_is_checked_with_all_it_refers_to(hsi, tmp_path):
     assert done.out.count("\n") == len(marked(WORKFLOW)) + 3
 
 
-@pytest.mark.parametrize("kind", ["pipeline", "workflow", "cluster"])
+@pytest.mark.parametrize("kind", ["pipeline", "workflow", "cluster", "trainrun"])
 def test_schemas_are_schemas_and_take_what_we_ship(hsi, kind, cluster_file, tmp_path):
     found = hsi("schema", kind).json
     validator = jsonschema.validators.validator_for(found)
@@ -148,7 +149,8 @@ def test_schemas_are_schemas_and_take_what_we_ship(hsi, kind, cluster_file, tmp_
     validator.check_schema(found)
     files = {
         "pipeline": [p for p in SHIPPED if p.parent.name == "pipelines"],
-        "workflow": [p for p in SHIPPED if p.parent.name != "pipelines"],
+        "workflow": [p for p in SHIPPED if p.parent.name not in KIND_OF_FOLDER],
+        "trainrun": [p for p in SHIPPED if p.parent.name == "trainruns"],
         "cluster": [cluster_file],
     }[kind]
     assert files
@@ -159,6 +161,7 @@ def test_schemas_are_schemas_and_take_what_we_ship(hsi, kind, cluster_file, tmp_
         "connections: [[data.cube, rx.data]]",
         "workflow": "archive: a.zarr\nsources: x",
         "cluster": "memory: 4 GiB\nworkers: 2",
+        "trainrun": "name: x\ndata: {params: {cu3s_file_path: x.cu3s}}",
     }[kind]
     validator(found).validate(yaml.safe_load(more))
     with pytest.raises(jsonschema.ValidationError):
