@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from hsi_batch.stages.convert import convert
     from hsi_batch.stages.fit import fit
     from hsi_batch.stages.score import score
+    from hsi_batch.training.gradient import GradientTrainer
     from hsi_batch.training.statistical import StatisticalTrainer
+    from hsi_batch.training.trained_run import train
     from hsi_batch.workflow import run_workflow
 
 __all__ = [
     "Archive",
+    "GradientTrainer",
     "Pipeline",
     "StatisticalTrainer",
     "__version__",
@@ -31,10 +34,12 @@ __all__ = [
     "open_archive",
     "run_workflow",
     "score",
+    "train",
 ]
 
 _HOMES = {
     "Archive": "hsi_batch.archive.archive",
+    "GradientTrainer": "hsi_batch.training.gradient",
     "Pipeline": "hsi_batch.pipeline.pipeline",
     "StatisticalTrainer": "hsi_batch.training.statistical",
     "connect": "hsi_batch.cluster",
@@ -43,6 +48,7 @@ _HOMES = {
     "open_archive": "hsi_batch.archive.archive",
     "run_workflow": "hsi_batch.workflow",
     "score": "hsi_batch.stages.score",
+    "train": "hsi_batch.training.trained_run",
 }
 
 

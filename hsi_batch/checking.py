@@ -15,8 +15,8 @@ from hsi_batch.wording import counted
 
 __all__ = ["KINDS", "Checked", "Kind", "check_file", "kind_of", "schema"]
 
-Kind = Literal["pipeline", "workflow", "cluster"]
-KINDS: tuple[Kind, ...] = ("pipeline", "workflow", "cluster")
+Kind = Literal["pipeline", "workflow", "cluster", "trainrun"]
+KINDS: tuple[Kind, ...] = ("pipeline", "workflow", "cluster", "trainrun")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Checked:
     Attributes
     ----------
     path : str
-    kind : {"pipeline", "workflow", "cluster"}
+    kind : {"pipeline", "workflow", "cluster", "trainrun"}
         What the file was taken for.
     problems : tuple of Problem
         Everything that is wrong, by line.
@@ -84,6 +84,8 @@ def kind_of(data: Any) -> Kind:
     keys = set(data) if isinstance(data, dict) else set()
     if "nodes" in keys or "connections" in keys:
         return "pipeline"
+    if keys & {"loss_nodes", "unfreeze_nodes", "training"}:
+        return "trainrun"
     counts = {kind: len(keys & set(_keys(schema(kind)))) for kind in ("workflow", "cluster")}
     return "cluster" if counts["cluster"] > counts["workflow"] else "workflow"
 
@@ -103,7 +105,7 @@ def check_file(path: str | os.PathLike[str], kind: Kind | None = None) -> Checke
     Parameters
     ----------
     path : path
-    kind : {"pipeline", "workflow", "cluster"}, optional
+    kind : {"pipeline", "workflow", "cluster", "trainrun"}, optional
         What the file is; found out from its keys by default.
     """
     name = os.fspath(path)
@@ -131,10 +133,13 @@ def _read(kind: Kind, path: Path, document: Document) -> str:
         stages = {
             "convert": config.sources,
             "fit": config.fit,
+            "train": config.train,
             "score": config.score,
             "report": config.report,
         }
         return ", ".join(stage for stage, part in stages.items() if part is not None) or "no stage"
+    if kind == "trainrun":
+        return _read_trainrun(path)
     if kind == "cluster":
         from hsi_batch.cluster import read_cluster
 
@@ -146,6 +151,18 @@ def _read(kind: Kind, path: Path, document: Document) -> str:
     return f"{counted(nodes, 'node')}, {counted(edges, 'connection')}"
 
 
+def _read_trainrun(path: Path) -> str:
+    from hsi_batch.training.trained_run import check_trainable
+    from hsi_batch.training.trainrun import build_pipeline, read_trainrun
+
+    config, _ = read_trainrun(path)
+    pipeline = build_pipeline(config, path)
+    if config.training is None:
+        return f"statistical fit of {pipeline.name}"
+    check_trainable(config, pipeline, path)
+    return f"training of {', '.join(config.unfreeze_nodes)} by {', '.join(config.loss_nodes)}"
+
+
 def schema(kind: Kind) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a kind of file, for editors."""
     found: dict[str, Any]
@@ -153,6 +170,10 @@ def schema(kind: Kind) -> dict[str, Any]:
         from hsi_batch.workflow import WorkflowConfig
 
         found = WorkflowConfig.model_json_schema()
+    elif kind == "trainrun":
+        from hsi_batch.training.trainrun import TrainRunConfig
+
+        found = TrainRunConfig.model_json_schema()
     elif kind == "cluster":
         from hsi_batch.cluster import cluster_schema
 

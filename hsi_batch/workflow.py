@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from hsi_batch.documents import Document, read_yaml, validate
 from hsi_batch.errors import ConfigError, Problem
-from hsi_batch.workflow_parts import below, part, problems_of_parts, set_part
+from hsi_batch.workflow_parts import (
+    below,
+    output_problems,
+    part,
+    problems_in,
+    problems_of_parts,
+    set_part,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
     from hsi_batch.stages.fit_result import FitResult
     from hsi_batch.stages.report import ReportResult
     from hsi_batch.stages.score_result import ScoreResult
+    from hsi_batch.training.trained_run import TrainedRun
 
 __all__ = ["WorkflowConfig", "WorkflowResult", "read_workflow", "run_workflow", "shipped"]
 
@@ -69,6 +77,16 @@ class FitConfig(_Model):
         return value
 
 
+class TrainConfig(_Model):
+    """The trainrun of the gradient stage, and where the trained pipeline goes.
+
+    Its data are those of the archive of the workflow.
+    """
+
+    trainrun: str
+    out: str
+
+
 class ScoreConfig(_Model):
     """What is scored, and where the scores go."""
 
@@ -93,6 +111,7 @@ class WorkflowConfig(_Model):
     sources: SourcesConfig | None = None
     pipeline: str | dict[str, Any] | None = None
     fit: FitConfig | None = None
+    train: TrainConfig | None = None
     score: ScoreConfig | None = None
     report: ReportConfig | None = None
     cluster: str | dict[str, Any] | None = None
@@ -120,16 +139,19 @@ class WorkflowResult:
     fit: FitResult | None = None
     score: ScoreResult | None = None
     report: ReportResult | None = None
+    train: TrainedRun | None = None
 
     @property
     def failed(self) -> int:
         """Frames and sources that failed in any stage."""
-        return sum(r.failed for r in (self.convert, self.fit, self.score) if r is not None)
+        parts = (self.convert, self.fit, self.train, self.score)
+        return sum(part.failed for part in parts if part is not None)
 
     def __str__(self) -> str:
         named = {
             "convert": self.convert,
             "fit": self.fit,
+            "train": self.train,
             "score": self.score,
             "report": self.report,
         }
@@ -171,9 +193,33 @@ def read_workflow(
         problems.extend(error.problems)
     # What is wrong with one part hides nothing of the others.
     problems.extend(problems_of_parts(document))
+    problems.extend(_train_problems(document))
     if problems or document.problems or config is None:
         raise ConfigError.collect(document.merged(problems), path=document.path)
     return config, document
+
+
+def _train_problems(document: Document) -> Iterator[Problem]:
+    """What is wrong with the trainrun, and with what is scored by the pipeline that it trains."""
+    given = document.data or {}
+    named = given.get("train")
+    path = named.get("trainrun") if isinstance(named, dict) else None
+    if not isinstance(path, str):
+        return
+    from hsi_batch.training.trained_run import check_trainable
+    from hsi_batch.training.trainrun import build_pipeline, read_trainrun
+
+    try:
+        config, _ = read_trainrun(below(document, path))
+        pipeline = build_pipeline(config, below(document, path))
+        if config.training is None:
+            yield document.problem(f"{path} has no section `training`.", ("train", "trainrun"))
+        else:
+            check_trainable(config, pipeline, path)
+        if isinstance(given.get("score"), dict):
+            yield from output_problems(pipeline, given["score"].get("outputs"), document)
+    except ConfigError as error:
+        yield from problems_in(error)
 
 
 def run_workflow(
@@ -272,7 +318,7 @@ def _stages(
 
     archive = below(document, config.archive)
     planning = bool(common["dry_run"])
-    converted = fitted = scored = page = None
+    converted = fitted = trained = scored = page = None
     if config.sources is not None:
         options = config.sources.model_dump(exclude={"paths", "root", "annotations"})
         labels = config.sources.annotations
@@ -304,7 +350,10 @@ def _stages(
             **common,
         )
         pipeline = out
-    elif config.score is not None:
+    if config.train is not None:
+        pipeline = below(document, config.train.out)
+        trained = None if planning else _train(config.train, document, archive, common, force)
+    elif config.score is not None and config.fit is None:
         pipeline = part("pipeline", config.pipeline, document)
         if isinstance(pipeline, Document):
             pipeline = pipeline_from(pipeline)
@@ -323,4 +372,26 @@ def _stages(
         if config.report is not None and not planning:
             out = below(document, config.report.out)
             page = report(store, out, archive=archive, force=force)
-    return WorkflowResult(converted, fitted, scored, page)
+    return WorkflowResult(converted, fitted, scored, page, trained)
+
+
+def _train(
+    config: TrainConfig,
+    document: Document,
+    archive: str,
+    common: Mapping[str, Any],
+    force: bool,
+) -> TrainedRun:
+    from hsi_batch.training.trained_run import train
+
+    out = Path(below(document, config.out))
+    running = {key: common[key] for key in ("client", "workers", "observer") if key in common}
+    return train(
+        below(document, config.trainrun),
+        archive=archive,
+        out=out,
+        # Checkpoints lie beside what is written, wherever the command is given.
+        overrides=[f"output_dir={out.parent / f'{out.stem}_training'}"],
+        force=force,
+        **running,
+    )

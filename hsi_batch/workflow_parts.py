@@ -13,12 +13,12 @@ from hsi_batch.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from hsi_batch.pipeline.pipeline import Pipeline
 
-__all__ = ["below", "part", "problems_of_parts", "set_part"]
+__all__ = ["below", "output_problems", "part", "problems_in", "problems_of_parts", "set_part"]
 
 #: Stages that need one of other entries.
 _NEEDS = (
     ("fit", ("pipeline",), "`fit` needs a `pipeline`."),
-    ("score", ("pipeline",), "`score` needs a `pipeline`."),
+    ("score", ("pipeline", "train"), "`score` needs a `pipeline`, or `train`."),
     ("report", ("score",), "`report` needs `score`."),
 )
 
@@ -90,11 +90,12 @@ def problems_of_parts(document: Document) -> list[Problem]:
         try:
             found.extend(check(value, document))
         except ConfigError as error:
-            found.extend(_problems_in(error))
+            found.extend(problems_in(error))
     return found
 
 
-def _problems_in(error: ConfigError) -> Sequence[Problem]:
+def problems_in(error: ConfigError) -> Sequence[Problem]:
+    """The problems of an error, or the error as one."""
     only = Problem(error.message, path=error.path, line=error.line, hint=error.hint)
     return error.problems or (only,)
 
@@ -105,10 +106,10 @@ def _pipeline_problems(value: Any, document: Document) -> Iterator[Problem]:
     pipeline = pipeline_from(part("pipeline", value, document))
     score = document.data.get("score")
     if isinstance(score, dict):
-        yield from _output_problems(pipeline, score.get("outputs"), document)
+        yield from output_problems(pipeline, score.get("outputs"), document)
 
 
-def _output_problems(pipeline: Pipeline, outputs: Any, document: Document) -> Iterator[Problem]:
+def output_problems(pipeline: Pipeline, outputs: Any, document: Document) -> Iterator[Problem]:
     """Outputs that cannot be stored: their names are known before anything is fitted."""
     from hsi_batch.pipeline.maps import stored_port
     from hsi_batch.stages.score_plan import DEFAULT_OUTPUTS

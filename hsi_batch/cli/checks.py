@@ -22,6 +22,7 @@ class FileKind(StrEnum):
     PIPELINE = "pipeline"
     WORKFLOW = "workflow"
     CLUSTER = "cluster"
+    TRAINRUN = "trainrun"
 
 
 def register(app: typer.Typer) -> None:
@@ -58,7 +59,7 @@ def check(
 
 
 def schema(
-    kind: Annotated[FileKind, typer.Argument(metavar="pipeline|workflow|cluster")],
+    kind: Annotated[FileKind, typer.Argument(metavar="pipeline|workflow|cluster|trainrun")],
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

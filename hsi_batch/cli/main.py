@@ -8,7 +8,7 @@ import sys
 import typer
 
 from hsi_batch._version import __version__
-from hsi_batch.cli import checks, demo, drift, library, restore, stages, stores
+from hsi_batch.cli import checks, demo, drift, library, restore, stages, stores, train
 from hsi_batch.cli.warned import warnings_as_lines
 from hsi_batch.errors import HsiBatchError
 
@@ -50,6 +50,7 @@ stores.register(app)
 library.register(app)
 checks.register(app)
 drift.register(app)
+train.register(app)
 restore.register(app)
 
 

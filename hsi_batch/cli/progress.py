@@ -56,7 +56,7 @@ def _bar() -> Iterator[Observer]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("blocks {task.fields[rate]}{task.fields[failed]}"),
+        TextColumn("{task.fields[rate]}{task.fields[failed]}"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=False,
@@ -73,7 +73,7 @@ def _bar() -> Iterator[Observer]:
         bar.update(
             tasks[progress.stage],
             completed=progress.done + progress.failed,
-            rate=f"{progress.rate / 1e6:.0f} MB/s",
+            rate=getattr(progress, "note", f"blocks {progress.rate / 1e6:.0f} MB/s"),
             failed=f", {progress.failed} failed" if progress.failed else "",
         )
 

@@ -216,17 +216,12 @@ def restore_trainrun(
     _kept(device, plugins_dir)
     if mode not in ("info", "train", "validate", "test"):
         raise ConfigError(f"--mode {mode!r} is not one of info, train, validate, test.")
-    if checkpoint_path is not None:
-        raise ConfigError(
-            "checkpoints belong to gradient training.",
-            path=str(checkpoint_path),
-            hint="Name the weights of a saved pipeline (--weights-path F.pt).",
-        )
     with client_of(cluster, workers) as client, observing(quiet=quiet or as_json) as observer:
         result = run(
             trainrun_path,
             mode,  # type: ignore[arg-type]
             weights_path=weights_path,
+            checkpoint_path=checkpoint_path,
             overrides=override or (),
             client=client,
             workers=workers,

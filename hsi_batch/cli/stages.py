@@ -116,7 +116,8 @@ def run(
             dry_run=dry_run,
             observer=observer,
         )
-    parts = [part for part in (result.convert, result.fit, result.score) if part is not None]
+    stages = (result.convert, result.fit, result.train, result.score)
+    parts = [part for part in stages if part is not None]
     if dry_run:
         texts = {
             "convert": result.convert and convert_plan_text(result.convert),

@@ -13,7 +13,7 @@ from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.selection import Lines, Selection
 from hsi_batch.archive.session import Session
 
-__all__ = ["Batches", "frame_batch"]
+__all__ = ["Batches", "frame_batch", "joined"]
 
 
 class Batches:
@@ -52,7 +52,7 @@ class Batches:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for group in self._groups():
             parts = [frame_batch(self._sessions[name], f, lines) for name, f, lines in group]
-            yield _joined(parts) if len(parts) > 1 else parts[0]
+            yield joined(parts)
 
     def _groups(self) -> Iterator[list[tuple[str, int, Lines]]]:
         group: list[tuple[str, int, Lines]] = []
@@ -124,12 +124,15 @@ def _tensor(array: NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=native)[None])
 
 
-def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    joined: dict[str, Any] = {}
+def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Batches of one kind as one."""
+    if len(parts) == 1:
+        return parts[0]
+    whole: dict[str, Any] = {}
     for key, first in parts[0].items():
         values = [part[key] for part in parts]
         if isinstance(first, torch.Tensor):
-            joined[key] = torch.cat(values)
+            whole[key] = torch.cat(values)
         else:
-            joined[key] = [item for value in values for item in value]
-    return joined
+            whole[key] = [item for value in values for item in value]
+    return whole

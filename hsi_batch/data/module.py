@@ -125,6 +125,13 @@ class DataModule(ABC):
             )
         return chosen
 
+    def has(self, split: Split) -> bool:
+        """Whether a split has frames."""
+        if split == "predict" or self.undivided:
+            return True
+        chosen = self._resolved[split] if self.splits is not None else self._given[split]
+        return bool(chosen)
+
     def selection(self, split: Split) -> Selection:
         """The frames of a split."""
         found = self.archive.select(self.frames(split))

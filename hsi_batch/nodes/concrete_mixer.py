@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hsi_batch.errors import PipelineError
+from hsi_batch.nodes.annealed import Annealed
 from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.metrics import Context
 from hsi_batch.nodes.node import Stage, need_non_negative
@@ -20,7 +21,7 @@ from hsi_batch.statistics.affine import Affine
 __all__ = ["ConcreteBandSelector", "ConcreteChannelMixer"]
 
 
-class ConcreteChannelMixer(SizedNode):
+class ConcreteChannelMixer(Annealed, SizedNode):
     """Pick one channel per output, by weights that are trained through a relaxation.
 
     In training each output is a mixture with the weights ``softmax((logits + g) / tau)``, ``g``
@@ -100,6 +101,7 @@ class ConcreteChannelMixer(SizedNode):
         self.max_epochs = int(max_epochs)
         self.use_hard_inference = bool(use_hard_inference)
         self.eps = float(eps)
+        self.epoch = 0
         self.draw(input_channels or 0)
 
     def _draw(self, channels: int) -> None:
@@ -114,8 +116,21 @@ class ConcreteChannelMixer(SizedNode):
         """``output_channels`` channels; their wavelengths may change in training."""
         return {"rgb": ChannelAxis(self.output_channels)}
 
-    def temperature(self, epoch: int) -> float:
-        """Temperature of an epoch, counted from 0."""
+    def begin_epoch(self, epoch: int) -> None:
+        """Note the epoch of a training."""
+        self.epoch = epoch
+
+    def schedule(self) -> dict[str, float]:
+        """The last epoch."""
+        return {"epoch": self.epoch}
+
+    def restore_schedule(self, values: Mapping[str, float]) -> None:
+        """Take an epoch that was saved."""
+        self.epoch = int(values["epoch"])
+
+    def temperature(self, epoch: int | None = None) -> float:
+        """Temperature of an epoch, counted from 0; of the last one that was trained by default."""
+        epoch = self.epoch if epoch is None else epoch
         if self.max_epochs <= 1:
             return self.tau_end
         done = min(max(epoch, 0), self.max_epochs - 1) / (self.max_epochs - 1)

@@ -186,7 +186,7 @@ class DeepSVDDCenterTracker(Node):
     """Hold the centre of the embeddings: their mean over all pixels of the fit.
 
     In training the centre follows each batch, ``c <- (1 - alpha) c + alpha mean(batch)``, and the
-    output is the centre after that step. Inference never changes it.
+    output is the centre after that step; that of a frozen node stays. Inference never changes it.
 
     Parameters
     ----------
@@ -255,7 +255,8 @@ class DeepSVDDCenterTracker(Node):
         if context is None:
             return False
         evaluated = context.stage in (Stage.VAL, Stage.TEST)
-        return context.stage is Stage.TRAIN or (self.update_in_eval and evaluated)
+        followed = context.stage is Stage.TRAIN and self.training
+        return followed or (self.update_in_eval and evaluated)
 
     def forward(self, embeddings: Tensor, context: Context | None = None) -> dict[str, Any]:
         """Give the centre (rep_dim,), after following ``embeddings`` (B, y, x, rep_dim)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from hsi_batch.nodes.gaussian import (
 )
 from hsi_batch.nodes.node import Node, Quadratic, Request, Scope, need_non_negative
 from hsi_batch.nodes.ports import PortSpec
+from hsi_batch.nodes.trained_background import TrainedBackground
 from hsi_batch.statistics.float_moments import FloatMoments
 from hsi_batch.statistics.fourth_powers import (
     FourthPowers,
@@ -33,6 +35,7 @@ __all__ = ["RXGlobal", "RXPerBatch"]
 _SCORES = {"scores": PortSpec(torch.float32, (-1, -1, -1, 1), "squared Mahalanobis distance")}
 #: Pixels scored at once by ``forward``.
 _GROUP = 65536
+_BUFFERS = ("mu", "cov", "cov_inv")
 
 
 class RXGlobal(Node):
@@ -69,6 +72,9 @@ class RXGlobal(Node):
         what was fitted; of ``cov`` and ``cov_inv`` the one that was.
     sigma : torch.Tensor
         Another name of ``cov``.
+    trained : TrainedBackground or None
+        The parameters while the node is not frozen. ``mu``, ``cov`` and ``cov_inv`` follow them;
+        assign to those before :meth:`unfreeze`.
 
     Examples
     --------
@@ -82,7 +88,7 @@ class RXGlobal(Node):
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, "num_channels"), "cube")}
     OUTPUT_SPECS = _SCORES
     QUADRATIC = ("data", "scores")
-    TRAINABLE_BUFFERS = ("mu", "cov", "cov_inv")
+    TRAINABLE_BUFFERS = _BUFFERS
     CHANNEL_ARGUMENT = "num_channels"
     mu: Tensor
     cov: Tensor
@@ -121,6 +127,13 @@ class RXGlobal(Node):
         self.register_buffer("mu", torch.zeros(size))
         self.register_buffer("cov", torch.zeros(size, size))
         self.register_buffer("cov_inv", torch.zeros(size, size))
+        self.trained: TrainedBackground | None = None
+        self._followed = ""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _BUFFERS and self.__dict__.get("_modules", {}).get("trained") is not None:
+            self._follow()
+        return super().__getattr__(name)
 
     @property
     def sigma(self) -> Tensor:
@@ -183,6 +196,7 @@ class RXGlobal(Node):
             cov=fitted.covariance,
             cov_inv=inverse,
         )
+        self._begin()
 
     def foreign_notice(self) -> str | None:
         """What to tell who loads weights that cuvis-ai fitted: its inverse may leave out much."""
@@ -201,11 +215,66 @@ class RXGlobal(Node):
     def quadratic(self) -> Quadratic:
         """``|factor (x - mean)|^2``."""
         self._need_fit()
+        factor, mean = self._factor_and_mean()
+        return Quadratic(factor, -factor @ mean)
+
+    def _factor_and_mean(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         assigned = self.assigned()
         mean = _double(self.mu) if "mu" in assigned else self.state["mean"]
         fresh = assigned & {"cov", "cov_inv"}
-        factor = self._factor_of_buffers(fresh) if fresh else self.state["factor"]
-        return Quadratic(factor, -factor @ mean)
+        return self._factor_of_buffers(fresh) if fresh else self.state["factor"], mean
+
+    # -- training ----------------------------------------------------------------------------
+
+    def unfreeze(self) -> None:
+        """Let a gradient stage train mean and covariance; see :class:`.TrainedBackground`."""
+        self._frozen = False
+        if self.trained is None or self.assigned():
+            self._begin()
+
+    def freeze(self) -> None:
+        """Undo :meth:`unfreeze`; values stay."""
+        self._follow()
+        self.trained = None
+        self._frozen = True
+
+    def mark_fitted(self, fitted: bool) -> None:
+        """Say whether the buffers hold fitted values."""
+        super().mark_fitted(fitted)
+        self._begin()
+
+    def restore_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take a float64 state that was saved together with the present buffers."""
+        self.trained = None
+        super().restore_state(state)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start to train from what is fitted, if the node is not frozen."""
+        self.trained = None
+        if not self.frozen and self._fitted:
+            self.trained = TrainedBackground(*self._factor_and_mean())
+            self._followed = self.trained.digest()
+
+    def _follow(self) -> None:
+        """Bring buffers and state to what the parameters have become."""
+        trained = self.trained
+        if trained is None or self._followed == trained.digest():
+            return
+        # First, because what follows looks at the buffers.
+        self._followed = trained.digest()
+        now = trained.values()
+        values = {"mean": now.mean, "covariance": now.covariance, "factor": now.factor}
+        self.set_state(
+            {**self.state, **values, "condition": np.array(now.condition)},
+            mu=now.mean,
+            cov=now.covariance,
+            cov_inv=now.inverse,
+        )
+
+    def _save_to_state_dict(self, *arguments: Any, **named: Any) -> None:
+        self._follow()
+        super()._save_to_state_dict(*arguments, **named)
 
     def _factor_of_buffers(self, assigned: set[str]) -> NDArray[np.float64]:
         # Without a state both count as assigned, as in files of cuvis-ai: each follows the other.
@@ -226,10 +295,13 @@ class RXGlobal(Node):
 
     def forward(self, data: Tensor) -> dict[str, Tensor]:
         """Score ``data`` (B, y, x, C) in float64, rounded to float32 (B, y, x, 1)."""
+        flat = data.reshape(-1, data.shape[-1])
+        if self.trained is not None and self.training and torch.is_grad_enabled():
+            found = torch.cat([self.trained(group) for group in torch.split(flat, _GROUP)])
+            return {"scores": found.to(torch.float32).reshape(*data.shape[:-1], 1)}
         form = self.quadratic()
         factor = torch.from_numpy(np.ascontiguousarray(form.factor)).to(data.device)
         offset = torch.from_numpy(form.offset).to(data.device)
-        flat = data.reshape(-1, data.shape[-1])
         scores = [
             (group.double() @ factor.T + offset).square().sum(dim=-1)
             for group in torch.split(flat, _GROUP)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hsi_batch.errors import PipelineError
+from hsi_batch.nodes.annealed import Annealed
 from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.node import Node, Request, Scope, need_non_negative
 from hsi_batch.nodes.ports import PortSpec
@@ -18,8 +19,11 @@ from hsi_batch.statistics.moments import Moments
 
 __all__ = ["SoftChannelSelector", "TopKIndices"]
 
+#: Below it a softmax is a choice, and logits divided by it leave the range of float32.
+_COLDEST = 1e-6
 
-class SoftChannelSelector(Node):
+
+class SoftChannelSelector(Annealed, Node):
     """Weight every channel: ``y_c = w_c x_c`` with ``w = n_select softmax(logits / temperature)``.
 
     It is a gate: the number of channels stays. With ``hard``, outside of training, the weights are
@@ -35,7 +39,9 @@ class SoftChannelSelector(Node):
     init_method : {"uniform", "variance"}
         Equal logits, or ``log(variance + eps)`` of each channel.
     temperature_init, temperature_min, temperature_decay : float
-        Softmax temperature and its schedule over training epochs.
+        Softmax temperature and its schedule: in epoch ``e`` of a training in which the node is
+        not frozen it is ``max(temperature_min, temperature_init temperature_decay^e)``, and it
+        stays what it was in the last one.
     hard : bool
         Pick channels outside of training.
     eps : float
@@ -86,7 +92,9 @@ class SoftChannelSelector(Node):
         )
         if init_method not in ("uniform", "variance"):
             raise PipelineError(f"init_method {init_method!r} is not 'uniform' or 'variance'.")
-        need_non_negative(eps=eps)
+        need_non_negative(
+            eps=eps, temperature_min=temperature_min, temperature_decay=temperature_decay
+        )
         if n_select < 1:
             raise PipelineError(f"n_select {n_select} must be at least 1.")
         if not temperature_init > 0:
@@ -96,7 +104,10 @@ class SoftChannelSelector(Node):
         self.n_select = int(n_select)
         self.input_channels = input_channels
         self.init_method = init_method
-        self.temperature = float(temperature_init)
+        self.temperature_init = float(temperature_init)
+        self.temperature_min = float(temperature_min)
+        self.temperature_decay = float(temperature_decay)
+        self.temperature = self.temperature_init
         self.hard = bool(hard)
         self.eps = float(eps)
         self.register_buffer("channel_logits", torch.zeros(input_channels or 0))
@@ -125,6 +136,27 @@ class SoftChannelSelector(Node):
         else:
             logits = np.log(statistic.variance() + self.eps)
         self.set_state({"logits": logits}, channel_logits=logits)
+
+    def update_temperature(self, epoch: int) -> None:
+        """Take the temperature of an epoch, counted from 0."""
+        fallen = self.temperature_init * self.temperature_decay**epoch
+        self.temperature = max(self.temperature_min, fallen, _COLDEST)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """As :meth:`update_temperature`."""
+        self.update_temperature(epoch)
+
+    def schedule(self) -> dict[str, float]:
+        """The temperature."""
+        return {"temperature": self.temperature}
+
+    def restore_schedule(self, values: Mapping[str, float]) -> None:
+        """Take a temperature that was saved."""
+        self.temperature = float(values["temperature"])
+
+    def as_arguments(self) -> dict[str, float]:
+        """The temperature as that of the start."""
+        return {"temperature_init": self.temperature}
 
     @property
     def default_is_fitted(self) -> bool:

@@ -327,7 +327,8 @@ class Graph:
             names = [n for n in self.order() if at.stage in self._nodes[n].stages]
             for done, name in enumerate(names):
                 node = self._nodes[name]
-                node.train(at.stage is Stage.TRAIN)
+                # A frozen node does in training what it does in inference.
+                node.train(at.stage is Stage.TRAIN and not node.frozen)
                 given: dict[str, Any] | None = self._gather(node, batch, values)
                 given = given if feed is None else feed(node, given or {})
                 if given is None:

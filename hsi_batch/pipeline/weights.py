@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hsi_batch.errors import ConfigError, HsiBatchWarning
 from hsi_batch.nodes import ChannelAxis, Node, RXGlobal
+from hsi_batch.nodes.annealed import Annealed
 from hsi_batch.pipeline.axes import buffer_problems
 from hsi_batch.pipeline.buffers import set_buffers
 from hsi_batch.pipeline.groups import Groups
@@ -43,6 +44,9 @@ def dump_weights(pipeline: Pipeline, metadata: Mapping[str, Any]) -> bytes:
         "fitted": [n for n, node in pipeline.nodes.items() if node.fitted],
         "state": {},
         "digest": {},
+        "schedule": {
+            n: node.schedule() for n, node in pipeline.nodes.items() if isinstance(node, Annealed)
+        },
         "precision": {name: p.to_dict() for name, p in pipeline.precision.items()},
         "provenance": pipeline.provenance,
     }
@@ -109,6 +113,8 @@ def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> 
         node.mark_fitted(name in stored and name in ours.fitted)
         if name in ours.state and ours.digest.get(name) == node.buffer_digest():
             node.restore_state(ours.state[name])
+        if isinstance(node, Annealed) and name in ours.schedule:
+            node.restore_schedule(ours.schedule[name])
     if ours is None:
         pipeline.groups = None
         return
@@ -159,6 +165,7 @@ class _Ours(NamedTuple):
     fitted: list[str]
     state: dict[str, dict[str, NDArray[Any]]]
     digest: dict[str, str]
+    schedule: dict[str, dict[str, float]]
     precision: dict[str, Precision]
     provenance: dict[str, Any]
     axis: ChannelAxis | None
@@ -184,6 +191,8 @@ def _ours(raw: Any, path: str | None) -> _Ours | None:
             list(raw["fitted"]),
             {n: {k: v.numpy() for k, v in s.items()} for n, s in raw["state"].items()},
             dict(raw["digest"]),
+            # Files of versions that trained nothing have none.
+            {n: dict(values) for n, values in raw.get("schedule", {}).items()},
             {n: Precision(**p) for n, p in raw["precision"].items()},
             dict(raw["provenance"]),
             None

@@ -11,6 +11,7 @@ import numpy as np
 
 from hsi_batch.errors import HsiBatchWarning, PipelineError, Problem
 from hsi_batch.nodes import Node, PortRef, node_classes
+from hsi_batch.nodes.annealed import Annealed
 from hsi_batch.nodes.plugin import PluginNode, covering
 from hsi_batch.pipeline.catalogue import (
     COMPUTING,
@@ -151,6 +152,9 @@ class _Writing:
             return {}
         self.known[name] = known
         hparams = {k: plain(v) for k, v in node.hparams.items() if k in known.arguments}
+        if isinstance(node, Annealed):
+            # The weights there do not hold where a schedule stands.
+            hparams.update(node.as_arguments())
         for argument, needed in known.arguments.items():
             if not needed or hparams.get(argument) is not None:
                 continue

@@ -131,7 +131,7 @@ def fit_file(
     if background != ARCHIVE:
         parts += [background, fallback, _groups(archive, frames, background)]
     digest = digest_json(parts if dialect == "hsi-batch" else [*parts, dialect])
-    known = _provenance_of(target)
+    known = provenance_of(target)
     left_out = known.get("left_out") or ()
     again = force or dry_run or (only_failed and left_out)
     if not again and known.get("digest") == digest:
@@ -187,7 +187,8 @@ def _groups(archive: Archive, frames: str | Sequence[str] | None, by: str) -> ob
     return groups_of_sessions(by, archive.sessions(archive.select(frames).sessions))
 
 
-def _provenance_of(fitted: Path) -> dict[str, Any]:
+def provenance_of(fitted: Path) -> dict[str, Any]:
+    """What a fitted pipeline was fitted on; empty if there is none of this name."""
     if not fitted.exists() or not fitted.with_suffix(".pt").exists():
         return {}
     try:

@@ -13,6 +13,8 @@ from hsi_batch.training.config import (
     TrainingConfig,
 )
 from hsi_batch.training.evaluation import StageResults
+from hsi_batch.training.gradient import GradientTrainer
+from hsi_batch.training.results import TrainResult
 from hsi_batch.training.statistical import StatisticalTrainer
 from hsi_batch.training.trainrun import TrainRunConfig
 
@@ -20,6 +22,7 @@ __all__ = [
     "CallbacksConfig",
     "DataConfig",
     "EarlyStoppingConfig",
+    "GradientTrainer",
     "LearningRateMonitorConfig",
     "ModelCheckpointConfig",
     "OptimizerConfig",
@@ -27,6 +30,7 @@ __all__ = [
     "SchedulerConfig",
     "StageResults",
     "StatisticalTrainer",
+    "TrainResult",
     "TrainRunConfig",
     "TrainerConfig",
     "TrainingConfig",

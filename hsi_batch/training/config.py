@@ -191,10 +191,15 @@ class TrainingConfig(Settings):
     """A gradient training.
 
     What concerns the loop stands under ``trainer``, as in the seed pages; the flat form of released
-    cuvis-ai files, with those keys beside the others, is read too.
+    cuvis-ai files, with those keys beside the others, is read too. ``pixels``, ``patch``,
+    ``patches_per_frame`` and ``balance`` are as for :class:`.GradientTrainer`.
     """
 
     seed: int = Field(default=42, ge=0)
+    pixels: Literal["valid", "labelled-normal"] = "valid"
+    patch: tuple[int, int] | None = None
+    patches_per_frame: int = Field(default=1, ge=1)
+    balance: float | None = Field(default=None, ge=0, le=1)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     scheduler: SchedulerConfig | None = None
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.selection import Selection
+from hsi_batch.archive.session import PixelChoice
 from hsi_batch.data.batches import frame_batch
 from hsi_batch.data.module import DataModule, Split
 from hsi_batch.errors import DataWarning, NotFittedError, PlanError, SourceError
 from hsi_batch.nodes import Context, Metric, Node, PortRef, Stage
+from hsi_batch.nodes.losses import LossNode
 from hsi_batch.pipeline.lazy import MAX_FRAME_BYTES
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.run import Failure
+from hsi_batch.training.feeding import Feed
 
-__all__ = ["StageResults", "evaluate_frames", "metric_nodes"]
+__all__ = ["Evaluation", "StageResults", "check_sizes", "evaluate_frames", "metric_nodes"]
 
-#: Ports of the data node that hold labels.
-_LABELS = ("mask", "class_mask")
 _EVALUATION = frozenset({Stage.VAL, Stage.TEST})
 
 
@@ -78,13 +77,16 @@ def evaluate_frames(
     datamodule: DataModule,
     stage: Stage,
     measured: Iterable[Node] | None = None,
+    losses: Iterable[Node] = (),
+    pixels: PixelChoice = "valid",
 ) -> StageResults:
     """Run all nodes of a stage on its frames, one after the other, and give the pooled metrics.
 
     Metrics are fed with the pixels that the archive does not flag, and, where labels reach them,
     with labelled ones only: a frame without labels adds nothing. Values are those of all pixels of
     all frames together. A metric of a plug-in that cannot be pooled (it has no ``reset`` and
-    ``compute``) is averaged over frames.
+    ``compute``) is averaged over frames. Of the ``losses`` the means over frames are among the
+    values: ``val_loss``, their sum, and ``val/NAME``.
 
     Raises
     ------
@@ -107,9 +109,9 @@ def evaluate_frames(
             DataWarning,
             stacklevel=3,
         )
-    _check_sizes(datamodule, selection)
+    check_sizes(datamodule, selection)
     nodes = metric_nodes(pipeline) if measured is None else list(measured)
-    run = _Evaluation(pipeline, nodes, stage)
+    run = Evaluation(pipeline, nodes, stage, pixels)
     failures = []
     for session, frame, lines in selection:
         try:
@@ -119,17 +121,23 @@ def evaluate_frames(
             warnings.warn(f"a frame was left out: {error}", DataWarning, stacklevel=3)
             continue
         run.add(batch)
-    if nodes and run.frames and not run.labelled and any(n.name in run.judged for n in nodes):
+    if nodes and run.frames and not run.labelled and run.judged:
         warnings.warn(
             f"none of the {run.frames} {split} frames is labelled, so there is nothing to compare"
             " with.",
             DataWarning,
             stacklevel=3,
         )
-    return StageResults(run.values(), stage, run.frames, failures)
+    means = run.losses()
+    listed = {node.name: means[node.name] for node in losses if node.name in means}
+    values = {f"{split}/{name}": value for name, value in listed.items()}
+    if listed:
+        values = {f"{split}_loss": math.fsum(listed.values()), **values}
+    return StageResults({**run.values(), **values}, stage, run.frames, failures)
 
 
-def _check_sizes(datamodule: DataModule, selection: Selection) -> None:
+def check_sizes(datamodule: DataModule, selection: Selection) -> None:
+    """Raise :class:`~hsi_batch.errors.PlanError` for frames that are too large to be run whole."""
     for name in selection.sessions:
         size = datamodule.archive.session(name).geometry.frame_bytes
         if size > MAX_FRAME_BYTES:
@@ -141,47 +149,64 @@ def _check_sizes(datamodule: DataModule, selection: Selection) -> None:
             )
 
 
-class _Evaluation:
-    """Metrics while frames go by."""
+class Evaluation:
+    """Metrics and losses of a stage, while frames go by.
 
-    def __init__(self, pipeline: Pipeline, nodes: Sequence[Node], stage: Stage) -> None:
+    Parameters
+    ----------
+    pipeline : Pipeline
+    nodes : sequence of Node
+        Metrics.
+    stage : Stage
+    pixels : {"valid", "labelled-normal"}
+        Pixels that losses without labels count.
+
+    Attributes
+    ----------
+    frames, labelled : int
+        Frames so far, and those of them that have labels.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        nodes: Sequence[Node],
+        stage: Stage,
+        pixels: PixelChoice = "valid",
+    ) -> None:
         self.pipeline = pipeline
         self.stage = stage
         self.nodes = {node.name: node for node in nodes}
-        self.judged = _reached_by_labels(pipeline)
+        self.feed = Feed(pipeline, self.nodes, pixels)
         self.pooled = [
             node for node in nodes if hasattr(node, "reset") and hasattr(node, "compute")
         ]
         self.frames = 0
         self.labelled = 0
         self._sums: dict[str, list[float]] = {}
-        self._valid = torch.empty(0)
-        self._known = torch.empty(0)
+        self._losses: dict[str, list[float]] = {}
         for node in self.pooled:
             node.reset()
 
-    def add(self, batch: Mapping[str, Any]) -> None:
+    @property
+    def judged(self) -> bool:
+        """Whether labels reach any of the metrics."""
+        return any(name in self.feed.judged for name in self.nodes)
+
+    def add(self, batch: Mapping[str, Any], context: Context | None = None) -> None:
         """Run one frame."""
-        self._valid = batch["valid"]
-        self._known = batch["valid"] & (batch["mask"] >= 0)
-        self.labelled += bool(self._known.any())
-        context = Context(self.stage, 0, self.frames, self.frames)
-        values = self.pipeline.forward(batch, context=context, keep=("metrics",), feed=self._feed)
+        self.labelled += self.feed.take(batch)
+        at = context or Context(self.stage, 0, self.frames, self.frames)
+        values = self.pipeline.forward(batch, context=at, keep=("metrics", "loss"), feed=self.feed)
         pooled = {node.name for node in self.pooled}
         for name in self.nodes.keys() - pooled:
             for metric in values.get(PortRef(name, "metrics"), ()):
                 self._sums.setdefault(f"{name}/{metric.name}", []).append(float(metric.value))
+        for name, node in self.pipeline.nodes.items():
+            ref = PortRef(name, "loss")
+            if isinstance(node, LossNode) and ref in values:
+                self._losses.setdefault(name, []).append(float(values[ref]))
         self.frames += 1
-
-    def _feed(self, node: Node, given: dict[str, Any]) -> dict[str, Any] | None:
-        if node.name not in self.nodes:
-            return given
-        counted = self._known if node.name in self.judged else self._valid
-        if bool(counted.all()):
-            return given
-        if not bool(counted.any()):
-            return None
-        return {port: _only(value, counted) for port, value in given.items()}
 
     def values(self) -> dict[str, float]:
         """Metrics by ``node/metric``."""
@@ -192,23 +217,6 @@ class _Evaluation:
         }
         return found | {name: sum(all_) / len(all_) for name, all_ in self._sums.items()}
 
-
-def _only(value: Any, counted: Tensor) -> Any:
-    """The pixels that count, as one line; what has no pixels stays."""
-    if isinstance(value, list):
-        return [_only(item, counted) for item in value]
-    if isinstance(value, Tensor) and value.ndim == 4 and value.shape[:3] == counted.shape:
-        return value[counted.to(value.device)][None, None]
-    return value
-
-
-def _reached_by_labels(pipeline: Pipeline) -> set[str]:
-    """Nodes that labels reach, directly or through others."""
-    reached: set[str] = set()
-    for name in pipeline.order():
-        sources = [ref for refs in pipeline.sources_of(name).values() for ref in refs]
-        for ref in sources:
-            labels = pipeline.nodes[ref.node].is_source and ref.port in _LABELS
-            if labels or ref.node in reached:
-                reached.add(name)
-    return reached
+    def losses(self) -> dict[str, float]:
+        """Mean over the frames of each loss, by the name of its node."""
+        return {name: math.fsum(all_) / len(all_) for name, all_ in self._losses.items()}

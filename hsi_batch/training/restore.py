@@ -23,6 +23,7 @@ from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place
 from hsi_batch.stages.score import ScoreResult, score
 from hsi_batch.training.evaluation import StageResults
+from hsi_batch.training.results import TrainResult
 from hsi_batch.training.statistical import StatisticalTrainer
 from hsi_batch.training.trainrun import TrainRunConfig, build_pipeline, read_trainrun
 from hsi_batch.wording import counted
@@ -163,6 +164,8 @@ class RestoredRun:
     val, test : StageResults, optional
     out : str, optional
         The fitted pipeline that was written.
+    train : TrainResult, optional
+        The gradient training.
     """
 
     name: str
@@ -172,11 +175,12 @@ class RestoredRun:
     val: StageResults | None = None
     test: StageResults | None = None
     out: str | None = None
+    train: TrainResult | None = None
 
     @property
     def failed(self) -> int:
         """Frames that could not be read."""
-        parts = [self.fit.failed if self.fit else 0]
+        parts = [self.fit.failed if self.fit else 0, self.train.failed if self.train else 0]
         parts += [len(found.failures) for found in (self.val, self.test) if found is not None]
         return sum(parts)
 
@@ -188,6 +192,7 @@ class RestoredRun:
             "mode": self.mode,
             "info": self.info,
             "fit": fitted and {"pixels": fitted.pixels, "passes": fitted.passes},
+            "train": self.train and self.train.to_dict(),
             "val": self.val and self.val.metrics,
             "test": self.test and self.test.metrics,
             "out": self.out,
@@ -200,6 +205,8 @@ class RestoredRun:
             lines.append(f"  {key}: {value}")
         if self.fit is not None:
             lines.append(f"  {self.fit}")
+        if self.train is not None:
+            lines += [f"  {line}" for line in str(self.train).splitlines()]
         for split, found in (("val", self.val), ("test", self.test)):
             if found is not None:
                 lines.append(f"  {split}, {counted(found.frames, 'frame')}:")
@@ -214,6 +221,7 @@ def restore_trainrun(
     mode: RunMode = "info",
     *,
     weights_path: str | os.PathLike[str] | None = None,
+    checkpoint_path: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
     client: Client | None = None,
     workers: int | None = None,
@@ -221,28 +229,41 @@ def restore_trainrun(
 ) -> RestoredRun:
     """Look at a trainrun, run it, or evaluate what came of it.
 
-    ``train`` fits the pipeline to the train frames, writes it to
+    ``train`` fits the pipeline to the train frames, trains it if there is a section ``training``
+    (going on from ``checkpoint_path`` if that is given), writes it to
     ``<output_dir>/trained_models/<name>_restored.yaml`` and gives the metrics of the val and test
     frames, where there are any. ``validate`` and ``test`` take that file if it is there, or the
-    pipeline of the trainrun with ``weights_path``; without either they fit first.
+    pipeline of the trainrun with ``weights_path`` or the state of ``checkpoint_path``; without any
+    of them they fit first.
 
     Raises
     ------
     hsi_batch.errors.ConfigError
-        The trainrun is wrong, or asks for gradient training.
+        The trainrun is wrong.
     """
     config, _ = read_trainrun(path, overrides)
+    if checkpoint_path is not None and config.training is None:
+        raise ConfigError(
+            "checkpoints belong to gradient training, and the trainrun has no section `training`.",
+            path=str(checkpoint_path),
+            hint="Name the weights of a saved pipeline (--weights-path F.pt).",
+        )
     if mode == "info":
         return RestoredRun(config.name, mode, info=_info(config, build_pipeline(config, path)))
-    if mode == "train" and config.training is not None:
-        raise ConfigError(
-            "the trainrun has a section `training`: it asks for gradient training, and this"
-            " command fits statistically.",
-            path=str(path),
-            hint="Take the section away to fit the statistical nodes only.",
-        )
     pipeline = build_pipeline(config, path)
     restored = Path(config.output_dir) / "trained_models" / f"{pipeline.name}_restored.yaml"
+    if config.training is not None and (mode == "train" or checkpoint_path is not None):
+        return _gradient(
+            config,
+            path,
+            mode,
+            restored,
+            checkpoint_path,
+            overrides,
+            client=client,
+            workers=workers,
+            observer=observer,
+        )
     if weights_path is not None:
         pipeline.load_weights(weights_path)
     elif mode != "train" and restored.with_suffix(".pt").exists():
@@ -276,6 +297,37 @@ def restore_trainrun(
     val = trainer.validate() if mode == "validate" else None
     test = trainer.test() if mode == "test" else None
     return RestoredRun(config.name, mode, None, again, val, test)
+
+
+def _gradient(
+    config: TrainRunConfig,
+    path: str | os.PathLike[str],
+    mode: RunMode,
+    restored: Path,
+    checkpoint: str | os.PathLike[str] | None,
+    overrides: Sequence[str],
+    **running: Any,
+) -> RestoredRun:
+    """Train, or evaluate the state of a checkpoint."""
+    from hsi_batch.training.trained_run import gradient_trainer, train
+
+    if mode == "train" and checkpoint is None:
+        run = train(path, out=restored, overrides=overrides, **running)
+        val, test = run.after.get("val"), run.after.get("test")
+        return RestoredRun(config.name, mode, None, run.fit, val, test, run.out, run.train)
+    pipeline, data = build_pipeline(config, path), data_module(config.data)
+    fitted = StatisticalTrainer(pipeline, data, **running).fit()
+    trainer = gradient_trainer(config, pipeline, data, path, observer=running["observer"])
+    if mode != "train":
+        val = trainer.validate(checkpoint) if mode == "validate" else None
+        test = trainer.test(checkpoint) if mode == "test" else None
+        return RestoredRun(config.name, mode, None, fitted, val, test)
+    check_place(restored)
+    trained = trainer.fit(checkpoint)
+    written = pipeline.save(restored)
+    judge = StatisticalTrainer(pipeline, data, trainer.metrics)
+    val, test = _optional(judge, "val"), _optional(judge, "test")
+    return RestoredRun(config.name, mode, None, fitted, val, test, str(written), trained)
 
 
 def _optional(trainer: StatisticalTrainer, split: Literal["val", "test"]) -> StageResults | None:

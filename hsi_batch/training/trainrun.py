@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,7 @@ def read_trainrun(
     """
     document = read_yaml(path)
     if isinstance(document.data, dict) and "defaults" in document.data:
-        raise ConfigError(
-            "the file is composed of others (`defaults`), which needs Hydra.",
-            path=document.path,
-            line=document.line(("defaults",)),
-            hint="Write the composed trainrun into one file.",
-        )
+        document = _composed(document, Path(path))
     for assignment in overrides:
         document = set_value(document, assignment)
     return validate(TrainRunConfig, document), document
@@ -90,6 +86,45 @@ def build_pipeline(
     if weights is not None:
         pipeline.load_weights(weights)
     return pipeline
+
+
+def _composed(document: Document, path: Path) -> Document:
+    """The trainrun that a file with ``defaults`` stands for; its groups are two levels above."""
+    try:
+        from hydra import compose, initialize_config_dir
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.errors import HydraException
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+    except ImportError:
+        raise ConfigError(
+            "the file is composed of others (`defaults`), which needs Hydra.",
+            path=document.path,
+            line=document.line(("defaults",)),
+            hint="Install it (pip install 'hsi-batch[hydra]'), or write the composed trainrun into"
+            " one file.",
+        ) from None
+    whole = path.absolute()
+    root = whole.parent.parent
+    try:
+        GlobalHydra.instance().clear()
+        with (
+            warnings.catch_warnings(),
+            initialize_config_dir(config_dir=str(root), version_base=None),
+        ):
+            # Of its own upgrades.
+            warnings.simplefilter("ignore")
+            found = compose(config_name=str(whole.relative_to(root).with_suffix("")))
+        data: Any = OmegaConf.to_container(found, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        why = str(error).splitlines()[0]
+        raise ConfigError(
+            f"the trainrun cannot be composed: {why}",
+            path=document.path,
+            line=document.line(("defaults",)),
+            hint=f"Groups are looked for in {root}.",
+        ) from None
+    return Document(data, {}, document.path)
 
 
 def _find(named: str, trainrun: Path) -> Path:

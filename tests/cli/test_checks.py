@@ -11,6 +11,7 @@ import yaml
 from hsi_batch.workflow import shipped
 
 SHIPPED = sorted(shipped().rglob("*.yaml"))
+KIND_OF_FOLDER = {"pipelines": "pipeline", "trainruns": "trainrun"}
 
 TEN = """\
 metadata: {name: broken, titel: x}            #! unknown key 'metadata.titel'
@@ -110,7 +111,7 @@ def test_a_file_with_ten_mistakes_is_told_ten_with_lines(hsi, tmp_path, kind, te
 def test_every_shipped_file_is_good(hsi, path):
     done = hsi("check", path)
     assert (done.code, done.err) == (0, "")
-    kind = "pipeline" if path.parent.name == "pipelines" else "workflow"
+    kind = KIND_OF_FOLDER.get(path.parent.name, "workflow")
     assert done.out.startswith(f"{path}: {kind}, ")
     assert done.out.endswith(": good\n")
 
@@ -192,7 +193,7 @@ def test_one_parameter_of_several_types_is_one_mistake(hsi, tmp_path):
     assert lines == [f"{path}:6", f"{path}:7", str(path)], done.out
 
 
-@pytest.mark.parametrize("kind", ["pipeline", "workflow", "cluster"])
+@pytest.mark.parametrize("kind", ["pipeline", "workflow", "cluster", "trainrun"])
 def test_schemas_are_schemas_and_take_what_we_ship(hsi, kind, cluster_file, tmp_path):
     found = hsi("schema", kind).json
     validator = jsonschema.validators.validator_for(found)
@@ -200,7 +201,8 @@ def test_schemas_are_schemas_and_take_what_we_ship(hsi, kind, cluster_file, tmp_
     validator.check_schema(found)
     files = {
         "pipeline": [p for p in SHIPPED if p.parent.name == "pipelines"],
-        "workflow": [p for p in SHIPPED if p.parent.name != "pipelines"],
+        "workflow": [p for p in SHIPPED if p.parent.name not in KIND_OF_FOLDER],
+        "trainrun": [p for p in SHIPPED if p.parent.name == "trainruns"],
         "cluster": [cluster_file],
     }[kind]
     assert files
@@ -211,6 +213,7 @@ def test_schemas_are_schemas_and_take_what_we_ship(hsi, kind, cluster_file, tmp_
         "connections: [[data.cube, rx.data]]",
         "workflow": "archive: a.zarr\nsources: x",
         "cluster": "memory: 4 GiB\nworkers: 2",
+        "trainrun": "name: x\ndata: {params: {cu3s_file_path: x.cu3s}}",
     }[kind]
     validator(found).validate(yaml.safe_load(more))
     with pytest.raises(jsonschema.ValidationError):

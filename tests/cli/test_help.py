@@ -8,7 +8,7 @@ from commands import command
 COMMANDS = (
     *("demo", "run", "convert", "fit", "score", "report", "ls", "show", "verify", "rm"),
     *("nodes", "graph", "check", "schema"),
-    *("drift", "restore-pipeline", "restore-trainrun"),
+    *("drift", "train", "restore-pipeline", "restore-trainrun"),
 )
 WORKING = ("run", "convert", "fit", "score")
 

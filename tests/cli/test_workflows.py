@@ -256,7 +256,8 @@ def test_variables_and_settings(hsi, folder, monkeypatch):
 @pytest.mark.parametrize("path", sorted(shipped().glob("*.yaml")), ids=lambda p: p.name)
 def test_shipped_workflows(hsi, made, tmp_path, monkeypatch, path):
     shutil.copytree(made.recordings, tmp_path / "recordings")
-    shutil.copytree(shipped() / "pipelines", tmp_path / "pipelines")
+    for folder in ("pipelines", "trainruns"):
+        shutil.copytree(shipped() / folder, tmp_path / folder)
     shutil.copy(path, tmp_path)
     for name in ("RECORDINGS", "RESULTS"):
         monkeypatch.delenv(name, raising=False)

@@ -150,7 +150,7 @@ def test_mistakes_of_a_trainrun(tmp_path):
     assert lines == {2, 3, 4}
     assert "Did you mean 'optimizer'?" in str(caught.value)
     path.write_text("defaults: [a]\nname: x\n")
-    with pytest.raises(ConfigError, match="composed of others"):
+    with pytest.raises(ConfigError, match="cannot be composed"):
         read_trainrun(path)
     path.write_text("name: x\ndata: {}\n")
     with pytest.raises(ConfigError, match="names no pipeline"):

@@ -1,9 +1,10 @@
-"""The page on two-phase training: its complete example, up to the gradient phase."""
+"""The page on two-phase training: its complete example, and saving and loading."""
 
 import torch
 
 from hsi_batch.data import SingleCu3sDataModule
 from hsi_batch.nodes import (
+    AnomalyBCEWithLogits,
     AnomalyDetectionMetrics,
     BinaryDecider,
     LentilsAnomalyDataNode,
@@ -14,6 +15,7 @@ from hsi_batch.nodes import (
 )
 from hsi_batch.pipeline import CuvisPipeline
 from hsi_batch.training import (
+    GradientTrainer,
     OptimizerConfig,
     PipelineMetadata,
     SchedulerConfig,
@@ -33,12 +35,15 @@ def build_pipeline():
     rx_node = RXGlobal(num_channels=10, eps=1e-6, name="rx_detector")
     logit_head = ScoreToLogit(init_scale=1.0, init_bias=0.0, name="logit_head")
     decider = BinaryDecider(threshold=0.5)
+    bce_loss = AnomalyBCEWithLogits(name="bce", weight=10.0)
     metrics_node = AnomalyDetectionMetrics(name="metrics_anomaly")
     pipeline.connect(
         (data_node.cube, normalizer.data),
         (normalizer.normalized, selector.data),
         (selector.selected, rx_node.data),
         (rx_node.scores, logit_head.scores),
+        (logit_head.logits, bce_loss.predictions),
+        (data_node.mask, bce_loss.targets),
         (logit_head.logits, decider.logits),
         (decider.decisions, metrics_node.decisions),
         (data_node.mask, metrics_node.targets),
@@ -48,7 +53,8 @@ def build_pipeline():
 
 pipeline = build_pipeline()
 selector, rx_node = pipeline.nodes["selector"], pipeline.nodes["rx_detector"]
-logit_head = pipeline.nodes["logit_head"]
+logit_head, bce_loss = pipeline.nodes["logit_head"], pipeline.nodes["bce"]
+metrics_node = pipeline.nodes["metrics_anomaly"]
 
 datamodule = SingleCu3sDataModule(
     cu3s_file_path="data/Lentils/Lentils_000.cu3s",
@@ -68,10 +74,15 @@ val_results = stat_trainer.validate()
 print(f"Validation IoU: {val_results['metrics_anomaly/iou']:.3f}")
 for metric in val_results["metrics"]:
     print(f"{metric.name}: {metric.value:.4f}")
-test_results = stat_trainer.test()
-print(f"Test IoU: {test_results['metrics_anomaly/iou']:.3f}")
+statistical_results = stat_trainer.test()
+initialization_state = {
+    "rx_mean": pipeline.nodes["rx_detector"].mu.clone(),
+    "rx_cov": pipeline.nodes["rx_detector"].sigma.clone(),
+    "normalizer_min": pipeline.nodes["normalizer"].running_min.clone(),
+    "normalizer_max": pipeline.nodes["normalizer"].running_max.clone(),
+}
 
-# What phase 2 starts from
+# Phase 2
 unfreeze_nodes = [selector.name, rx_node.name, logit_head.name]
 pipeline.unfreeze_nodes_by_name(unfreeze_nodes)
 trainable_params = sum(p.numel() for p in pipeline.parameters() if p.requires_grad)
@@ -79,10 +90,28 @@ print(f"Trainable parameters: {trainable_params:,}")
 
 training_config = TrainingConfig(
     seed=42,
-    optimizer=OptimizerConfig(name="adamw", lr=0.001),
-    scheduler=SchedulerConfig(name="reduce_on_plateau", monitor="metrics_anomaly/iou", mode="max"),
+    optimizer=OptimizerConfig(name="adamw", lr=0.001, weight_decay=1e-4),
+    scheduler=SchedulerConfig(
+        name="reduce_on_plateau",
+        monitor="metrics_anomaly/iou",
+        mode="max",
+        factor=0.5,
+        patience=5,
+    ),
     trainer=TrainerConfig(max_epochs=20, accelerator="auto"),
 )
+grad_trainer = GradientTrainer(
+    pipeline=pipeline,
+    datamodule=datamodule,
+    loss_nodes=[bce_loss],
+    metric_nodes=[metrics_node],
+    trainer_config=training_config.trainer,
+    optimizer_config=training_config.optimizer,
+    scheduler_config=training_config.scheduler,
+)
+grad_trainer.fit()
+test_results = grad_trainer.test()
+print(f"Test IoU: {test_results['metrics_anomaly/iou']:.3f}")
 
 # Saving and loading
 pipeline.save_to_file(
@@ -90,16 +119,9 @@ pipeline.save_to_file(
     metadata=PipelineMetadata(
         name="Channel_Selector_v1",
         description="RX + learnable channel selection",
-        tags=["two-phase", "production"],
+        tags=["two-phase", "gradient-trained", "production"],
     ),
 )
-
-initialization_state = {
-    "rx_mean": pipeline.nodes["rx_detector"].mu.clone(),
-    "rx_cov": pipeline.nodes["rx_detector"].sigma.clone(),
-    "normalizer_min": pipeline.nodes["normalizer"].running_min.clone(),
-    "normalizer_max": pipeline.nodes["normalizer"].running_max.clone(),
-}
 torch.save(initialization_state, "outputs/initialization.pt")
 
 loaded = CuvisPipeline.load_from_file(

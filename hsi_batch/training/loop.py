@@ -1,0 +1,254 @@
+"""One gradient training on PyTorch Lightning, quiet and without traces."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.trainer.states import TrainerStatus
+
+from hsi_batch.errors import ConfigError, HsiBatchWarning
+from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.stages.run import Failure
+from hsi_batch.training.callbacks import (
+    KeepLast,
+    WholeFiles,
+    best_keeper,
+    make_callbacks,
+    monitored,
+)
+from hsi_batch.training.config import CallbacksConfig, SchedulerConfig, TrainerConfig
+from hsi_batch.training.module import STATE, TrainingModule
+from hsi_batch.training.node_state import restore_pipeline_state
+from hsi_batch.training.results import Best, TrainResult
+from hsi_batch.training.schedules import check_schedule
+
+if TYPE_CHECKING:
+    from hsi_batch.training.gradient import GradientTrainer
+
+__all__ = ["run_loop", "take_checkpoint"]
+
+_LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
+_PRECISIONS = ("32", "32-true", "16-mixed", "bf16-mixed")
+
+
+def run_loop(owner: GradientTrainer, resume: Path | None, last: Path | None) -> TrainResult:
+    """Train the pipeline of a trainer; see :meth:`.GradientTrainer.fit`."""
+    config = owner.trainer_config
+    losses = [node.name for node in owner.loss_nodes]
+    metrics = [node.name for node in owner.metrics]
+    settings = config.callbacks or CallbacksConfig()
+    callbacks: list[Any] = make_callbacks(settings, losses, metrics)
+    schedule = _schedule(owner.scheduler_config, config, losses, metrics)
+    if last is not None:
+        callbacks.append(KeepLast(last))
+        resume = last if resume is None and last.exists() else resume
+    batches, val = owner.train_batches(), owner.val_batches()
+    if val is None:
+        _need_no_val(callbacks, schedule)
+    rate = settings.learning_rate_monitor
+    module = TrainingModule(
+        owner.pipeline,
+        owner.loss_nodes,
+        owner.metrics,
+        optimizer=owner.optimizer_config,
+        scheduler=schedule,
+        max_epochs=config.max_epochs,
+        seed=owner.seed,
+        batches=batches,
+        monitors=owner.monitors,
+        log_every=config.log_every_n_steps,
+        pixels=owner.pixels,
+        observer=owner.observer,
+        lr_interval=None if rate is None else (rate.logging_interval or "epoch"),
+    )
+    started = time.monotonic()
+    with _quiet(), _own_randomness(), _on_the_cpu_after(owner.pipeline):
+        trainer = _trainer(config, callbacks)
+        held = None if resume is None else _read(resume)
+        before = len(held[STATE]["history"]) if held else 0
+        if held and (held[STATE]["stopped"] or before >= config.max_epochs):
+            module.on_load_checkpoint(held)
+            _restore_callbacks(callbacks, held)
+            steps = int(held["global_step"])
+        else:
+            _fit(trainer, module, batches, val, resume)
+            steps = int(trainer.global_step)
+        kept = best_keeper(callbacks)
+        best = None
+        if kept is not None and kept.best_model_path and Path(kept.best_model_path).exists():
+            take_checkpoint(owner.pipeline, Path(kept.best_model_path))
+            value = kept.best_model_score
+            best = Best(
+                str(kept.monitor),
+                float("nan") if value is None else float(value),
+                kept.best_model_path,
+            )
+    seconds = time.monotonic() - started
+    for monitor in owner.monitors:
+        flush = getattr(monitor, "flush", None)
+        if flush is not None:
+            flush()
+    failures = {**batches.failures, **({} if val is None else val.failures)}
+    return TrainResult(
+        nodes=tuple(owner.unfrozen),
+        parameters=sum(p.numel() for p in owner.pipeline.parameters() if p.requires_grad),
+        epochs=len(module.history),
+        steps=steps,
+        seconds=seconds,
+        waited=batches.waited / max(seconds, 1e-9),
+        device=str(trainer.strategy.root_device),
+        stopped=len(module.history) < config.max_epochs,
+        history=tuple(module.history),
+        best=best,
+        resumed=before,
+        failures=tuple(Failure(key, reason) for key, reason in failures.items()),
+    )
+
+
+def _fit(trainer: pl.Trainer, module: TrainingModule, batches: Any, val: Any, resume: Any) -> None:
+    try:
+        trainer.fit(module, batches, val, ckpt_path=resume)
+    except SystemExit:
+        # The library makes this of Ctrl-C.
+        if trainer.state.status == TrainerStatus.INTERRUPTED:
+            raise KeyboardInterrupt from None
+        raise
+    except MisconfigurationException as error:
+        raise ConfigError(f"the training cannot run: {error}") from None
+
+
+def _trainer(config: TrainerConfig, callbacks: list[Any]) -> pl.Trainer:
+    if str(config.precision) not in _PRECISIONS:
+        raise ConfigError(f"precision {config.precision!r} is not one of {', '.join(_PRECISIONS)}.")
+    if config.devices not in (None, 1, "1", "auto", [0]):
+        raise ConfigError(
+            f"devices {config.devices!r}: a training runs on one device.", hint="Leave it out."
+        )
+    keeps = any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks)
+    options: dict[str, Any] = {
+        "precision": config.precision,
+        "accumulate_grad_batches": config.accumulate_grad_batches,
+        "val_check_interval": config.val_check_interval,
+        "check_val_every_n_epoch": config.check_val_every_n_epoch,
+        "gradient_clip_val": config.gradient_clip_val,
+        "deterministic": config.deterministic or None,
+        "benchmark": config.benchmark or None,
+        "default_root_dir": config.default_root_dir,
+    }
+    try:
+        return pl.Trainer(
+            max_epochs=config.max_epochs,
+            accelerator=config.accelerator,
+            devices=1,
+            callbacks=callbacks,
+            plugins=[WholeFiles()],
+            logger=False,
+            enable_checkpointing=keeps,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            # A look at val before the training would be told as a validation.
+            num_sanity_val_steps=config.num_sanity_val_steps or 0,
+            **options,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(f"the training cannot run: {error}") from None
+
+
+def _schedule(
+    config: SchedulerConfig | None,
+    trainer: TrainerConfig,
+    losses: list[str],
+    metrics: list[str],
+) -> SchedulerConfig | None:
+    """The settings of the schedule, checked, with the name under which its value is known."""
+    if config is None:
+        return None
+    check_schedule(config, trainer.max_epochs)
+    if config.monitor is None:
+        return config
+    return config.model_copy(update={"monitor": monitored(config.monitor, losses, metrics)})
+
+
+def _need_no_val(callbacks: list[Any], schedule: SchedulerConfig | None) -> None:
+    wanted = {str(getattr(c, "monitor", None) or "") for c in callbacks}
+    if schedule is not None and (schedule.name or "").endswith("plateau"):
+        wanted.add(schedule.monitor or "val_loss")
+    missing = sorted(name for name in wanted if name and not name.startswith("train"))
+    if missing:
+        raise ConfigError(
+            f"{', '.join(missing)} is monitored, but the data module has no frames for val.",
+            hint="Name frames for val, or monitor a value of train (train_loss).",
+        )
+
+
+def take_checkpoint(pipeline: Pipeline, path: Path) -> None:
+    """Give the nodes of a pipeline the state of a checkpoint."""
+    restore_pipeline_state(pipeline, _read(path)[STATE]["nodes"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        held: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - a damaged file fails in any way it likes
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"this is no checkpoint: {why}", path=str(path)) from None
+    if STATE not in held:
+        raise ConfigError(
+            "the checkpoint was not written by hsi_batch.",
+            path=str(path),
+            hint="Checkpoints of cuvis-ai depend on the order of nodes in its graph; take the"
+            " weights file (.pt) instead.",
+        )
+    return held
+
+
+def _restore_callbacks(callbacks: list[Any], held: dict[str, Any]) -> None:
+    for callback in callbacks:
+        state = held.get("callbacks", {}).get(callback.state_key)
+        if state:
+            callback.load_state_dict(state)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Say nothing of the library's own; warnings of ours go on."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for module in (r"pytorch_lightning", r"lightning_fabric", r"torch", r"torchmetrics"):
+                warnings.filterwarnings("ignore", module=module)
+            warnings.filterwarnings("default", category=HsiBatchWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Leave the generators of whoever calls as they were."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(devices=devices):
+        yield
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@contextlib.contextmanager
+def _on_the_cpu_after(pipeline: Pipeline) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        pipeline.to("cpu")

@@ -1,0 +1,129 @@
+"""What a gradient training tells while it runs and when it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hsi_batch.engine.events import Progress
+from hsi_batch.stages.run import Failure
+from hsi_batch.wording import counted
+
+__all__ = ["Best", "TrainProgress", "TrainResult"]
+
+
+@dataclass
+class TrainProgress(Progress):
+    """Where a training stands, in batches.
+
+    Attributes
+    ----------
+    epoch, epochs : int
+        From 1.
+    loss : float
+        Of the last batch.
+    """
+
+    epoch: int = 1
+    epochs: int = 1
+    loss: float = field(default=float("nan"))
+
+    @property
+    def note(self) -> str:
+        """Where it stands, in words."""
+        return f"batches, epoch {self.epoch}/{self.epochs}, loss {self.loss:.4g}"
+
+    def __str__(self) -> str:
+        left = self.remaining
+        eta = "" if left is None else f", {left:.0f} s left"
+        return f"{self.stage}: {self.done}/{self.total} {self.note}{eta}"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The state that was kept as the best.
+
+    Attributes
+    ----------
+    monitor : str
+    value : float
+    path : str
+        Checkpoint.
+    """
+
+    monitor: str
+    value: float
+    path: str
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What came of a training.
+
+    Attributes
+    ----------
+    nodes : tuple of str
+        Nodes that were trained.
+    parameters : int
+        Numbers that were trained.
+    epochs, steps : int
+        Done, those before an interruption too.
+    seconds : float
+        Of this run.
+    waited : float
+        Share of the time of the batches in which the model waited for data.
+    device : str
+    stopped : bool
+        Whether it ended early, because a monitored value got no better.
+    history : tuple of dict
+        Values of each epoch.
+    best : Best, optional
+        The state that the pipeline now has; None if that is the last one.
+    resumed : int
+        Epochs that were done before, in a run that was interrupted.
+    failures : tuple of Failure
+        Frames that could not be read and were left out.
+    """
+
+    nodes: tuple[str, ...]
+    parameters: int
+    epochs: int
+    steps: int
+    seconds: float
+    waited: float
+    device: str
+    stopped: bool
+    history: tuple[dict[str, float], ...] = ()
+    best: Best | None = None
+    resumed: int = 0
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def failed(self) -> int:
+        """Frames that could not be read."""
+        return len(self.failures)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            **{k: getattr(self, k) for k in ("parameters", "epochs", "steps", "resumed")},
+            **{k: getattr(self, k) for k in ("seconds", "waited", "device", "stopped")},
+            "nodes": list(self.nodes),
+            "history": list(self.history),
+            "best": self.best and vars(self.best),
+            "failed": self.failed,
+        }
+
+    def __str__(self) -> str:
+        how = " (stopped early)" if self.stopped else ""
+        how += f", {self.resumed} of them before" if self.resumed else ""
+        trained = f"{self.parameters} parameters of {', '.join(self.nodes)}"
+        spent = f"{counted(self.steps, 'step')}, {self.seconds:.1f} s on {self.device}"
+        waited = f"waited for data {self.waited:.0%} of the time"
+        lines = [f"{trained} in {counted(self.epochs, 'epoch')}{how}, {spent}; {waited}"]
+        if self.history:
+            shown = {k: v for k, v in self.history[-1].items() if k not in ("epoch", "lr")}
+            lines.append("last epoch: " + ", ".join(f"{k} {v:.6g}" for k, v in shown.items()))
+        if self.best is not None:
+            lines.append(f"kept the best, {self.best.monitor} {self.best.value:.6g}")
+        return "\n".join(lines)

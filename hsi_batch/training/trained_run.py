@@ -1,0 +1,282 @@
+"""A trainrun, from its file to the trained pipeline: statistical fit, then gradient stage."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hsi_batch.data.config import DataConfig, data_module
+from hsi_batch.data.module import DataModule, Split
+from hsi_batch.errors import ConfigError, did_you_mean
+from hsi_batch.files import digest_json
+from hsi_batch.nodes import Stage
+from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.stages.fit_file import provenance_of
+from hsi_batch.stages.fit_result import FitResult
+from hsi_batch.stages.outputs import check_place
+from hsi_batch.training.config import TrainingConfig
+from hsi_batch.training.evaluation import StageResults, evaluate_frames
+from hsi_batch.training.gradient import GradientTrainer
+from hsi_batch.training.results import TrainResult
+from hsi_batch.training.statistical import StatisticalTrainer
+from hsi_batch.training.trainrun import TrainRunConfig, build_pipeline, read_trainrun
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from hsi_batch.engine.events import Observer
+
+__all__ = ["TrainedRun", "check_trainable", "gradient_trainer", "in_archive", "train"]
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What came of a trainrun.
+
+    Attributes
+    ----------
+    name : str
+    out : str
+        The trained pipeline.
+    fit : FitResult, optional
+    train : TrainResult, optional
+    before, after : dict of str to StageResults
+        Metrics of val and test, of the pipeline as it was fitted and as it was trained.
+    up_to_date : bool
+        Whether it was there already, and nothing was done.
+    """
+
+    name: str
+    out: str
+    fit: FitResult | None = None
+    train: TrainResult | None = None
+    before: dict[str, StageResults] = field(default_factory=dict)
+    after: dict[str, StageResults] = field(default_factory=dict)
+    up_to_date: bool = False
+
+    @property
+    def failed(self) -> int:
+        """Frames that could not be read."""
+        return sum(part.failed for part in (self.fit, self.train) if part is not None)
+
+    @property
+    def failures(self) -> tuple[Any, ...]:
+        """Frames that could not be read, with the reason."""
+        return () if self.train is None else self.train.failures
+
+    def to_dict(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "name": self.name,
+            "out": self.out,
+            "up_to_date": self.up_to_date,
+            "fit": self.fit and {"pixels": self.fit.pixels, "passes": self.fit.passes},
+            "train": self.train and self.train.to_dict(),
+            "before": {split: found.metrics for split, found in self.before.items()},
+            "after": {split: found.metrics for split, found in self.after.items()},
+            "failed": self.failed,
+        }
+
+    def __str__(self) -> str:
+        if self.up_to_date:
+            return f"{self.name}: up to date, {self.out}"
+        lines = [f"{self.name}: {self.train}"]
+        for split, found in self.after.items():
+            was = self.before[split].metrics if split in self.before else {}
+            lines.append(f"{split}, {found.frames} frames, fitted -> trained:")
+            lines += [
+                f"  {name}: {was[name]:.6g} -> {value:.6g}"
+                if name in was
+                else f"  {name}: {value:.6g}"
+                for name, value in found.metrics.items()
+            ]
+        return "\n".join([*lines, f"written: {self.out}"])
+
+
+def train(
+    path: str | os.PathLike[str],
+    *,
+    archive: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    overrides: Sequence[str] = (),
+    force: bool = False,
+    client: Client | None = None,
+    workers: int | None = None,
+    observer: Observer | None = None,
+) -> TrainedRun:
+    """Fit the pipeline of a trainrun, train it, and write it.
+
+    A training that was interrupted goes on from the end of the last whole epoch, and ends with the
+    weights that it would have had; one that is there already is left alone.
+
+    Parameters
+    ----------
+    path : path
+        The trainrun; it has a section ``training``.
+    archive : path, optional
+        Take the data from this archive, whatever the trainrun names.
+    out : path, optional
+        YAML to write; ``<output_dir>/trained_models/<name>.yaml`` by default.
+    overrides : sequence of str
+        ``training.optimizer.lr=0.01`` and the like.
+    force : bool
+        Begin anew.
+    client, workers, observer
+        As for :func:`hsi_batch.fit`.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        The trainrun is wrong; nothing was started.
+    """
+    config, _ = read_trainrun(path, overrides)
+    if config.training is None:
+        raise ConfigError(
+            "the trainrun has no section `training`: there is nothing to train.",
+            path=str(path),
+            hint="Add one, or fit the pipeline only (hsi-batch fit).",
+        )
+    pipeline = build_pipeline(config, path)
+    data = data_module(config.data if archive is None else in_archive(config.data, archive))
+    folder = Path(config.output_dir)
+    target = Path(out) if out is not None else folder / "trained_models" / f"{config.name}.yaml"
+    check_place(target)
+    # Everything that can be wrong is found before the fit.
+    check_trainable(config, pipeline, path)
+    digest = _digest(config, pipeline, data)
+    if not force and provenance_of(target).get("training", {}).get("digest") == digest:
+        return TrainedRun(config.name, str(target), up_to_date=True)
+    resume = folder / "checkpoints" / f"resume-{digest[:12]}.ckpt"
+    if force:
+        resume.unlink(missing_ok=True)
+    fitted = StatisticalTrainer(
+        pipeline, data, client=client, workers=workers, observer=observer
+    ).fit()
+    trainer = gradient_trainer(config, pipeline, data, path, observer=observer)
+    before = _evaluated(trainer)
+    result = trainer.fit(last=resume)
+    after = _evaluated(trainer)
+    pipeline.provenance["training"]["digest"] = digest
+    pipeline.save(target)
+    resume.unlink(missing_ok=True)
+    return TrainedRun(config.name, str(target), fitted, result, before, after)
+
+
+def gradient_trainer(
+    config: TrainRunConfig,
+    pipeline: Pipeline,
+    data: DataModule,
+    path: str | os.PathLike[str],
+    *,
+    observer: Observer | None = None,
+) -> GradientTrainer:
+    """The trainer that a trainrun describes, for its fitted pipeline.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        It names nodes that the pipeline does not have, or trains none.
+    """
+    check_trainable(config, pipeline, path)
+    training = config.training or TrainingConfig()
+    settings = training.trainer.model_copy(deep=True)
+    if settings.callbacks is not None and settings.callbacks.checkpoint is not None:
+        kept = settings.callbacks.checkpoint
+        kept.dirpath = str(Path(config.output_dir) / kept.dirpath)
+    pipeline.freeze_nodes_by_name(list(pipeline.nodes))
+    pipeline.unfreeze_nodes_by_name(_trained(config))
+    return GradientTrainer(
+        pipeline,
+        data,
+        config.loss_nodes,
+        config.metric_nodes or None,
+        settings,
+        training.optimizer,
+        training.scheduler,
+        seed=training.seed,
+        pixels=training.pixels,
+        patch=training.patch,
+        patches_per_frame=training.patches_per_frame,
+        balance=training.balance,
+        observer=observer,
+    )
+
+
+def _trained(config: TrainRunConfig) -> list[str]:
+    return [name for name in config.unfreeze_nodes if name not in config.freeze_nodes]
+
+
+def check_trainable(
+    config: TrainRunConfig, pipeline: Pipeline, path: str | os.PathLike[str]
+) -> None:
+    """Raise :class:`~hsi_batch.errors.ConfigError` unless nodes are named that can be trained."""
+    for key in ("loss_nodes", "metric_nodes", "freeze_nodes", "unfreeze_nodes"):
+        for name in getattr(config, key):
+            if name not in pipeline.nodes:
+                raise ConfigError(
+                    f"{key}: the pipeline has no node {name!r}."
+                    f"{did_you_mean(name, pipeline.nodes)}",
+                    path=str(path),
+                )
+    for key, found in (("loss_nodes", config.loss_nodes), ("unfreeze_nodes", _trained(config))):
+        if not found:
+            raise ConfigError(
+                f"{key} names no node, so there is nothing to train.",
+                path=str(path),
+                hint=f"The pipeline has {', '.join(pipeline.nodes)}.",
+            )
+
+
+def _digest(config: TrainRunConfig, pipeline: Pipeline, data: DataModule) -> str:
+    """What a training depends on."""
+    splits: tuple[Split, ...] = ("train", "val", "test")
+    chosen = {
+        split: [list(map(str, item)) for item in data.selection(split)]
+        for split in splits
+        if data.has(split)
+    }
+    sessions = {name for rows in chosen.values() for name, *_ in rows}
+    sources = {
+        name: data.archive.session(name).attrs.get("source", {}).get("sha256") for name in sessions
+    }
+    content = pipeline.serialize()
+    given = config.model_dump(mode="json", exclude={"pipeline", "data", "name", "tags"})
+    return digest_json([content["nodes"], content["connections"], given, chosen, sources])
+
+
+def _evaluated(trainer: GradientTrainer) -> dict[str, StageResults]:
+    data = trainer.datamodule
+    if data.undivided:
+        return {}
+    splits: tuple[tuple[Split, Stage], ...] = (("val", Stage.VAL), ("test", Stage.TEST))
+    return {
+        split: evaluate_frames(
+            trainer.pipeline, data, stage, trainer.metrics, trainer.loss_nodes, trainer.pixels
+        )
+        for split, stage in splits
+        if data.has(split)
+    }
+
+
+def in_archive(config: DataConfig, archive: str | os.PathLike[str]) -> DataConfig:
+    """The same frames, of an archive.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        They are named by numbers of one recording.
+    """
+    numbered = [key for key in ("train_ids", "val_ids", "test_ids") if key in config.params]
+    if numbered:
+        raise ConfigError(
+            f"{', '.join(numbered)} are frames of one recording; in an archive frames have the"
+            " names of their sessions.",
+            hint="Write train, val and test as selections, with data_module: archive.",
+        )
+    kept = {k: v for k, v in config.params.items() if k in ("train", "val", "test")}
+    return config.model_copy(
+        update={"data_module": "archive", "params": {**kept, "archive": os.fspath(archive)}}
+    )

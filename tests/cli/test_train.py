@@ -1,0 +1,144 @@
+"""``train`` and the trainruns that ask for gradients."""
+
+import pytest
+import torch
+import yaml
+from commands import hsi_fixture  # noqa: F401
+from gradient_helpers import selection_pipeline, write_scenes
+
+import hsi_batch as hb
+from hsi_batch.pipeline import Pipeline
+from hsi_batch.training import TrainRunConfig
+
+SECTION = {
+    "seed": 3,
+    "optimizer": {"name": "adamw", "lr": 0.01},
+    "scheduler": {"name": "step", "step_size": 2, "gamma": 0.5},
+}
+LOOP = {"max_epochs": 3, "callbacks": {"checkpoint": {"monitor": "val_loss", "save_last": True}}}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, client):
+    here = tmp_path_factory.mktemp("train")
+    hb.convert([write_scenes(here / "in")], here / "a.zarr", client=client)
+    selection_pipeline().save(here / "pipeline.yaml")
+    return here
+
+
+def trainrun(place, name, training, **options):
+    content = {
+        "name": name,
+        "pipeline": "pipeline",
+        "data": {
+            "data_module": "archive",
+            "params": {"archive": str(place / "a.zarr"), "train": ["s0", "s1"], "val": "s2"},
+        },
+        "training": training,
+        "loss_nodes": ["bce", "entropy"],
+        "metric_nodes": ["metrics_anomaly"],
+        "unfreeze_nodes": ["selector", "logit"],
+        "output_dir": "outputs",
+    } | options
+    path = place / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture
+def there(place, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_both_forms_train_the_same(hsi, place, there):
+    nested = trainrun(place, "nested", {**SECTION, "trainer": LOOP})
+    flat = trainrun(place, "flat", {**SECTION, **LOOP})
+    first = hsi("train", nested, "--out", "n.yaml", "--json")
+    assert (first.code, first.err) == (0, "")
+    found = first.json
+    assert found["train"]["epochs"] == 3
+    assert found["before"]["val"].keys() == found["after"]["val"].keys()
+    assert {p.name for p in there.iterdir()} == {"outputs", "n.yaml", "n.pt"}
+    kept = {p.name for p in (there / "outputs" / "checkpoints").iterdir()}
+    assert "last.ckpt" in kept
+    assert not [name for name in kept if name.startswith("resume")]
+    again = hsi("train", nested, "--out", "n.yaml")
+    assert again.out == "nested: up to date, n.yaml\n"
+    done = hsi("restore-trainrun", "--trainrun-path", flat, "--mode", "train", "-q")
+    assert (done.code, done.out, done.err) == (0, "", "")
+    one = Pipeline.from_yaml("n.yaml")
+    two = Pipeline.from_yaml("outputs/trained_models/selection_restored.yaml")
+    for name, node in one.nodes.items():
+        for key, value in node.state_dict().items():
+            assert torch.equal(value, two.nodes[name].state_dict()[key])
+    assert one.nodes["selector"].temperature == two.nodes["selector"].temperature
+    values = hsi("restore-trainrun", "--trainrun-path", flat, "--mode", "validate", "--json").json
+    assert values["val"].items() <= found["after"]["val"].items()
+    checkpoint = "outputs/checkpoints/last.ckpt"
+    arguments = ["--mode", "validate", "--checkpoint-path", checkpoint, "--json"]
+    values = hsi("restore-trainrun", "--trainrun-path", flat, *arguments).json
+    assert values["val"]["val_loss"] == pytest.approx(found["train"]["history"][-1]["val_loss"])
+
+
+def test_progress_is_told_in_lines(hsi, place, there):
+    path = trainrun(place, "told", {**SECTION, "trainer": {"max_epochs": 2}})
+    done = hsi("train", path, "--archive", place / "a.zarr", "--out", "t.yaml")
+    assert done.code == 0
+    lines = [line for line in done.err.splitlines() if line.startswith("train: ")]
+    assert lines[0].startswith("train: 1/4 batches, epoch 1/2, loss ")
+    assert lines[-1].startswith("train: 4/4 batches, epoch 2/2, loss ")
+    assert "fitted -> trained:" in done.out
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"section": None}, "no section `training`"),
+        ({"unfreeze_nodes": []}, "unfreeze_nodes names no node"),
+        (
+            {"unfreeze_nodes": ["selectr"]},
+            "unfreeze_nodes: the pipeline has no node 'selectr'. Did",
+        ),
+        ({"unfreeze_nodes": ["logit"], "freeze_nodes": ["logit"]}, "unfreeze_nodes names no node"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_fit(hsi, place, there, options, text):
+    section = options.pop("section", {**SECTION, "trainer": LOOP})
+    path = trainrun(place, "wrong", section, **options)
+    done = hsi("train", path)
+    assert done.code == 2
+    assert text in done.err
+    assert not list(there.iterdir())
+
+
+def test_trainruns_that_are_composed_of_others(place, monkeypatch, tmp_path):
+    root = tmp_path / "configs"
+    whole = yaml.safe_load(trainrun(place, "whole", {**SECTION, "trainer": LOOP}).read_text())
+    for group, key in (("data", "data"), ("training", "training")):
+        (root / group).mkdir(parents=True)
+        (root / group / "mine.yaml").write_text(yaml.safe_dump(whole.pop(key)))
+    whole["pipeline"] = str(place / "pipeline.yaml")
+    defaults = ["/data@data: mine", "/training@training: mine", "_self_"]
+    text = "# @package _global_\ndefaults:\n" + "".join(f"  - {line}\n" for line in defaults)
+    (root / "trainrun").mkdir()
+    path = root / "trainrun" / "composed.yaml"
+    path.write_text(text + yaml.safe_dump(whole))
+    from hsi_batch.training.trainrun import read_trainrun
+
+    found, _ = read_trainrun(path, ["training.seed=9"])
+    assert isinstance(found, TrainRunConfig)
+    assert (found.training.seed, found.training.trainer.max_epochs) == (9, 3)
+    assert found.data.params["val"] == "s2"
+    path.write_text(text.replace("mine", "yours") + yaml.safe_dump(whole))
+    with pytest.raises(hb_error(), match="cannot be composed"):
+        read_trainrun(path)
+    monkeypatch.setitem(__import__("sys").modules, "hydra", None)
+    with pytest.raises(hb_error(), match=r"needs Hydra[\s\S]*hsi-batch\[hydra\]"):
+        read_trainrun(path)
+
+
+def hb_error():
+    from hsi_batch.errors import ConfigError
+
+    return ConfigError

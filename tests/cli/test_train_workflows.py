@@ -1,0 +1,37 @@
+"""The shipped workflows that train, on recordings with labels."""
+
+import shutil
+
+import pytest
+import yaml
+from commands import hsi_fixture  # noqa: F401
+from gradient_helpers import write_scenes
+
+from hsi_batch.workflow import shipped
+
+SPLIT = {"train": ["s0", "s1"], "val": "s2", "test": "s3"}
+
+
+@pytest.mark.parametrize("name", ["channel_selector", "deep_svdd", "channel_mixer"])
+def test_shipped_workflows_train(hsi, tmp_path, monkeypatch, name):
+    monkeypatch.delenv("RECORDINGS", raising=False)
+    monkeypatch.delenv("RESULTS", raising=False)
+    write_scenes(tmp_path / "recordings")
+    shutil.copytree(shipped() / "trainruns", tmp_path / "trainruns")
+    shutil.copy(shipped() / f"{name}.yaml", tmp_path)
+    trainrun = tmp_path / "trainruns" / f"{name}.yaml"
+    content = yaml.safe_load(trainrun.read_text())
+    content["data"]["params"] |= SPLIT
+    content["training"]["trainer"]["max_epochs"] = 3
+    trainrun.write_text(yaml.safe_dump(content))
+    workflow = tmp_path / f"{name}.yaml"
+    done = hsi("run", workflow, "--json")
+    assert done.code == 0, done.err
+    found = done.json["train"]
+    assert found["train"]["epochs"] == 3
+    assert set(found["after"]) == {"val", "test"}
+    assert "metrics_anomaly/average_precision" in found["after"]["val"]
+    assert (tmp_path / f"report_{name}.html").exists()
+    assert hsi("check", workflow, trainrun).code == 0
+    again = hsi("run", workflow)
+    assert "up to date" in again.out
