@@ -283,6 +283,16 @@ def test_arrays_have_no_sessions(archive):
         hb.fit(rx_raw(), archive["s0"].cube, background="session")
 
 
+def test_a_fit_to_an_array_forgets_the_backgrounds_before(archive, client):
+    pipeline, single = rx_raw(), rx_raw()
+    fit(pipeline, archive, background="session", client=client)
+    cube = archive["s1"].cube
+    for each in (pipeline, single):
+        hb.fit(each, cube)
+    assert pipeline.groups is None
+    assert states(pipeline) == states(single)
+
+
 def test_hundreds_of_backgrounds(tmp_path, client):
     """Each as exact as one alone, and none is looked for in the others."""
     rng = np.random.default_rng(5)
