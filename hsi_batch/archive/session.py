@@ -39,7 +39,7 @@ class Session:
         self._found: dict[str, zarr.Array[Any] | None] = {}
 
     @classmethod
-    def open(cls, archive: str | Path, name: str, mode: str = "r") -> Session:
+    def open(cls, archive: str | Path, name: str, mode: Literal["r", "r+"] = "r") -> Session:
         """Open one session without looking at the others."""
         group = open_member(archive, name, mode)
         if group is None:

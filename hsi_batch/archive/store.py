@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import google_crc32c
 import numpy as np
@@ -117,7 +117,7 @@ def open_root(path: str | Path, kind: str, mode: str = "r") -> zarr.Group:
     return root
 
 
-def open_member(path: str | Path, name: str, mode: str = "r") -> zarr.Group | None:
+def open_member(path: str | Path, name: str, mode: Literal["r", "r+"] = "r") -> zarr.Group | None:
     """One group in the root of a store; None if there is none.
 
     The root, whose metadata name every array of every other group, is not read.
@@ -125,7 +125,7 @@ def open_member(path: str | Path, name: str, mode: str = "r") -> zarr.Group | No
     if not name or "/" in name:
         return None
     try:
-        return zarr.open_group(  # type: ignore[return-value]
+        return zarr.open_group(
             str(path), path=name, mode=mode, zarr_format=3, use_consolidated=False
         )
     except (FileNotFoundError, zarr.errors.BaseZarrError, ValueError, KeyError, TypeError):
