@@ -357,6 +357,7 @@ def test_each_background_has_its_own_threshold(archive, client, tmp_path):
     score(loaded, archive, tmp_path / "s.zarr", client=client)
     root = zarr.open_group(tmp_path / "s.zarr", mode="r")
     for name, limit in thresholds.items():
+        assert root[name].attrs["background"]["arguments"] == {"cfar": {"threshold": limit}}
         flagged = root[name]["decisions"][:] == 1
         np.testing.assert_array_equal(flagged, root[name]["scores"][:] >= np.float32(limit))
         assert flagged.sum() == 144
