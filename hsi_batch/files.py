@@ -27,10 +27,11 @@ class Closing(ABC):
         self.close()
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | str, *, sync: bool = True) -> None:
     """Write ``content`` to a temporary name in the same folder, sync it, and rename it.
 
-    The folder is made if needed. A reader sees the old file or the new one, never a part.
+    The folder is made if needed. A reader sees the old file or the new one, never a part. Without
+    ``sync`` that holds for processes that are killed, but not for machines that lose their power.
     """
     raw = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,8 +39,9 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:

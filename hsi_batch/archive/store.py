@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import google_crc32c
 import numpy as np
@@ -26,6 +26,7 @@ __all__ = [
     "create_root",
     "groups_of",
     "holds_scores",
+    "open_member",
     "open_root",
     "plain_group",
     "state_folder",
@@ -114,6 +115,21 @@ def open_root(path: str | Path, kind: str, mode: str = "r") -> zarr.Group:
             hint="Use the version of hsi_batch that wrote it, or a newer one.",
         )
     return root
+
+
+def open_member(path: str | Path, name: str, mode: Literal["r", "r+"] = "r") -> zarr.Group | None:
+    """One group in the root of a store; None if there is none.
+
+    The root, whose metadata name every array of every other group, is not read.
+    """
+    if not name or "/" in name:
+        return None
+    try:
+        return zarr.open_group(
+            str(path), path=name, mode=mode, zarr_format=3, use_consolidated=False
+        )
+    except (FileNotFoundError, zarr.errors.BaseZarrError, ValueError, KeyError, TypeError):
+        return None
 
 
 def groups_of(root: zarr.Group) -> dict[str, zarr.Group]:

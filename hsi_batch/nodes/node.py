@@ -107,6 +107,8 @@ class Node(nn.Module):
     PARAMETER_PORTS: ClassVar[Mapping[str, str]] = {}
     #: Inputs that only a fit looks at; scoring leaves what feeds them alone.
     FIT_INPUTS: ClassVar[frozenset[str]] = frozenset()
+    #: Arguments that a fit writes, beside the buffers.
+    FITTED_ARGUMENTS: ClassVar[frozenset[str]] = frozenset()
     #: Output that marks the pixels which fits may count, if the node judges that.
     MARKS_VALID: ClassVar[str | None] = None
     #: Names of the arguments that declare the number of input channels.

@@ -256,21 +256,27 @@ class Fitting:
     def supply(self, found: Mapping[Need, Any]) -> None:
         """Take statistics and fit every node that can be fitted from what is known."""
         self._found.update(found)
-        for name, asked in list(self._open.items()):
+        for name in list(self._open):
             node = self.pipeline.nodes[name]
-            waiting = any(via in self._open for _, through in asked for via in through)
-            if waiting or any(need not in self._found for need, _ in asked):
-                continue
-            with single_thread():
-                self._fit(node, asked)
-            if node.unsettled:
+            while self._can_be_fitted(name):
+                with single_thread():
+                    self._fit(node, self._open[name])
+                if not node.unsettled:
+                    break
                 node.mark_fitted(False)
+                # A node that came to rest may ask for what it was given before.
                 self._open[name] = _needs(self.pipeline, name)
+            else:
                 continue
             del self._open[name]
             if node.QUADRATIC is not None:
                 with single_thread():
                     self._choose_precision(name)
+
+    def _can_be_fitted(self, name: str) -> bool:
+        asked = self._open[name]
+        waiting = any(via in self._open for _, through in asked for via in through)
+        return not waiting and all(need in self._found for need, _ in asked)
 
     def _fit(self, node: Node, asked: Sequence[tuple[Need, tuple[str, ...]]]) -> None:
         statistics = []

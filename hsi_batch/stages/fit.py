@@ -220,10 +220,15 @@ class _Fit:
                     if member.group in streams:
                         member.settle(streams[member.group], weights[member.group])
                 continue
-            found = reader.read(wanted, *about)
-            for member in members:
-                if member.group in wanted:
-                    member.supply(found[member.group])
+            waves = reader.waves(wanted)
+            if POOLED in wanted and len(waves) > 1:
+                # Its pixels are read once more, by the other backgrounds.
+                self.passes += 1
+            for wave in waves:
+                found = reader.read(wave, *about)
+                for member in members:
+                    if member.group in wave:
+                        member.supply(found.pop(member.group))
             refuse(members, self.by)
         return self._finish(reader, plan, members)
 

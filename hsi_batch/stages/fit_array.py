@@ -52,6 +52,8 @@ def fit_array(pipeline: Pipeline, cube: xr.DataArray, *, dry_run: bool = False) 
     plan = plan_fit(pipeline)
     if dry_run:
         return FitResult(plan.passes, frames=whole.sizes["frame"], sessions=1, plan=plan)
+    # Backgrounds of an earlier fit would be used instead of what is fitted now.
+    pipeline.groups = None
     fitting = Fitting(pipeline, plan, lambda: _sample(whole))
     pixels = 0
     with warnings.catch_warnings(record=True) as caught:

@@ -5,11 +5,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from graph_helpers import chain, fit, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
 
+import hsi_batch as hb
 from hsi_batch.errors import DataError, DataWarning, NotFittedError, PipelineError
 from hsi_batch.nodes import GaussianMixtureClusterer
 from hsi_batch.pipeline import Pipeline
@@ -124,6 +126,16 @@ def test_saved_and_loaded(tmp_path):
     assert out["class_mask"].item() == -1
     assert torch.isnan(out["scores"]).all()
     assert torch.isnan(out["abundances"]).all()
+
+
+def test_a_mixture_that_rests_at_once():
+    # The first step over all pixels gives the mixture of the sample to the last bit.
+    cube = np.array([[[1, 2, 3]], [[7, 8, 9]]], dtype=np.uint16)
+    pipeline = chain(GaussianMixtureClusterer(2, name="gmm"))
+    hb.fit(pipeline, xr.DataArray(cube, dims=("y", "x", "channel")))
+    assert pipeline.fitted
+    np.testing.assert_allclose(pipeline.nodes["gmm"].state["means"], [[1, 2, 3], [7, 8, 9]])
+    np.testing.assert_allclose(pipeline.nodes["gmm"].state["weights"], 0.5)
 
 
 def test_what_is_refused():

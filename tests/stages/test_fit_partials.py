@@ -340,3 +340,14 @@ def test_the_folder_of_a_user_keeps_what_is_theirs(tmp_path):
     (folder / ("0001-" + "0" * 24 + ".part")).write_text("ours")
     fit_partials.discard(folder)
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_what_is_kept_costs_little(tmp_path, monkeypatch):
+    """Random bits are not packed, sums of integers and histograms are; nothing waits for a disk."""
+    monkeypatch.setattr(os, "fsync", lambda _handle: pytest.fail("a kept file was synced"))
+    random = np.random.default_rng(0).normal(size=100_000)
+    counts = np.random.default_rng(0).integers(0, 1000, size=100_000)
+    for value, share in ((random, 1.01), (counts, 0.5)):
+        assert write_kept(tmp_path / "x", "d" * 64, {"v": value})
+        assert (tmp_path / "x").stat().st_size < share * value.nbytes
+        np.testing.assert_array_equal(read_kept(tmp_path / "x", "d" * 64)["v"], value)
