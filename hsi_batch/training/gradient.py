@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ from hsi_batch.training.results import TrainResult
 from hsi_batch.training.split_check import check_splits
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from hsi_batch.engine.events import Observer
 
 __all__ = ["GradientTrainer"]
@@ -62,6 +64,11 @@ class GradientTrainer:
         share of them that hold a labelled anomaly, where there is one.
     observer : callable, optional
         Told of progress.
+    resources : mapping of str to float, optional
+        Train on a worker of the cluster that offers these (``{"GPU": 1}``), not in this process.
+        Checkpoints, values and progress come back, and are written here.
+    client : distributed.Client, optional
+        Of the cluster; the current one by default.
 
     Examples
     --------
@@ -88,6 +95,8 @@ class GradientTrainer:
         patches_per_frame: int = 1,
         balance: float | None = None,
         observer: Observer | None = None,
+        resources: Mapping[str, float] | None = None,
+        client: Client | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.datamodule = datamodule
@@ -106,6 +115,8 @@ class GradientTrainer:
         self.seed = seed
         self.pixels: PixelChoice = pixels
         self.observer = observer
+        self.resources = dict(resources or {})
+        self.client = client
         self._patches = None
         if patch is not None:
             tall, wide = (int(n) for n in patch) if len(patch) == 2 else (0, 0)
@@ -164,13 +175,20 @@ class GradientTrainer:
             A loss is not a finite number, or has no labels to compare with.
         """
         self._check()
-        from hsi_batch.training.loop import run_loop
+        resume = None if ckpt_path is None else Path(ckpt_path)
+        kept = None if last is None else Path(last)
+        if self.resources:
+            from hsi_batch.training.elsewhere import run_elsewhere
 
-        self.result = run_loop(
-            self,
-            None if ckpt_path is None else Path(ckpt_path),
-            None if last is None else Path(last),
-        )
+            client, self.client = self.client, None
+            try:
+                self.result = run_elsewhere(self, resume, kept, client, self.resources)
+            finally:
+                self.client = client
+        else:
+            from hsi_batch.training.loop import run_loop
+
+            self.result = run_loop(self, resume, kept)
         self._note(self.result)
         return self.result
 

@@ -20,6 +20,7 @@ from hsi_batch.nodes import Context, Node, PortRef, Stage
 from hsi_batch.nodes.annealed import Annealed
 from hsi_batch.nodes.losses import LossNode
 from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.training.checkpoints import STATE
 from hsi_batch.training.config import OptimizerConfig, SchedulerConfig
 from hsi_batch.training.evaluation import Evaluation
 from hsi_batch.training.feeding import Feed
@@ -27,10 +28,7 @@ from hsi_batch.training.node_state import pipeline_state, restore_pipeline_state
 from hsi_batch.training.results import TrainProgress
 from hsi_batch.training.schedules import Schedule, make_optimizer
 
-__all__ = ["STATE", "TrainingModule"]
-
-#: Key of our own part of a checkpoint.
-STATE = "hsi_batch"
+__all__ = ["TrainingModule"]
 
 
 class TrainingModule(pl.LightningModule):

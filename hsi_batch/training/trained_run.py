@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hsi_batch.archive.store import state_folder
 from hsi_batch.data.config import DataConfig, data_module
 from hsi_batch.data.module import DataModule, Split
 from hsi_batch.errors import ConfigError, did_you_mean
-from hsi_batch.files import digest_json
+from hsi_batch.files import digest_json, remove_unfinished
 from hsi_batch.nodes import Stage
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.fit_file import provenance_of
 from hsi_batch.stages.fit_result import FitResult
-from hsi_batch.stages.outputs import check_place
+from hsi_batch.stages.outputs import check_place, held_store
 from hsi_batch.training.config import TrainingConfig
 from hsi_batch.training.evaluation import StageResults, evaluate_frames
 from hsi_batch.training.gradient import GradientTrainer
@@ -149,20 +151,49 @@ def train(
     digest = _digest(config, pipeline, data)
     if not force and provenance_of(target).get("training", {}).get("digest") == digest:
         return TrainedRun(config.name, str(target), up_to_date=True)
-    resume = folder / "checkpoints" / f"resume-{digest[:12]}.ckpt"
-    if force:
-        resume.unlink(missing_ok=True)
-    fitted = StatisticalTrainer(
-        pipeline, data, client=client, workers=workers, observer=observer
-    ).fit()
-    trainer = gradient_trainer(config, pipeline, data, path, observer=observer)
-    before = _evaluated(trainer)
-    result = trainer.fit(last=resume)
-    after = _evaluated(trainer)
-    pipeline.provenance["training"]["digest"] = digest
-    pipeline.save(target)
-    resume.unlink(missing_ok=True)
+    if config.resources:
+        from hsi_batch.training.elsewhere import check_offered
+
+        check_offered(client, config.resources)
+    with held_store(os.fspath(target), "train"):
+        resume = _resume_point(target, digest, force=force)
+        fitted = StatisticalTrainer(
+            pipeline, data, client=client, workers=workers, observer=observer
+        ).fit()
+        trainer = gradient_trainer(config, pipeline, data, path, observer=observer, client=client)
+        _remove_unfinished(trainer)
+        before = _evaluated(trainer)
+        result = trainer.fit(last=resume)
+        after = _evaluated(trainer)
+        pipeline.provenance["training"]["digest"] = digest
+        pipeline.save(target)
+        _discard(resume)
+    with contextlib.suppress(OSError):
+        resume.parent.parent.rmdir()
     return TrainedRun(config.name, str(target), fitted, result, before, after)
+
+
+def _resume_point(target: Path, digest: str, *, force: bool) -> Path:
+    """Where the state of this training is kept while it runs; that of any other is removed."""
+    folder = state_folder(target) / "train"
+    kept = folder / f"{digest[:16]}.ckpt"
+    remove_unfinished(folder, "*.ckpt")
+    for other in folder.glob("*.ckpt"):
+        if force or other != kept:
+            other.unlink(missing_ok=True)
+    return kept
+
+
+def _discard(resume: Path) -> None:
+    resume.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        resume.parent.rmdir()
+
+
+def _remove_unfinished(trainer: GradientTrainer) -> None:
+    callbacks = trainer.trainer_config.callbacks
+    if callbacks is not None and callbacks.checkpoint is not None:
+        remove_unfinished(Path(callbacks.checkpoint.dirpath), "*.ckpt")
 
 
 def gradient_trainer(
@@ -172,6 +203,7 @@ def gradient_trainer(
     path: str | os.PathLike[str],
     *,
     observer: Observer | None = None,
+    client: Client | None = None,
 ) -> GradientTrainer:
     """The trainer that a trainrun describes, for its fitted pipeline.
 
@@ -185,7 +217,7 @@ def gradient_trainer(
     settings = training.trainer.model_copy(deep=True)
     if settings.callbacks is not None and settings.callbacks.checkpoint is not None:
         kept = settings.callbacks.checkpoint
-        kept.dirpath = str(Path(config.output_dir) / kept.dirpath)
+        kept.dirpath = str((Path(config.output_dir) / kept.dirpath).absolute())
     pipeline.freeze_nodes_by_name(list(pipeline.nodes))
     pipeline.unfreeze_nodes_by_name(_trained(config))
     return GradientTrainer(
@@ -202,6 +234,8 @@ def gradient_trainer(
         patches_per_frame=training.patches_per_frame,
         balance=training.balance,
         observer=observer,
+        resources=config.resources,
+        client=client,
     )
 
 
@@ -239,12 +273,14 @@ def _digest(config: TrainRunConfig, pipeline: Pipeline, data: DataModule) -> str
         if data.has(split)
     }
     sessions = {name for rows in chosen.values() for name, *_ in rows}
-    sources = {
-        name: data.archive.session(name).attrs.get("source", {}).get("sha256") for name in sessions
-    }
+    contents = {name: data.archive.session(name).attrs.get("digest") for name in sessions}
     content = pipeline.serialize()
-    given = config.model_dump(mode="json", exclude={"pipeline", "data", "name", "tags"})
-    return digest_json([content["nodes"], content["connections"], given, chosen, sources])
+    given = config.model_dump(
+        mode="json", exclude={"pipeline", "data", "name", "tags", "resources"}
+    )
+    return digest_json(
+        [content["nodes"], content["connections"], given, chosen, contents, data.batch_size]
+    )
 
 
 def _evaluated(trainer: GradientTrainer) -> dict[str, StageResults]:

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -34,6 +34,9 @@ class TrainRunConfig(Settings):
         Names of nodes.
     output_dir : str
     tags : dict
+    resources : dict
+        Train on a worker of the cluster that offers these (``GPU: 1``), not in the process that
+        the command is given in.
     """
 
     name: str
@@ -46,6 +49,7 @@ class TrainRunConfig(Settings):
     unfreeze_nodes: list[str] = Field(default_factory=list)
     output_dir: str = "./outputs"
     tags: dict[str, str] = Field(default_factory=dict)
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
 
 
 def read_trainrun(
