@@ -32,12 +32,20 @@ from hsi_batch.training.config import CallbacksConfig, SchedulerConfig, TrainerC
 from hsi_batch.training.module import TrainingModule
 from hsi_batch.training.node_state import restore_pipeline_state
 from hsi_batch.training.results import Best, TrainResult
-from hsi_batch.training.schedules import check_schedule
+from hsi_batch.training.schedules import check_optimizer, check_schedule
 
 if TYPE_CHECKING:
     from hsi_batch.training.gradient import GradientTrainer
 
-__all__ = ["Stretch", "best_of", "conclude", "run_loop", "run_stretch", "take_checkpoint"]
+__all__ = [
+    "Stretch",
+    "best_of",
+    "check_loop",
+    "conclude",
+    "run_loop",
+    "run_stretch",
+    "take_checkpoint",
+]
 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
 _PRECISIONS = ("32", "32-true", "16-mixed", "bf16-mixed")
@@ -157,7 +165,6 @@ def run_stretch(
     batches, val = owner.train_batches(), owner.val_batches()
     if val is None:
         _need_no_val(callbacks, schedule)
-    rate = settings.learning_rate_monitor
     module = TrainingModule(
         owner.pipeline,
         owner.loss_nodes,
@@ -171,7 +178,8 @@ def run_stretch(
         log_every=config.log_every_n_steps,
         pixels=owner.pixels,
         observer=owner.observer,
-        lr_interval=None if rate is None else (rate.logging_interval or "epoch"),
+        rate_monitor=settings.learning_rate_monitor,
+        release_cuda_cache=owner.release_cuda_cache,
     )
     started = time.monotonic()
     with _quiet(), _own_randomness(), _on_the_cpu_after(owner.pipeline):
@@ -223,13 +231,44 @@ def _fit(trainer: pl.Trainer, module: TrainingModule, batches: Any, val: Any, re
         raise ConfigError(f"the training cannot run: {error}") from None
 
 
-def _trainer(config: TrainerConfig, callbacks: list[Any], files: WholeFiles) -> pl.Trainer:
+def check_loop(owner: GradientTrainer) -> None:
+    """Raise :class:`~hsi_batch.errors.ConfigError` for settings with which nothing could run."""
+    config = owner.trainer_config
+    losses = [node.name for node in owner.loss_nodes]
+    metrics = [node.name for node in owner.metrics]
+    callbacks = make_callbacks(config.callbacks or CallbacksConfig(), losses, metrics)
+    schedule = _schedule(owner.scheduler_config, config, losses, metrics)
+    check_optimizer(owner.optimizer_config)
+    if not owner.validates:
+        _need_no_val(callbacks, schedule)
+    _check_precision(config)
+
+
+def _check_precision(config: TrainerConfig) -> None:
+    if config.limit_train_batches == 0:
+        raise ConfigError("limit_train_batches 0 leaves nothing to train on.")
+    if config.default_root_dir is not None:
+        raise ConfigError(
+            "default_root_dir: nothing is written there.",
+            hint="Leave it out; name folders with callbacks.checkpoint.dirpath (output_dir in a"
+            " trainrun) and in TensorBoardMonitorNode.",
+        )
+    if config.enable_checkpointing and (
+        config.callbacks is None or config.callbacks.checkpoint is None
+    ):
+        raise ConfigError(
+            "enable_checkpointing: which states are to be kept is not said.",
+            hint="Add callbacks.checkpoint, or leave it out.",
+        )
     if str(config.precision) not in _PRECISIONS:
         raise ConfigError(f"precision {config.precision!r} is not one of {', '.join(_PRECISIONS)}.")
     if config.devices not in (None, 1, "1", "auto", [0]):
         raise ConfigError(
             f"devices {config.devices!r}: a training runs on one device.", hint="Leave it out."
         )
+
+
+def _trainer(config: TrainerConfig, callbacks: list[Any], files: WholeFiles) -> pl.Trainer:
     keeps = any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks)
     options: dict[str, Any] = {
         "precision": config.precision,
@@ -239,7 +278,6 @@ def _trainer(config: TrainerConfig, callbacks: list[Any], files: WholeFiles) -> 
         "gradient_clip_val": config.gradient_clip_val,
         "deterministic": config.deterministic or None,
         "benchmark": config.benchmark or None,
-        "default_root_dir": config.default_root_dir,
     }
     try:
         return pl.Trainer(
@@ -252,7 +290,6 @@ def _trainer(config: TrainerConfig, callbacks: list[Any], files: WholeFiles) -> 
             enable_checkpointing=keeps,
             enable_progress_bar=False,
             enable_model_summary=False,
-            # A look at val before the training would be told as a validation.
             num_sanity_val_steps=config.num_sanity_val_steps or 0,
             **options,
         )
@@ -297,6 +334,13 @@ def _whole_epochs(held: dict[str, Any] | None, path: Path | None) -> int:
     if held is None:
         return 0
     done = len(held[STATE]["history"])
+    if "optimizer_states" not in held:
+        raise ConfigError(
+            "the checkpoint holds weights only (save_weights_only); a training cannot go on from"
+            " it.",
+            path=str(path),
+            hint="Name last.ckpt (save_last).",
+        )
     if done != held["epoch"] + 1:
         raise ConfigError(
             f"the checkpoint is of the middle of epoch {held['epoch']}; a training goes on from"

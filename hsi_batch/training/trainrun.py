@@ -32,6 +32,9 @@ class TrainRunConfig(Settings):
         The gradient stage; without it there is a statistical fit only.
     loss_nodes, metric_nodes, freeze_nodes, unfreeze_nodes : list of str
         Names of nodes.
+    calibrate : bool
+        In the end, set the thresholds of deciders to those of the largest F1 score on the val
+        frames.
     output_dir : str
     tags : dict
     resources : dict
@@ -47,6 +50,7 @@ class TrainRunConfig(Settings):
     metric_nodes: list[str] = Field(default_factory=list)
     freeze_nodes: list[str] = Field(default_factory=list)
     unfreeze_nodes: list[str] = Field(default_factory=list)
+    calibrate: bool = False
     output_dir: str = "./outputs"
     tags: dict[str, str] = Field(default_factory=dict)
     resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
