@@ -69,6 +69,8 @@ class LocalConfig(_Config):
     memory : int, optional
         Bytes per worker (``4 GiB``); an equal share of the machine by default. A worker that takes
         more is restarted.
+    resources : dict
+        What each worker offers to work that asks for it, such as ``TRAIN: 1`` to a trainrun.
     scratch : str, optional
         Folder for logs and spilled data.
     dashboard : bool
@@ -78,6 +80,7 @@ class LocalConfig(_Config):
     type: Literal["local"] = "local"
     workers: int | None = Field(default=None, ge=1)
     memory: Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str)] | None = None
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     scratch: str | None = None
     dashboard: bool = False
 
@@ -365,6 +368,7 @@ def _local(config: LocalConfig) -> Client:
                 "local_directory": folder,
                 "preload_nanny": [_ORPHAN],
                 "config": _CONFIG,
+                "resources": config.resources,
                 "silence_logs": logging.WARNING,
                 # Dashboards of single workers would open ports on all interfaces.
                 "dashboard": False,

@@ -10,7 +10,18 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["Closing", "digest_json", "digest_of", "digest_of_file", "write_atomically"]
+__all__ = [
+    "Closing",
+    "digest_json",
+    "digest_of",
+    "digest_of_file",
+    "remove_unfinished",
+    "write_atomically",
+]
+
+
+#: Letters that ``tempfile`` appends.
+_RANDOM = 8
 
 
 class Closing(ABC):
@@ -47,6 +58,22 @@ def write_atomically(path: Path, content: bytes | str, *, sync: bool = True) -> 
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(folder: Path, pattern: str) -> None:
+    """Remove what :func:`write_atomically` left of files when its process was killed.
+
+    Only for folders that no other process writes to.
+
+    Parameters
+    ----------
+    folder : Path
+        It need not be there.
+    pattern : str
+        Of the names of the files, such as ``*.ckpt``.
+    """
+    for part in folder.glob(f".{pattern}.{'[a-z0-9_]' * _RANDOM}"):
+        part.unlink(missing_ok=True)
 
 
 def digest_of(content: bytes) -> str:

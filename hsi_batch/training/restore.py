@@ -22,6 +22,7 @@ from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place
 from hsi_batch.stages.score import ScoreResult, score
+from hsi_batch.training.calibration import calibrate_deciders
 from hsi_batch.training.evaluation import StageResults
 from hsi_batch.training.results import TrainResult
 from hsi_batch.training.statistical import StatisticalTrainer
@@ -279,6 +280,8 @@ def restore_trainrun(
     if mode == "train":
         check_place(restored)
         fitted = trainer.fit()
+        if config.calibrate:
+            calibrate_deciders(pipeline, trainer.datamodule or data_module(config.data))
         written = pipeline.save(restored)
         val, test = _optional(trainer, "val"), _optional(trainer, "test")
         return RestoredRun(config.name, mode, None, fitted, val, test, str(written))
@@ -324,6 +327,8 @@ def _gradient(
         return RestoredRun(config.name, mode, None, fitted, val, test)
     check_place(restored)
     trained = trainer.fit(checkpoint)
+    if config.calibrate:
+        calibrate_deciders(pipeline, data)
     written = pipeline.save(restored)
     judge = StatisticalTrainer(pipeline, data, trainer.metrics)
     val, test = _optional(judge, "val"), _optional(judge, "test")
