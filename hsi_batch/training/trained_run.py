@@ -19,7 +19,7 @@ from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place
 from hsi_batch.training.config import TrainingConfig
 from hsi_batch.training.evaluation import StageResults, evaluate_frames
-from hsi_batch.training.gradient import GradientTrainer
+from hsi_batch.training.gradient import GradientTrainer, import_lightning
 from hsi_batch.training.results import TrainResult
 from hsi_batch.training.statistical import StatisticalTrainer
 from hsi_batch.training.trainrun import TrainRunConfig, build_pipeline, read_trainrun
@@ -145,6 +145,7 @@ def train(
     target = Path(out) if out is not None else folder / "trained_models" / f"{config.name}.yaml"
     check_place(target)
     # Everything that can be wrong is found before the fit.
+    import_lightning()
     check_trainable(config, pipeline, path)
     digest = _digest(config, pipeline, data)
     if not force and provenance_of(target).get("training", {}).get("digest") == digest:

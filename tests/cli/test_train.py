@@ -1,5 +1,7 @@
 """``train`` and the trainruns that ask for gradients."""
 
+import sys
+
 import pytest
 import torch
 import yaml
@@ -142,3 +144,16 @@ def hb_error():
     from hsi_batch.errors import ConfigError
 
     return ConfigError
+
+
+@pytest.mark.parametrize(
+    "words", [("train",), ("restore-trainrun", "--mode", "train", "--trainrun-path")]
+)
+def test_a_missing_library_is_named_before_the_fit(hsi, place, there, monkeypatch, words):
+    path = trainrun(place, "bare", {**SECTION, "trainer": LOOP})
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
+    done = hsi(*words, path)
+    assert done.code == 2
+    assert "pip install 'hsi-batch[train]'" in done.err
+    assert "pass" not in done.err
+    assert not list(there.rglob("*.pt"))
