@@ -201,9 +201,13 @@ def _plain(
         return None
     if isinstance(node, yaml.MappingNode):
         mapping: dict[Hashable, Any] = {}
+        taken: dict[Hashable, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 problems.append(Problem("keys must be plain text.", line=line))
+                continue
+            if key_node.value == "<<" and key_node.style is None:
+                taken = {**_taken(value_node, at, lines, problems, variables), **taken}
                 continue
             key = str(key_node.value)
             if key in mapping:
@@ -213,11 +217,34 @@ def _plain(
                 continue
             lines[*at, key] = key_node.start_mark.line + 1
             mapping[key] = _plain(value_node, (*at, key), lines, problems, variables)
-        return mapping
+        return {**{key: value for key, value in taken.items() if key not in mapping}, **mapping}
     return [
         _plain(child, (*at, index), lines, problems, variables)
         for index, child in enumerate(node.value)
     ]
+
+
+def _taken(
+    node: yaml.Node,
+    at: Location,
+    lines: dict[Location, int],
+    problems: list[Problem],
+    variables: bool,
+) -> dict[Hashable, Any]:
+    """The entries that ``<<: *anchor`` (or a list of anchors) adds; the first one counts."""
+    parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    if not all(isinstance(part, yaml.MappingNode) for part in parts):
+        text = "'<<' takes over the entries of a mapping (<<: *anchor), or of a list of them."
+        problems.append(Problem(text, line=node.start_mark.line + 1))
+        return {}
+    found: dict[Hashable, Any] = {}
+    for index, part in enumerate(parts):
+        # A place of its own, so that entries are counted and cannot multiply unseen.
+        given = _plain(part, (*at, "<<", index), lines, problems, variables)
+        found = {**given, **found}
+    for key in found:
+        lines.setdefault((*at, str(key)), node.start_mark.line + 1)
+    return found
 
 
 def _tag_problem(node: yaml.Node) -> Problem:

@@ -277,6 +277,10 @@ def run_workflow(
     from hsi_batch.stages.run import workers_on_demand
 
     config, document = read_workflow(path, overrides)
+    if config.train is not None and not dry_run:
+        from hsi_batch.training.gradient import import_lightning
+
+        import_lightning()
     if replace and config.sources is not None:
         config.sources.replace = True
     settings = _cluster(config, document, cluster)

@@ -22,7 +22,7 @@ from hsi_batch.pipeline.catalogue import FIT_ONLY, MEANT, is_default, without_pi
 from hsi_batch.pipeline.config import ConnectionConfig, NodeConfig, PipelineConfig
 from hsi_batch.pipeline.dialects import is_lenient, names_cuvis_ai, port_of, written_out
 from hsi_batch.pipeline.graph import Graph
-from hsi_batch.wording import complaint, mistakes
+from hsi_batch.wording import complaint, counted, mistakes
 
 __all__ = ["build"]
 
@@ -282,7 +282,7 @@ def _end(graph: Graph, text: str, side: str, missing: set[str]) -> Any:
     if len(parts) != 3 or parts[1] != side:
         raise PipelineError(
             f"{text!r} is not an {side[:-1]}; write node.{side}.port"
-            f" (found {len(text.split('.'))} parts)."
+            f" (found {counted(len(text.split('.')), 'part')})."
         )
     name, _, port = parts
     if name in missing:

@@ -24,6 +24,7 @@ from hsi_batch.stages.outputs import check_place
 from hsi_batch.stages.score import ScoreResult, score
 from hsi_batch.training.calibration import calibrate_deciders
 from hsi_batch.training.evaluation import StageResults
+from hsi_batch.training.gradient import import_lightning
 from hsi_batch.training.results import TrainResult
 from hsi_batch.training.statistical import StatisticalTrainer
 from hsi_batch.training.trainrun import TrainRunConfig, build_pipeline, read_trainrun
@@ -254,6 +255,7 @@ def restore_trainrun(
     pipeline = build_pipeline(config, path)
     restored = Path(config.output_dir) / "trained_models" / f"{pipeline.name}_restored.yaml"
     if config.training is not None and (mode == "train" or checkpoint_path is not None):
+        import_lightning()
         return _gradient(
             config,
             path,

@@ -24,7 +24,7 @@ from hsi_batch.stages.outputs import check_place, held_store
 from hsi_batch.training.calibration import Calibrated, calibrate_deciders, check_calibration
 from hsi_batch.training.config import TrainingConfig
 from hsi_batch.training.evaluation import StageResults, evaluate_frames
-from hsi_batch.training.gradient import GradientTrainer
+from hsi_batch.training.gradient import GradientTrainer, import_lightning
 from hsi_batch.training.plan import TrainPlan, plan_of
 from hsi_batch.training.results import TrainResult
 from hsi_batch.training.statistical import StatisticalTrainer
@@ -229,6 +229,7 @@ def _read(
     target = Path(out) if out is not None else folder / "trained_models" / f"{config.name}.yaml"
     check_place(target)
     # Everything that can be wrong is found before the fit.
+    import_lightning()
     check_trainable(config, pipeline, path)
     if config.calibrate:
         check_calibration(pipeline, data)

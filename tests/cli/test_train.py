@@ -1,5 +1,7 @@
 """``train`` and the trainruns that ask for gradients."""
 
+import sys
+
 import pytest
 import torch
 import yaml
@@ -185,3 +187,16 @@ def test_deciders_are_calibrated_if_that_is_asked_for(hsi, place, there):
     del data["params"]["val"]
     path = trainrun(place, "blind", section, data=data, calibrate=True)
     assert "calibrate: no frames are named for val" in hsi("train", path).err
+
+
+@pytest.mark.parametrize(
+    "words", [("train",), ("restore-trainrun", "--mode", "train", "--trainrun-path")]
+)
+def test_a_missing_library_is_named_before_the_fit(hsi, place, there, monkeypatch, words):
+    path = trainrun(place, "bare", {**SECTION, "trainer": LOOP})
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
+    done = hsi(*words, path)
+    assert done.code == 2
+    assert "pip install 'hsi-batch[train]'" in done.err
+    assert "pass" not in done.err
+    assert not list(there.rglob("*.pt"))

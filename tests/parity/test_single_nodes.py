@@ -9,12 +9,15 @@ import peer
 import pytest
 import torch
 from cases import CHANNELS, NM
+from scipy.optimize import nnls
 from test_differences import chain
 
 from hsi_batch.errors import PipelineError
 from hsi_batch.nodes import (
+    ClassMapToRGB,
     CubeRGBVisualizer,
     DistinctnessLoss,
+    NMFUnmixing,
     NNLSUnmixing,
     PercentileNormalizer,
     ScoreMapSmoothing,
@@ -58,7 +61,6 @@ def test_the_angle_of_a_reference_to_itself():
 def test_abundances_are_those_of_least_squares():
     # Theirs stops its steps along the gradient early.
     from cuvis_ai.node.unmixing.nnls import NNLSUnmixing as Theirs
-    from scipy.optimize import nnls
 
     rng = np.random.default_rng(1)
     endmembers = np.linspace(0.2, 0.8, CHANNELS) + 0.05 * rng.random((4, CHANNELS))
@@ -244,3 +246,33 @@ def test_a_mask_that_restricts_a_fit_is_left_out(tmp_path):
     batch = peer.batches(cube, None)[1]
     ref = ("KMeansClusterer", "class_mask")
     assert torch.equal(peer.run_here(ours, batch)[ref], peer.run_there(theirs, batch)[ref])
+
+
+def test_endmembers_of_all_pixels_leave_less_over(tmp_path):
+    # Theirs stops its descent early, and scales endmembers with the number of pixels.
+    cube, mask = peer.scene()
+    ours = chain(NMFUnmixing(3, name="nmf"))
+    ours._resolve_batch(peer.batches(cube, mask)[0])
+    theirs = peer.load_there(ours, tmp_path, weights=False)
+    peer.fit_there(theirs, peer.batches(cube, mask))
+    peer.fit_here(ours, cube)
+
+    def left_over(endmembers):
+        basis = endmembers.double().numpy().T
+        pixels = cube.reshape(-1, CHANNELS).astype(np.float64)
+        return sum(nnls(basis, pixel)[1] ** 2 for pixel in pixels)
+
+    here = left_over(ours.nodes["nmf"].endmembers_buf)
+    there = left_over(peer.nodes_there(theirs)["nmf"].endmembers_buf)
+    assert here < there * (1 + 1e-6)
+
+
+def test_colours_of_classes():
+    from cuvis_ai.node.colormap import ClassMapToRGB as Theirs
+
+    classes = torch.arange(-2, 28).reshape(1, 5, 6)
+    mask = (classes % 3 > 0).to(torch.int32)
+    for arguments in ({}, {"background_value": 4}):
+        here = ClassMapToRGB(**arguments)(class_map=classes.to(torch.int32), mask=mask)
+        there = Theirs(**arguments).forward(class_map=classes, mask=mask)
+        torch.testing.assert_close(here["label_rgb"], there["label_rgb"])
