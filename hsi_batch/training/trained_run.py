@@ -12,13 +12,13 @@ from hsi_batch.data.config import DataConfig, data_module
 from hsi_batch.data.module import DataModule, Split
 from hsi_batch.errors import ConfigError, did_you_mean
 from hsi_batch.files import digest_json
-from hsi_batch.nodes import Stage
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.fit_file import provenance_of
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place
+from hsi_batch.training.comparison import compared, measure
 from hsi_batch.training.config import TrainingConfig
-from hsi_batch.training.evaluation import StageResults, evaluate_frames
+from hsi_batch.training.evaluation import StageResults
 from hsi_batch.training.gradient import GradientTrainer
 from hsi_batch.training.results import TrainResult
 from hsi_batch.training.statistical import StatisticalTrainer
@@ -44,7 +44,8 @@ class TrainedRun:
     fit : FitResult, optional
     train : TrainResult, optional
     before, after : dict of str to StageResults
-        Metrics of val and test, of the pipeline as it was fitted and as it was trained.
+        Metrics of val and test, of the pipeline as it was fitted and as it was trained; of train
+        where no frames are named for them.
     up_to_date : bool
         Whether it was there already, and nothing was done.
     """
@@ -156,13 +157,16 @@ def train(
         pipeline, data, client=client, workers=workers, observer=observer
     ).fit()
     trainer = gradient_trainer(config, pipeline, data, path, observer=observer)
-    before = _evaluated(trainer)
+    before = measure(trainer)
     result = trainer.fit(last=resume)
-    after = _evaluated(trainer)
-    pipeline.provenance["training"]["digest"] = digest
+    after = measure(trainer)
+    pipeline.provenance["training"] |= {
+        "digest": digest,
+        "compared": compared(before, after, pipeline),
+    }
     pipeline.save(target)
     resume.unlink(missing_ok=True)
-    return TrainedRun(config.name, str(target), fitted, result, before, after)
+    return TrainedRun(config.name, str(target), fitted, result, before.results, after.results)
 
 
 def gradient_trainer(
@@ -245,20 +249,6 @@ def _digest(config: TrainRunConfig, pipeline: Pipeline, data: DataModule) -> str
     content = pipeline.serialize()
     given = config.model_dump(mode="json", exclude={"pipeline", "data", "name", "tags"})
     return digest_json([content["nodes"], content["connections"], given, chosen, sources])
-
-
-def _evaluated(trainer: GradientTrainer) -> dict[str, StageResults]:
-    data = trainer.datamodule
-    if data.undivided:
-        return {}
-    splits: tuple[tuple[Split, Stage], ...] = (("val", Stage.VAL), ("test", Stage.TEST))
-    return {
-        split: evaluate_frames(
-            trainer.pipeline, data, stage, trainer.metrics, trainer.loss_nodes, trainer.pixels
-        )
-        for split, stage in splits
-        if data.has(split)
-    }
 
 
 def in_archive(config: DataConfig, archive: str | os.PathLike[str]) -> DataConfig:
