@@ -27,6 +27,7 @@ from hsi_batch.workflow import shipped
 
 TRAINRUN = shipped() / "trainruns" / "channel_selector.yaml"
 EPOCHS = 3
+SCHEDULE = {"name": "cosine", "warmup_epochs": 1}
 SEED = 42
 SPLIT = {"train": ["f0", "f1", "f2", "f3"], "val": ["f4", "f5"]}
 #: What is set so that both mean the same. Here temperatures fall, `spread` lowers the variance of
@@ -140,7 +141,7 @@ def train_here(pipeline, archive, config, unfrozen, epochs=EPOCHS):
             log_every_n_steps=1,
         ),
         OptimizerConfig(**training.optimizer.to_dict()),
-        SchedulerConfig(**training.scheduler.to_dict()),
+        SchedulerConfig(**SCHEDULE),
         monitors=[steps],
         seed=SEED,
     )
@@ -169,10 +170,7 @@ def train_there(theirs, frames, config, unfrozen, folder, epochs=EPOCHS):
         training_config=TrainingConfig(
             seed=SEED,
             optimizer={"name": training.optimizer.name, "lr": training.optimizer.lr},
-            scheduler={
-                "name": training.scheduler.name,
-                "warmup_epochs": training.scheduler.warmup_epochs,
-            },
+            scheduler=SCHEDULE,
             max_epochs=epochs,
             accelerator="cpu",
             gradient_clip_val=training.trainer.gradient_clip_val,
