@@ -20,6 +20,7 @@ from hsi_batch.nodes import Context, Node, PortRef, Stage
 from hsi_batch.nodes.annealed import Annealed
 from hsi_batch.nodes.losses import LossNode
 from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.training.channel_weights import channel_weights
 from hsi_batch.training.checkpoints import STATE
 from hsi_batch.training.config import (
     LearningRateMonitorConfig,
@@ -134,6 +135,8 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Anneal, and shuffle."""
+        if self.current_epoch == 0 and self._monitors:
+            self._log(channel_weights(self.pipeline))
         self._batches.epoch = self.current_epoch
         self.progress.epoch = self.current_epoch + 1
         self._sums = {}
@@ -220,6 +223,8 @@ class TrainingModule(pl.LightningModule):
         values = {"epoch": float(self.current_epoch), "lr": self.rate, **self._values}
         self.history.append(values)
         self._log(means)
+        if self._monitors:
+            self._log(channel_weights(self.pipeline))
         assert self._schedule is not None
         self._schedule.end_epoch(self.current_epoch, self._values)
         self._values = {}

@@ -15,15 +15,15 @@ from hsi_batch.data.config import DataConfig, data_module
 from hsi_batch.data.module import DataModule, Split
 from hsi_batch.errors import ConfigError, DataWarning, did_you_mean
 from hsi_batch.files import digest_json, remove_unfinished
-from hsi_batch.nodes import Stage
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.fit import fit
 from hsi_batch.stages.fit_file import provenance_of
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place, held_store
 from hsi_batch.training.calibration import Calibrated, calibrate_deciders, check_calibration
+from hsi_batch.training.comparison import compared, measure
 from hsi_batch.training.config import TrainingConfig
-from hsi_batch.training.evaluation import StageResults, evaluate_frames
+from hsi_batch.training.evaluation import StageResults
 from hsi_batch.training.gradient import GradientTrainer, import_lightning
 from hsi_batch.training.plan import TrainPlan, plan_of
 from hsi_batch.training.results import TrainResult
@@ -50,7 +50,8 @@ class TrainedRun:
     fit : FitResult, optional
     train : TrainResult, optional
     before, after : dict of str to StageResults
-        Metrics of val and test, of the pipeline as it was fitted and as it was trained.
+        Metrics of val and test, of the pipeline as it was fitted and as it was trained; of train
+        where no frames are named for them.
     up_to_date : bool
         Whether it was there already, and nothing was done.
     calibrated : tuple of Calibrated
@@ -161,16 +162,20 @@ def train(
         ).fit()
         trainer = gradient_trainer(config, pipeline, data, path, observer=observer, client=client)
         _remove_unfinished(trainer)
-        before = _evaluated(trainer)
+        before = measure(trainer)
         result = trainer.fit(last=resume)
         cuts = tuple(calibrate_deciders(pipeline, data)) if config.calibrate else ()
-        after = _evaluated(trainer)
-        pipeline.provenance["training"]["digest"] = digest
+        after = measure(trainer)
+        pipeline.provenance["training"] |= {
+            "digest": digest,
+            "compared": compared(before, after, pipeline),
+        }
         pipeline.save(target)
         _discard(resume)
     with contextlib.suppress(OSError):
         resume.parent.parent.rmdir()
-    return TrainedRun(config.name, str(target), fitted, result, before, after, calibrated=cuts)
+    results = before.results, after.results
+    return TrainedRun(config.name, str(target), fitted, result, *results, calibrated=cuts)
 
 
 def plan(
@@ -358,20 +363,6 @@ def _digest(config: TrainRunConfig, pipeline: Pipeline, data: DataModule) -> str
     return digest_json(
         [content["nodes"], content["connections"], given, chosen, contents, data.batch_size]
     )
-
-
-def _evaluated(trainer: GradientTrainer) -> dict[str, StageResults]:
-    data = trainer.datamodule
-    if data.undivided:
-        return {}
-    splits: tuple[tuple[Split, Stage], ...] = (("val", Stage.VAL), ("test", Stage.TEST))
-    return {
-        split: evaluate_frames(
-            trainer.pipeline, data, stage, trainer.metrics, trainer.loss_nodes, trainer.pixels
-        )
-        for split, stage in splits
-        if data.has(split)
-    }
 
 
 def in_archive(config: DataConfig, archive: str | os.PathLike[str]) -> DataConfig:

@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import hsi_batch as hb
 from hsi_batch.data import ArchiveDataModule
 from hsi_batch.errors import ConfigError, DataError, DataWarning, NotFittedError
+from hsi_batch.nodes import AnomalyDataNode
 from hsi_batch.pipeline import Pipeline
 from hsi_batch.training import (
     CallbacksConfig,
@@ -374,3 +375,61 @@ def test_importing_the_trainer_loads_no_lightning():
         "assert 'pytorch_lightning' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_tensorboard_has_values_weights_masks_and_score_maps(fitted, archive, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from hsi_batch.nodes import AnomalyMask, ScoreHeatmapVisualizer, TensorBoardMonitorNode
+
+    pipeline = loaded(fitted, "selector", "logit")
+    nodes = pipeline.nodes
+    mask, heat = AnomalyMask(1, name="mask"), ScoreHeatmapVisualizer(name="heat")
+    board = TensorBoardMonitorNode(str(tmp_path / "runs"), "run", name="board")
+    data_node = next(node for node in nodes.values() if node.is_source)
+    pipeline.connect(
+        (data_node.outputs.cube, mask.cube),
+        (data_node.outputs.mask, mask.mask),
+        (nodes["decider"].decisions, mask.decisions),
+        (nodes["rx"].scores, heat.scores),
+        (mask.artifacts, board.artifacts),
+        (heat.artifacts, board.artifacts),
+    )
+    start = nodes["selector"].get_selection_weights().detach().numpy()
+    result = trainer(pipeline, archive, epochs=3).fit()
+    nodes["board"].close()
+    found = EventAccumulator(str(tmp_path / "runs" / "run"), size_guidance={"images": 0})
+    found.Reload()
+    channels = [f"selector/weights/{nm}nm" for nm in range(400, 460, 10)]
+    assert {t for t in found.Tags()["scalars"] if t.startswith("selector/")} == set(channels)
+    assert {"train/bce", "val/bce", "metrics_anomaly/iou"} <= set(found.Tags()["scalars"])
+    over_time = np.array([[e.value for e in found.Scalars(tag)] for tag in channels]).T
+    # Before the training, and at the end of each epoch; two batches an epoch.
+    assert [e.step for e in found.Scalars(channels[0])] == [0, 2, 4, 6]
+    np.testing.assert_allclose(over_time[0], start, rtol=1e-6)
+    now = nodes["selector"].get_selection_weights().detach().numpy()
+    np.testing.assert_allclose(over_time[-1], now, rtol=1e-6)
+    np.testing.assert_allclose(over_time.sum(axis=1), 3, rtol=1e-5)
+    assert not np.allclose(over_time[1], over_time[0])
+    for wanted in ("mask", "heat"):
+        tags = [t for t in found.Tags()["images"] if wanted in t]
+        assert tags, found.Tags()["images"]
+        steps = sorted({e.step for tag in tags for e in found.Images(tag)})
+        assert len(steps) == result.epochs
+    # What is told is no value of the epoch: nothing can monitor it.
+    assert not [name for name in result.history[0] if "weights" in name]
+
+
+def test_weights_of_several_outputs_have_names():
+    from hsi_batch.nodes import ConcreteChannelMixer
+    from hsi_batch.training.channel_weights import channel_weights
+
+    pipeline = Pipeline("mixer")
+    mixer = ConcreteChannelMixer(3, 2, name="mixer")
+    pipeline.connect((AnomalyDataNode(name="data").cube, mixer.data))
+    assert channel_weights(pipeline) == {}
+    pipeline.unfreeze_nodes_by_name(["mixer"])
+    found = channel_weights(pipeline)
+    names = {f"mixer/weights/{k}/channel_00{c}" for k in range(2) for c in range(3)}
+    assert set(found) == names
+    assert found["mixer/weights/1/channel_002"] == pytest.approx(1 / 3)
