@@ -183,7 +183,7 @@ def test_their_loader_passes_over_our_part_of_the_weights(tmp_path):
 
 def test_every_shared_class_is_compared_with_all_its_inputs():
     assert {case.name for case in cases.cases()} == set(cases.shared())
-    assert len(cases.shared()) >= 103
+    assert len(cases.shared()) >= 108
     for case in cases.cases():
         pipeline = cases.graph(case)
         node = pipeline.nodes["node"]
