@@ -272,7 +272,7 @@ def test_a_pixel_without_a_value_leaves_the_mean_of_others():
     cube[0, 1, 2, 3] = torch.nan
     here = MaskedMeanSpectrum()(cube=cube, mask=mask)["mean_spectrum"][0]
     there = Theirs().forward(cube=cube, mask=mask)["mean_spectrum"][0]
-    valid = np.isfinite(cube[0]).all(dim=-1)
+    valid = torch.isfinite(cube[0]).all(dim=-1)
     np.testing.assert_allclose(here, cube[0][valid].double().mean(dim=0), rtol=1e-6)
     assert torch.isnan(there[3])
 
