@@ -23,7 +23,7 @@ class Cut(NamedTuple):
     f1: float
 
 
-def best_cut(scores: NDArray[np.float32], targets: NDArray[np.bool_], name: str) -> Cut:
+def best_cut(scores: NDArray[np.floating], targets: NDArray[np.bool_], name: str) -> Cut:
     """The threshold on scores with the largest F1 score, half way to the next lower score.
 
     ``F1 = 2 TP / (2 TP + FP + FN)`` at ``score >= threshold``, for every score that occurs; of

@@ -46,8 +46,8 @@ class GaussianMixtureClusterer(Node):
     pixels, until the mean log-likelihood rests or ``max_passes`` are through. Components are
     numbered by the first channel of their means.
 
-    cuvis-ai fits ``max_fit_pixels`` random pixels, and restricts them to a mask that is connected;
-    here a fit chooses its pixels (``pixels``), so there is no such port.
+    A connected ``mask`` restricts the fit, not what is labelled. cuvis-ai takes ``max_fit_pixels``
+    random pixels of it.
 
     Source: A. P. Dempster, N. M. Laird, D. B. Rubin, Maximum likelihood from incomplete data via
     the EM algorithm, J. Royal Statistical Society B 39 (1977) 1-38.
@@ -93,7 +93,13 @@ class GaussianMixtureClusterer(Node):
     tensor([[[0, 0, 0, 1, 1, 1]]], dtype=torch.int32)
     """
 
-    INPUT_SPECS = {"cube": PortSpec(torch.float32, (-1, -1, -1, -1), "cube")}
+    INPUT_SPECS = {
+        "cube": PortSpec(torch.float32, (-1, -1, -1, -1), "cube"),
+        "mask": PortSpec(
+            torch.int32, (-1, -1, -1), "fits count pixels above 0 alone", optional=True
+        ),
+    }
+    FIT_INPUTS = frozenset({"mask"})
     OUTPUT_SPECS = {
         "class_mask": PortSpec(torch.int32, (-1, -1, -1), "component from 0; -1 if not finite"),
         "abundances": PortSpec(torch.float32, (-1, -1, -1, -1), "probability of each component"),
@@ -167,10 +173,11 @@ class GaussianMixtureClusterer(Node):
 
     def requests(self) -> tuple[Request, ...]:
         """A sample, then sums weighted by responsibilities."""
+        mask = "mask" if "mask" in self.connected else None
         if self._open is not None:
-            return (Request("cube", MixtureMeasure(self._open.mixture)),)
+            return (Request("cube", MixtureMeasure(self._open.mixture), mask),)
         size = int(self.hparams["max_fit_pixels"]) or _SAMPLE
-        return (Request("cube", SampleMeasure(size, int(self.hparams["fit_seed"]))),)
+        return (Request("cube", SampleMeasure(size, int(self.hparams["fit_seed"])), mask),)
 
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:  # noqa: ARG002
         """One probability per component, one likelihood."""
@@ -266,8 +273,12 @@ class GaussianMixtureClusterer(Node):
         held = (self.weights, self.means, self.precisions_chol)
         return Mixture(*(each.detach().double().cpu().numpy() for each in held))
 
-    def forward(self, cube: Tensor) -> dict[str, Tensor]:
-        """Label ``cube`` (B, y, x, C)."""
+    def forward(
+        self,
+        cube: Tensor,
+        mask: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        """Label ``cube`` (B, y, x, C), within the mask and outside of it."""
         self._need_fit()
         mixture = self._mixture()
         pixels = cube.detach().cpu().numpy().reshape(-1, cube.shape[-1])

@@ -41,8 +41,8 @@ class KMeansClusterer(Node):
     pixels, until the centres rest or ``max_passes`` are through. Clusters are numbered by their
     first channel. A centre that loses all its pixels stays where it is.
 
-    cuvis-ai clusters ``max_fit_pixels`` random pixels, and restricts them to a mask that is
-    connected; here a fit chooses its pixels (``pixels``), so there is no such port.
+    A connected ``mask`` restricts the fit, not what is labelled. cuvis-ai takes ``max_fit_pixels``
+    random pixels of it.
 
     Source: S. P. Lloyd, Least squares quantization in PCM, IEEE Trans. Inf. Theory 28 (1982)
     129-137.
@@ -82,7 +82,13 @@ class KMeansClusterer(Node):
     tensor([[[0, 0, 1, 1]]], dtype=torch.int32)
     """
 
-    INPUT_SPECS = {"cube": PortSpec(torch.float32, (-1, -1, -1, -1), "cube")}
+    INPUT_SPECS = {
+        "cube": PortSpec(torch.float32, (-1, -1, -1, -1), "cube"),
+        "mask": PortSpec(
+            torch.int32, (-1, -1, -1), "fits count pixels above 0 alone", optional=True
+        ),
+    }
+    FIT_INPUTS = frozenset({"mask"})
     OUTPUT_SPECS = {
         "class_mask": PortSpec(torch.int32, (-1, -1, -1), "cluster from 0; -1 where not finite"),
         "scores": PortSpec(torch.float32, (-1, -1, -1, 1), "distance to the nearest centre"),
@@ -151,10 +157,11 @@ class KMeansClusterer(Node):
 
     def requests(self) -> tuple[Request, ...]:
         """A sample, then sums around the centres."""
+        mask = "mask" if "mask" in self.connected else None
         if self._open is not None:
-            return (Request("cube", ClusterMeasure(self._open[0])),)
+            return (Request("cube", ClusterMeasure(self._open[0]), mask),)
         size = int(self.hparams["max_fit_pixels"]) or _SAMPLE
-        return (Request("cube", SampleMeasure(size, int(self.hparams["fit_seed"]))),)
+        return (Request("cube", SampleMeasure(size, int(self.hparams["fit_seed"])), mask),)
 
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:  # noqa: ARG002
         """One distance."""
@@ -236,8 +243,12 @@ class KMeansClusterer(Node):
                 break
         return centres, inertia
 
-    def forward(self, cube: Tensor) -> dict[str, Tensor]:
-        """Label ``cube`` (B, y, x, C)."""
+    def forward(
+        self,
+        cube: Tensor,
+        mask: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        """Label ``cube`` (B, y, x, C), within the mask and outside of it."""
         self._need_fit()
         state = self.exact_state()
         centres = (

@@ -51,10 +51,13 @@ class Request(NamedTuple):
         Name of an input port.
     kind : {"moments", "extrema", "histogram"} or Measure
         Which statistic of its pixels.
+    mask : str, optional
+        Name of an input that restricts it to pixels above 0.
     """
 
     port: str
     kind: Literal["moments", "extrema", "histogram"] | Measure
+    mask: str | None = None
 
 
 class Quadratic(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -145,7 +145,7 @@ def plan_fit(pipeline: Pipeline, stored: Iterable[str] = ()) -> FitPlan:
         node.begin_fit()
         asked[name] = _needs(pipeline, name)
         waits = [
-            None if need.root == CUBE and need.kind in held else frozenset(_before(pipeline, need))
+            None if _is_held(need, held) else frozenset(_before(pipeline, need))
             for need, _ in asked[name]
         ]
         jobs.append(Job(name, tuple(waits), node.most_passes - 1))
@@ -179,14 +179,27 @@ def _needs(pipeline: Pipeline, name: str) -> list[tuple[Need, tuple[str, ...]]]:
     found = []
     for request in pipeline.nodes[name].requests():
         root, via = root_of(pipeline, need_of(pipeline, name, request), request.kind)
-        found.append((Need(root, request.kind), via))
+        mask = None
+        if request.mask is not None:
+            mask = need_of(pipeline, name, request._replace(port=request.mask))
+            if pipeline.nodes[mask.node].is_source:
+                raise PlanError(
+                    f"{name}.{request.mask} restricts the fit to {mask}, which comes with the"
+                    " batch; it cannot be had from an archive.",
+                    hint="Choose the pixels of the fit instead (--pixels mask:NAME).",
+                )
+        found.append((Need(root, request.kind, mask), via))
     return found
+
+
+def _is_held(need: Need, held: Collection[str]) -> bool:
+    return need.root == CUBE and need.mask is None and need.kind in held
 
 
 def _before(pipeline: Pipeline, need: Need) -> set[str]:
     """Nodes that must be fitted before a statistic can be taken; the cube waits for nothing."""
-    root = need.root
-    return set() if root == CUBE else pipeline.ancestors(root.node) | {root.node}
+    nodes = {port.node for port in need.ports if port != CUBE}
+    return nodes.union(*(pipeline.ancestors(name) for name in nodes))
 
 
 class Fitting:

@@ -26,7 +26,7 @@ from hsi_batch.pipeline.cache import pack
 from hsi_batch.pipeline.fold import CUBE
 from hsi_batch.pipeline.frames import assembled_channels
 from hsi_batch.pipeline.gather import Need, finished
-from hsi_batch.pipeline.passes import marks_of, whole_frames
+from hsi_batch.pipeline.passes import ports_of, whole_frames
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.fit_blocks import (
     FitItem,
@@ -163,8 +163,8 @@ class PassReader:
         needs = _needs(wanted)
         held = _BLOCKS_HELD * max(geometry.block_bytes for geometry in geometries)
         if whole_frames(self.pipeline, needs):
-            roots = (*(need.root for need in needs), *marks_of(self.pipeline))
-            held += assembled_bytes(geometries, assembled_channels(self.pipeline, roots))
+            ports = ports_of(self.pipeline, needs)
+            held += assembled_bytes(geometries, assembled_channels(self.pipeline, ports))
         one = self._statistics(wanted)
         # At the top of the tree the statistics of all backgrounds come together.
         return held, (_COPIES * _fan_in(one) + 3 * (len(wanted) - 1)) * one

@@ -13,7 +13,7 @@ from sklearn.mixture import GaussianMixture
 
 import hsi_batch as hb
 from hsi_batch.errors import DataError, DataWarning, NotFittedError, PipelineError
-from hsi_batch.nodes import GaussianMixtureClusterer
+from hsi_batch.nodes import GaussianMixtureClusterer, IntensityThresholdSegmenter
 from hsi_batch.pipeline import Pipeline
 
 MEANS = np.array([[100, 900, 400], [500, 300, 450], [700, 700, 900]], float)
@@ -155,3 +155,28 @@ def test_what_is_refused():
     level = np.repeat(cube_of(1)[..., :1], 3, axis=2)
     with pytest.raises(DataError, match="gmm: the covariance of a component is singular"):
         fit(chain(GaussianMixtureClusterer(reg_covar=0.0, name="gmm")), level)
+
+
+@pytest.mark.parametrize("block", [None, 1])
+def test_a_mask_restricts_the_fit_to_its_pixels(block):
+    cube = cube_of(3, dtype="float32")
+    mixtures = []
+    for steps in (0, 3):
+        node = GaussianMixtureClusterer(2, max_passes=steps, tol=0.0, name="gmm")
+        pipeline = chain(node)
+        dark = IntensityThresholdSegmenter(0.0, 600.0, name="dark")
+        pipeline.connect(
+            (pipeline.nodes["data"].outputs.cube, dark.inputs.cube),
+            (dark.outputs.mask, node.inputs.mask),
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)
+            fit(pipeline, cube, block=block)
+        mixtures.append(node)
+    x = flat(cube)
+    inside = x[x.astype(np.float32).mean(axis=1) <= 600.0]
+    assert 0.5 * len(x) < len(inside) < len(x)
+    theirs = sklearn_from(mixtures[0], inside, 3)
+    order = np.lexsort(theirs.means_.T[::-1])
+    np.testing.assert_allclose(mixtures[1].state["means"], theirs.means_[order], rtol=1e-6)
+    np.testing.assert_allclose(mixtures[1].state["weights"], theirs.weights_[order], rtol=1e-6)
