@@ -1,7 +1,5 @@
 """Robust RX against a plain NumPy loop of rounds, and shrinkage against scikit-learn."""
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
