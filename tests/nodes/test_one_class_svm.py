@@ -88,7 +88,7 @@ def test_saved_and_scored_without_scikit_learn(tmp_path, monkeypatch):
     fit(pipeline, cube)
     expected = run(pipeline, "svm.scores", cube=cube)
     pipeline.save(tmp_path / "svm.yaml")
-    monkeypatch.setattr(module, "find_spec", lambda _name: None)
+    monkeypatch.setattr("hsi_batch.nodes.one_class_svm.find_spec", lambda _name: None)
     back = Pipeline.from_yaml(tmp_path / "svm.yaml")
     copy = back.nodes["svm"]
     vectors = len(node.state["dual_coef"])
