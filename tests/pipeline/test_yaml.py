@@ -303,7 +303,7 @@ nodes:
   unit: PerPixelUnitNorm
 connections:
   - [data.cube, norm.data]
-  - [data.cube, rx]                           #! 'rx' is not an input; write node.inputs.port (found 1 parts)
+  - [data.cube, rx]                           #! 'rx' is not an input; write node.inputs.port (found 1 part)
   - [data.cube, unit.data, rx.data]           #! a connection is a pair [a.output, b.input]; this list has 3 items
   - [data.cubes, unit.data]                   #! Did you mean 'cube'?
 """  # noqa: E501

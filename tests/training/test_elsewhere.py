@@ -1,10 +1,8 @@
 """A training on a worker that offers what it asks for, and the loss of that worker."""
 
-import os
-import signal
-
 import pytest
 import torch
+from engine_tasks import die_once_in_epoch
 from gradient_helpers import selection_pipeline, write_scenes
 
 import hsi_batch as hb
@@ -98,16 +96,11 @@ def test_a_lost_worker_changes_nothing(
     expected = Values()
     local = trainer(fitted, archive, here, monitors=[expected])
     local.fit()
-    found, told, lost = Values(), [], []
-    pids = offering.run(os.getpid)
+    found, told = Values(), []
+    offering.run(die_once_in_epoch, 1, str(tmp_path / "died"))
 
     def observe(progress):
         told.append((progress.done, progress.total, progress.epoch))
-        if progress.epoch == 2 and not lost:
-            busy = offering.processing().items()
-            lost.extend(worker for worker, keys in busy if any("train" in key for key in keys))
-            for worker in lost:
-                os.kill(pids[worker], signal.SIGKILL)
 
     run = trainer(
         fitted,
@@ -119,7 +112,7 @@ def test_a_lost_worker_changes_nothing(
         observer=observe,
     )
     result = run.fit()
-    assert lost
+    assert (tmp_path / "died").exists()
     assert result.device.startswith("cpu of tcp://")
     same(ended(run, there), ended(local, here))
     assert found == expected
