@@ -177,7 +177,7 @@ def schema(kind: Kind) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a kind of file, for editors."""
     found: dict[str, Any]
     if kind == "workflow":
-        from hsi_batch.workflow import WorkflowConfig
+        from hsi_batch.workflow_config import WorkflowConfig
 
         found = WorkflowConfig.model_json_schema()
     elif kind == "trainrun":

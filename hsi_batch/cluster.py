@@ -24,8 +24,9 @@ from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import SubprocessScheduler, SubprocessWorker
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model
 
-from hsi_batch.documents import Document, read_yaml, validate
+from hsi_batch.documents import Document, read_yaml
 from hsi_batch.errors import ClusterError, ConfigError, Problem, did_you_mean
+from hsi_batch.validation import validate
 
 __all__ = [
     "ExistingConfig",

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hsi_batch import documents
-from hsi_batch.documents import Document, read_yaml, set_value, validate
+from hsi_batch.documents import Document, read_yaml, set_value
 from hsi_batch.errors import ConfigError
+from hsi_batch.validation import validate
 
 
 def parsed(text, **kwargs):

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import nn
 
-from hsi_batch.documents import Document, validate
+from hsi_batch.documents import Document
 from hsi_batch.errors import ConfigError, HsiBatchWarning, PipelineError, Problem, did_you_mean
 from hsi_batch.nodes import Node, node_class
 from hsi_batch.nodes.plugin import PluginNode, plugin_class
@@ -22,6 +22,7 @@ from hsi_batch.pipeline.catalogue import is_default, meant, without_pixels
 from hsi_batch.pipeline.config import ConnectionConfig, NodeConfig, PipelineConfig
 from hsi_batch.pipeline.dialects import is_lenient, names_cuvis_ai, port_of, written_out
 from hsi_batch.pipeline.graph import Graph
+from hsi_batch.validation import validate
 from hsi_batch.wording import complaint, counted, mistakes
 
 __all__ = ["build"]

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
-from hsi_batch.documents import Document, read_yaml, validate
+from hsi_batch.documents import Document, read_yaml
 from hsi_batch.files import write_atomically
+from hsi_batch.validation import validate
 
 __all__ = [
     "CallbacksConfig",

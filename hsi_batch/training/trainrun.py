@@ -11,10 +11,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from hsi_batch.data.config import DataConfig
-from hsi_batch.documents import Document, read_yaml, set_value, validate
+from hsi_batch.documents import Document, read_yaml, set_value
 from hsi_batch.errors import ConfigError
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.training.config import Settings, TrainingConfig
+from hsi_batch.validation import validate
 
 __all__ = ["TrainRunConfig", "build_pipeline", "read_trainrun"]
 

@@ -112,9 +112,13 @@ def interrupted(archive, client, keep, number, after, **options):
             observer=stopping(number, after),
             **options,
         )
-    # What was handed to the workers before may still be written.
-    while any(client.processing().values()):
+    # What the workers had begun may still be written, though the scheduler has forgotten it.
+    while any(client.run(executing).values()):
         time.sleep(0.05)
+
+
+def executing(dask_worker):
+    return dask_worker.state.executing_count + len(dask_worker.state.ready)
 
 
 def again(archive, client, keep, pipeline=None, **options):
@@ -261,7 +265,7 @@ from pathlib import Path
 from hsi_batch.stages import fit as stage, fit_partials, fit_pass
 
 fit_partials._PIXELS_PER_BYTE = 10
-stage.fit_pipeline.__kwdefaults__["task_bytes"] = {task}
+stage.fit.__kwdefaults__["task_bytes"] = {task}
 kept = Path({out!r} + ".hsi-batch")
 
 def judge(work):
