@@ -61,7 +61,7 @@ class WorkerSetup(WorkerPlugin):
         threadpool_limits(1)
         blosc.use_threads = False
         zarr.config.set({"async.concurrency": 4, "threading.max_workers": 2})
-        kernels.check(kernels.gram)
+        kernels.kernel_name()
         start()
         threadpool_limits(1)
         if "numba" in sys.modules:

@@ -12,7 +12,7 @@ from hsi_batch.nodes import PortRef
 from hsi_batch.pipeline.evaluate import Evaluator
 from hsi_batch.pipeline.fold import CUBE
 from hsi_batch.statistics import Bundle, Extrema, Forest, Histogram, Measure, Moments
-from hsi_batch.statistics.grid import lines_forest, measured_forest
+from hsi_batch.statistics.grid import lines_forest, measured_forest, summary_forests
 from hsi_batch.statistics.measure import chosen_pixels
 from hsi_batch.statistics.tree import Path, Pool
 
@@ -73,9 +73,16 @@ def gather_cube(
     """
     at: dict[str, Any] = {"start": start, "height": height, "prefix": prefix}
     forests: dict[str, Any] = {}
-    for need in needs:
+    wanted = list(needs)
+    together: dict[str | Measure, Forest[Any]] = {}
+    if {"moments", "extrema"} <= {need.kind for need in wanted}:
+        found = summary_forests(cube, valid, **at)
+        together = dict(zip(("moments", "extrema"), found, strict=True))
+    for need in wanted:
         forest: Forest[Any] | Pool[Any]
-        if isinstance(need.kind, Measure):
+        if need.kind in together:
+            forest = together[need.kind]
+        elif isinstance(need.kind, Measure):
             forest = measured_forest(need.kind, cube, valid, classes, **at)
         elif need.kind == "histogram":
             identity = empty(need.kind, cube.shape[2], cube.dtype)

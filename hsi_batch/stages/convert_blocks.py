@@ -34,8 +34,8 @@ from hsi_batch.stages.convert_work import (
     item_keys,
 )
 from hsi_batch.stages.run import Failure
-from hsi_batch.statistics import Bundle, Extrema, Forest, Moments
-from hsi_batch.statistics.grid import lines_forest
+from hsi_batch.statistics import Bundle, Forest
+from hsi_batch.statistics.grid import summary_forests
 from hsi_batch.statistics.quality import flag_pixels
 from hsi_batch.statistics.tree import Path as Path_
 
@@ -335,7 +335,6 @@ def _write_statistics(
     labels: NDArray[np.int16] | None,
     labelled: bool,
 ) -> Bundle | None:
-    channels, dtype = geometry.shape[2], geometry.dtype
     masks: dict[str, Any] = {"": valid}
     if labelled:
         if labels is None:
@@ -351,19 +350,13 @@ def _write_statistics(
     forests: dict[str, Forest[Any]] = {}
     for variant, mask in masks.items():
         same = variant and mask is not None and valid is None and bool(mask.all())
-        for kind in ("moments", "extrema"):
-            name = f"{kind}{variant}"
-            if same or (variant and _equal(mask, valid)):
-                forests[name] = forests[kind]
-                continue
-            identity = (
-                Moments.empty(channels, dtype)
-                if kind == "moments"
-                else Extrema.empty(channels, dtype)
+        if same or (variant and _equal(mask, valid)):
+            found = forests["moments"], forests["extrema"]
+        else:
+            found = summary_forests(
+                lines, mask, start=key.start, height=geometry.shape[0], prefix=prefix
             )
-            forests[name] = lines_forest(
-                identity, lines, mask, start=key.start, height=geometry.shape[0], prefix=prefix
-            )
+        forests[f"moments{variant}"], forests[f"extrema{variant}"] = found
     if row is not None:
         return Bundle({f"{name}:{key.frame // row}": f for name, f in forests.items()})
     for name, forest in forests.items():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["compiled", "count_values"]
 
 
-def compiled(function: Callable[..., None]) -> Callable[..., None]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a loop to machine code that other threads run beside; kept on disk if it may be."""
     try:
         return numba.njit(function, nogil=True, cache=True)  # type: ignore[no-any-return]

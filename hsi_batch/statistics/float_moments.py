@@ -42,6 +42,8 @@ class FloatMoments(Moments):
 
     __slots__ = ("_mean", "_scatter", "count")
 
+    ordered = True
+
     def __init__(
         self, count: int, mean: NDArray[np.float64], packed_scatter: NDArray[np.float64]
     ) -> None:

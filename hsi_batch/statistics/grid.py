@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_batch.statistics.float_moments import FloatMoments
+from hsi_batch.statistics.extrema import Extrema
 from hsi_batch.statistics.leaves import aligned_ranges, leaf_count, leaf_lines
 from hsi_batch.statistics.measure import Measure
+from hsi_batch.statistics.moments import Moments
+from hsi_batch.statistics.summary import Summary
 from hsi_batch.statistics.tree import Forest, Path
 
-__all__ = ["lines_forest", "measured_forest"]
+__all__ = ["lines_forest", "measured_forest", "summary_forests"]
 
 S = TypeVar("S", bound=Any)
 
@@ -58,7 +60,7 @@ def lines_forest(
     lines, width, channels = cube.shape
     step, leaves = leaf_lines(width), leaf_count(height, width)
     forest: Forest[S] = Forest()
-    ordered = isinstance(identity, FloatMoments)
+    ordered = getattr(identity, "ordered", False)
     stop = start + lines
     first, last = start // step, -(-stop // step)
     # Exact statistics may absorb many leaves at once; rounding asks for one leaf at a time.
@@ -74,6 +76,23 @@ def lines_forest(
         part = identity.update(pixels)
         forest = forest.merge(Forest.of((*prefix, (index, leaves)), part, level))
     return forest
+
+
+def summary_forests(
+    cube: NDArray[Any],
+    valid: NDArray[np.bool_] | None,
+    *,
+    start: int,
+    height: int,
+    prefix: Path = (),
+) -> tuple[Forest[Moments], Forest[Extrema]]:
+    """As :func:`lines_forest`: moments and extrema from one visit."""
+    identity = Summary.empty(cube.shape[2], cube.dtype)
+    both = lines_forest(identity, cube, valid, start=start, height=height, prefix=prefix).parts
+    return (
+        Forest({place: part.moments for place, part in both.items()}),
+        Forest({place: part.extrema for place, part in both.items()}),
+    )
 
 
 def measured_forest(

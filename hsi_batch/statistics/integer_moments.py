@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hsi_batch.statistics import kernels
 from hsi_batch.statistics.moments import Moments, is_exact
-from hsi_batch.statistics.packed import channels_of, pack, packed_size, triangle
+from hsi_batch.statistics.packed import channels_of, packed_size, triangle
 
 __all__ = ["IntegerMoments"]
 
@@ -82,12 +82,15 @@ class IntegerMoments(Moments):
         """
         if not is_exact(pixels.dtype):
             raise TypeError(f"exact sums need 8 or 16-bit integers, got {pixels.dtype}")
-        product = pack(kernels.gram(pixels))
+        return self.add(pixels.shape[0], kernels.sums(pixels))
+
+    def add(self, count: int, sums: kernels.IntegerSums) -> IntegerMoments:
+        """Add the sums of ``count`` pixels."""
         return IntegerMoments(
-            self.count + pixels.shape[0],
-            self.total + pixels.sum(axis=0, dtype=np.int64),
-            self.high + (product >> _LIMB),
-            self.low + (product & _MASK),
+            self.count + count,
+            self.total + sums.total,
+            self.high + (sums.products >> _LIMB),
+            self.low + (sums.products & _MASK),
         )
 
     def merge(self, other: IntegerMoments) -> IntegerMoments:

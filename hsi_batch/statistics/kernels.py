@@ -1,20 +1,45 @@
-"""Exact Gram products of integer pixels, from a small registry.
+"""Exact sums of integer pixels, from a small registry.
 
-A Gram kernel takes ``(n, C)`` integer pixels and returns ``X^T X`` as int64, exact to the last bit.
-Kernels differ in speed only, so any of them may run anywhere; :func:`check` proves it on the spot.
+A kernel takes ``(n, C)`` 8 or 16-bit integers and returns their :class:`IntegerSums`, exact to the
+last bit. Kernels differ in speed only, so any of them may run anywhere; :func:`check` proves it on
+the spot, once per process and dtype.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GramKernel", "check", "gram", "gram_float64", "kernel_name", "register"]
+from hsi_batch.statistics.packed import pack, packed_size
 
-GramKernel = Callable[[NDArray[Any]], NDArray[np.int64]]
+__all__ = ["IntegerSums", "SumsKernel", "check", "kernel_name", "register", "sums", "sums_float64"]
+
+
+class IntegerSums(NamedTuple):
+    """Sums and extrema of integer pixels.
+
+    Attributes
+    ----------
+    total : numpy.ndarray of int64, shape (C,)
+        ``sum x``.
+    products : numpy.ndarray of int64, shape (C (C + 1) / 2,)
+        Packed upper triangle of ``sum x x^T``.
+    low, high : numpy.ndarray, shape (C,)
+        Extrema in the dtype of the pixels; of no pixels, the largest and the smallest value of it.
+    """
+
+    total: NDArray[np.int64]
+    products: NDArray[np.int64]
+    low: NDArray[Any]
+    high: NDArray[Any]
+
+
+SumsKernel = Callable[[NDArray[Any]], IntegerSums]
 
 #: Rows of one product: 2**10 rows of 16-bit values stay below 2**42, exact in float64; they fit
 #: the second-level cache.
@@ -22,48 +47,51 @@ _ROWS = 1024
 #: Products that may be added in float64 before 2**53 is reached.
 _FLUSH = 2**53 // (_ROWS * 2**32)
 
-_kernels: dict[str, GramKernel] = {}
+_kernels: dict[str, SumsKernel] = {}
 
 
-def gram_float64(pixels: NDArray[Any]) -> NDArray[np.int64]:
-    """``X^T X`` by float64 products on groups of rows that are small enough to be exact.
+def sums_float64(pixels: NDArray[Any]) -> IntegerSums:
+    """Sums by float64 products on groups of rows that are small enough to be exact.
 
     Parameters
     ----------
     pixels : numpy.ndarray of an 8 or 16-bit integer, shape (n, C)
 
-    Returns
-    -------
-    numpy.ndarray of int64, shape (C, C)
-
     Examples
     --------
-    >>> gram_float64(np.array([[1, 2], [3, 4]], dtype=np.uint16))
-    array([[10, 14],
-           [14, 20]])
+    >>> sums_float64(np.array([[1, 2], [3, 4]], dtype=np.uint16)).products
+    array([10, 14, 20])
     """
     rows, channels = pixels.shape
-    total = np.zeros((channels, channels), dtype=np.int64)
+    info = np.iinfo(pixels.dtype)
+    total = np.zeros(channels, dtype=np.int64)
+    products = np.zeros(packed_size(channels), dtype=np.int64)
+    low = np.full(channels, info.max, dtype=pixels.dtype.newbyteorder("="))
+    high = np.full(channels, info.min, dtype=low.dtype)
     if rows == 0:
-        return total
+        return IntegerSums(total, products, low, high)
     buffer = np.empty((min(rows, _ROWS), channels), dtype=np.float64)
     product = np.empty((channels, channels), dtype=np.float64)
     partial = np.zeros((channels, channels), dtype=np.float64)
     for group, start in enumerate(range(0, rows, _ROWS), start=1):
-        block = buffer[: min(_ROWS, rows - start)]
-        np.copyto(block, pixels[start : start + _ROWS])
+        part = pixels[start : start + _ROWS]
+        block = buffer[: len(part)]
+        np.copyto(block, part)
         partial += np.matmul(block.T, block, out=product)
+        total += part.sum(axis=0, dtype=np.int64)
+        np.minimum(low, part.min(axis=0), out=low)
+        np.maximum(high, part.max(axis=0), out=high)
         if group % _FLUSH == 0:
-            total += partial.astype(np.int64)
+            products += pack(partial).astype(np.int64)
             partial[:] = 0.0
-    total += partial.astype(np.int64)
-    return total
+    products += pack(partial).astype(np.int64)
+    return IntegerSums(total, products, low, high)
 
 
-def register(name: str, kernel: GramKernel) -> None:
+def register(name: str, kernel: SumsKernel) -> None:
     """Add a kernel; the one registered last is used.
 
-    A kernel that does not agree with :func:`gram_float64` on the test block of :func:`check` is
+    A kernel that does not agree with :func:`sums_float64` on the test block of :func:`check` is
     refused with ``ValueError``.
     """
     check(kernel)
@@ -71,8 +99,14 @@ def register(name: str, kernel: GramKernel) -> None:
     _kernels[name] = kernel
 
 
-def check(kernel: GramKernel) -> None:
-    """Compare a kernel with :func:`gram_float64` on extreme and random values.
+def check(kernel: SumsKernel, *dtypes: str) -> None:
+    """Compare a kernel with :func:`sums_float64` on extreme and random values.
+
+    Parameters
+    ----------
+    kernel : callable
+    *dtypes : str
+        All four by default.
 
     Raises
     ------
@@ -80,23 +114,49 @@ def check(kernel: GramKernel) -> None:
         The kernel is not exact on this machine.
     """
     rng = np.random.default_rng(20260101)
-    for dtype in (np.uint8, np.int8, np.uint16, np.int16):
+    for dtype in dtypes or ("uint8", "int8", "uint16", "int16"):
         info = np.iinfo(dtype)
         block = rng.integers(info.min, info.max, (513, 21), dtype=dtype, endpoint=True)
         block[:40] = info.min
         block[40:80] = info.max
-        if not np.array_equal(kernel(block), gram_float64(block)):
-            raise ValueError(f"Gram kernel {kernel!r} is not exact for {np.dtype(dtype)}")
+        # And values of which most fit fewer bits, as those of sensors do.
+        for pixels in (block, block // 16, block[100:] // 16):
+            found, expected = kernel(pixels), sums_float64(pixels)
+            if not all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True)):
+                raise ValueError(f"kernel {kernel!r} is not exact for {dtype}")
 
 
-def kernel_name() -> str:
-    """Name of the kernel in use."""
-    return next(reversed(_kernels))
+@cache
+def _compiled(dtype: str) -> SumsKernel | None:
+    """The compiled kernel, if it can be compiled here and is exact for the dtype."""
+    try:
+        from hsi_batch.statistics.pair_products import pair_products
+
+        check(pair_products, dtype)
+    except Exception as error:  # noqa: BLE001 - whatever a compiler says, there is another way
+        logging.getLogger(__name__).warning(
+            "The compiled sums of %s are not used (%s: %s); those in float64 give the same bits"
+            " and take longer.",
+            dtype,
+            type(error).__name__,
+            error,
+        )
+        return None
+    return pair_products
 
 
-def gram(pixels: NDArray[Any]) -> NDArray[np.int64]:
-    """``X^T X`` of ``(n, C)`` 8 or 16-bit integers by the kernel in use, int64."""
-    return _kernels[kernel_name()](pixels)
+def _kernel(dtype: np.dtype[Any]) -> tuple[str, SumsKernel]:
+    if _kernels:
+        return next(reversed(_kernels.items()))
+    compiled = _compiled(dtype.newbyteorder("=").name)
+    return ("float64", sums_float64) if compiled is None else ("pairs", compiled)
 
 
-_kernels["float64"] = gram_float64
+def kernel_name(dtype: str = "uint16") -> str:
+    """Name of the kernel in use for a dtype: ``pairs`` (compiled), ``float64``, or registered."""
+    return _kernel(np.dtype(dtype))[0]
+
+
+def sums(pixels: NDArray[Any]) -> IntegerSums:
+    """Sums of ``(n, C)`` 8 or 16-bit integers by the kernel in use, n below 2**31."""
+    return _kernel(pixels.dtype)[1](pixels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -51,6 +51,8 @@ class Moments(ABC):
     __slots__ = ()
 
     count: int
+    #: Whether the order of merging shows in the last bits.
+    ordered: ClassVar[bool] = False
 
     @staticmethod
     def empty(channels: int, dtype: DTypeLike) -> Moments:
