@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
     "chunk_tail",
     "lost_chunk",
     "read_lines",
+    "read_rows",
     "remove_partial",
     "scratch",
     "store_path",
@@ -149,6 +151,36 @@ def read_lines(
     codec, index = _blosc_of(array), _index(array, frame, start, stop)
     if codec is None or index is None:
         return np.asarray(array[frame, start:stop])
+    shape = array.chunks[1:]
+    chunk = scratch.decoded(shape, array.dtype) if reuse else np.empty(shape, array.dtype)
+    if not _decode(array, index, codec, chunk):
+        # What was never written reads as the fill value.
+        return np.asarray(array[frame, start:stop])
+    return chunk[: stop - start]
+
+
+def read_rows(array: zarr.Array[Any], indices: Sequence[int]) -> NDArray[Any]:
+    """Some rows along the first dimension, ``(len(indices), ...)``; quick if each is a chunk.
+
+    Raises
+    ------
+    OSError, ValueError, RuntimeError
+        A chunk is damaged. One that is missing reads as the fill value.
+    """
+    codec, inner = _blosc_of(array), array.shape[1:]
+    if codec is None or array.chunks != (1, *inner):
+        return np.asarray(array.oindex[np.asarray(indices, dtype=np.intp)])
+    rows = np.empty((len(indices), *inner), dtype=array.dtype)
+    for row, index in zip(rows, indices, strict=True):
+        if not _decode(array, (index, *(0 for _ in inner)), codec, row):
+            row[...] = array.fill_value
+    return rows
+
+
+def _decode(
+    array: zarr.Array[Any], index: tuple[int, ...], codec: BloscCodec, chunk: NDArray[Any]
+) -> bool:
+    """Read a chunk into memory; whether there is one."""
     try:
         with chunk_path(array, index).open("rb", buffering=0) as file:
             whole = int(np.prod(array.chunks)) * array.dtype.itemsize
@@ -156,18 +188,15 @@ def read_lines(
             if file.readinto(stored) != len(stored):
                 raise OSError("the chunk was cut while it was read")
     except FileNotFoundError:
-        # What was never written reads as the fill value.
-        return np.asarray(array[frame, start:stop])
+        return False
     body = stored[:-_CRC_BYTES]
     if len(stored) < _BLOSC_HEADER + _CRC_BYTES or _crc(body) != stored[-_CRC_BYTES:]:
         raise ValueError("the checksum that ends the chunk does not match its contents")
-    shape = array.chunks[1:]
-    chunk = scratch.decoded(shape, array.dtype) if reuse else np.empty(shape, array.dtype)
     # Bytes 4 to 8 of a Blosc buffer are the size of what it holds.
     if int.from_bytes(body[4:8], "little") != chunk.nbytes:
         raise ValueError("the chunk holds another number of bytes than the array says")
     _numcodec(codec).decode(body, out=chunk)
-    return chunk[: stop - start]
+    return True
 
 
 def write_lines(

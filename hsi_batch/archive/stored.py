@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from hsi_batch.archive.chunks import read_rows
+from hsi_batch.archive.layout import Geometry
 from hsi_batch.archive.selection import Selection
 from hsi_batch.archive.session import PixelChoice, Session
 from hsi_batch.statistics import Extrema, FloatMoments, Forest, IntegerMoments
 from hsi_batch.statistics.quality import flag_pixels
+from hsi_batch.statistics.tree import Path
 
 __all__ = [
     "has_statistics",
@@ -27,6 +32,8 @@ __all__ = [
 #: Frames that a sample is taken from.
 _SAMPLED_FRAMES = 64
 _SAMPLED_SPECTRA = 16384
+#: Rows that are read and summed at once, and by how many threads.
+_GROUP_BYTES, _THREADS = 4 * 2**20, 4
 
 
 def _array(session: Session, kind: str, pixels: PixelChoice) -> zarr.Array[Any] | None:
@@ -63,30 +70,74 @@ def moments_from_row(row: NDArray[Any]) -> IntegerMoments | FloatMoments:
 def stored_statistic(
     sessions: Mapping[str, Session], selection: Selection, kind: str, pixels: PixelChoice
 ) -> Any:
-    """Merge stored rows of ``moments`` or ``extrema`` in the fixed tree; None without any."""
+    """Merge stored rows of ``moments`` or ``extrema`` in the fixed tree; None without any.
+
+    What no order of merging can change is summed as it comes, many rows at once.
+    """
+    found: list[Any] = []
     forest: Forest[Any] = Forest()
-    for name, frames in selection.frames.items():
-        session = sessions[name]
-        array = _array(session, kind, pixels)
-        if array is None:
-            continue
-        geometry = session.geometry
-        if geometry.row_frames is None:
-            for frame in frames:
-                first = frame * geometry.blocks_per_frame
-                rows = np.asarray(array[first : first + geometry.blocks_per_frame])
-                prefix = selection.place(name, frame, geometry.frames)
-                for index, row in enumerate(rows):
-                    path = (*prefix, (index, geometry.leaves))
-                    part = _part(kind, row)
-                    forest = forest.merge(Forest.of(path, part, geometry.block_level))
-        else:
-            level = (geometry.row_frames - 1).bit_length()
-            at = selection.place(name, 0, geometry.frames)[0]
-            for index, row in enumerate(np.asarray(array[:])):
-                shared = (at, (index, geometry.frames))
-                forest = forest.merge(Forest.of(shared, _part(kind, row), level))
-    return forest.result()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for name, frames in selection.frames.items():
+            array = _array(sessions[name], kind, pixels)
+            if array is None:
+                continue
+            geometry = sessions[name].geometry
+            exact = kind == "extrema" or array.dtype.kind == "i"
+            if not exact:
+                for path, level, row in _placed(array, selection, name, frames, geometry):
+                    forest = forest.merge(Forest.of(path, _part(kind, row), level))
+                continue
+            rows = _rows_of(frames, geometry)
+            most = max(_GROUP_BYTES // (array.dtype.itemsize * int(np.prod(array.shape[1:]))), 1)
+            groups = [rows[first : first + most] for first in range(0, len(rows), most)]
+            found += pool.map(partial(_merged, array, kind), groups)
+            if len(found) > _THREADS:
+                found = [reduce(_merge, found)]
+    if found and len(forest):
+        raise TypeError("statistics of integer and of float sessions do not merge")
+    return reduce(_merge, found) if found else forest.result()
+
+
+def _merge(one: Any, other: Any) -> Any:
+    return one.merge(other)
+
+
+def _rows_of(frames: Iterable[int], geometry: Geometry) -> Sequence[int]:
+    """Rows that hold the statistics of some frames."""
+    if geometry.row_frames is not None:
+        return range(geometry.rows)
+    blocks = geometry.blocks_per_frame
+    return [row for frame in frames for row in range(frame * blocks, (frame + 1) * blocks)]
+
+
+def _merged(array: zarr.Array[Any], kind: str, indices: Sequence[int]) -> Any:
+    rows = read_rows(array, indices)
+    if kind == "moments":
+        return IntegerMoments.from_rows(rows)
+    counts = [int(np.all(low <= high)) for low, high in rows]
+    return Extrema(sum(counts), rows[:, 0].min(axis=0), rows[:, 1].max(axis=0))
+
+
+def _placed(
+    array: zarr.Array[Any],
+    selection: Selection,
+    name: str,
+    frames: Iterable[int],
+    geometry: Geometry,
+) -> Iterator[tuple[Path, int, NDArray[Any]]]:
+    """Rows with their place in the fixed tree and its level."""
+    if geometry.row_frames is not None:
+        level = (geometry.row_frames - 1).bit_length()
+        at = selection.place(name, 0, geometry.frames)[0]
+        for index in range(geometry.rows):
+            yield (at, (index, geometry.frames)), level, read_rows(array, [index])[0]
+        return
+    blocks = geometry.blocks_per_frame
+    for frame in frames:
+        prefix = selection.place(name, frame, geometry.frames)
+        rows = read_rows(array, range(frame * blocks, (frame + 1) * blocks))
+        for index, row in enumerate(rows):
+            yield (*prefix, (index, geometry.leaves)), geometry.block_level, row
 
 
 def stored_frame_statistic(session: Session, frame: int, kind: str, pixels: PixelChoice) -> Any:
@@ -96,10 +147,9 @@ def stored_frame_statistic(session: Session, frame: int, kind: str, pixels: Pixe
     if array is None or geometry.row_frames not in (None, 1):
         return None
     if geometry.row_frames == 1:
-        return _part(kind, np.asarray(array[frame]))
-    first = frame * geometry.blocks_per_frame
+        return _part(kind, read_rows(array, [frame])[0])
     forest: Forest[Any] = Forest()
-    for index, row in enumerate(np.asarray(array[first : first + geometry.blocks_per_frame])):
+    for index, row in enumerate(read_rows(array, _rows_of([frame], geometry))):
         path = ((index, geometry.leaves),)
         forest = forest.merge(Forest.of(path, _part(kind, row), geometry.block_level))
     return forest.result()

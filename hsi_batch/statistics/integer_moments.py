@@ -174,6 +174,15 @@ class IntegerMoments(Moments):
         return np.concatenate([[self.count], self.total, products]).astype(np.int64)
 
     @classmethod
+    def from_rows(cls, rows: NDArray[np.int64]) -> IntegerMoments:
+        """The sum of ``(n, terms)`` rows, n below 2**31."""
+        channels = channels_of(rows.shape[1]) - 1
+        count, total = rows[:, 0].sum(), rows[:, 1 : 1 + channels].sum(axis=0)
+        products = rows[:, 1 + channels :]
+        high = (products >> _LIMB).sum(axis=0)
+        return cls(int(count), total, high, (products & _MASK).sum(axis=0))
+
+    @classmethod
     def from_row(cls, row: NDArray[np.int64]) -> IntegerMoments:
         """Inverse of :attr:`row`."""
         # terms = 1 + C + C (C + 1) / 2 = packed_size(C + 1)
