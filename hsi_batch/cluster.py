@@ -22,6 +22,7 @@ from dask.utils import parse_bytes
 from distributed import Client, get_client
 from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import SubprocessScheduler, SubprocessWorker
+from distributed.security import Security
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model
 
 from hsi_batch.documents import Document, read_yaml, validate
@@ -82,6 +83,31 @@ class LocalConfig(_Config):
     dashboard: bool = False
 
 
+class SecurityConfig(_Config):
+    """Files of a TLS connection; each party must show a certificate of this authority.
+
+    Attributes
+    ----------
+    ca_file : str
+        Certificate of the authority (PEM).
+    cert, key : str
+        Certificate and private key of this client (PEM).
+    """
+
+    ca_file: str
+    cert: str
+    key: str
+
+    def to_dask(self) -> Security:
+        """For a client; nothing but TLS is spoken then."""
+        return Security(
+            require_encryption=True,
+            tls_ca_file=self.ca_file,
+            tls_client_cert=self.cert,
+            tls_client_key=self.key,
+        )
+
+
 class ExistingConfig(_Config):
     """A scheduler that runs already; it is left running.
 
@@ -93,12 +119,15 @@ class ExistingConfig(_Config):
         File that the scheduler wrote; one of the two.
     timeout : float
         Seconds to wait for it and for its first worker.
+    security : SecurityConfig, optional
+        Speak TLS (``tls://...``) with these certificates, and nothing else.
     """
 
     type: Literal["existing"]
     address: str | None = None
     scheduler_file: str | None = None
     timeout: float = Field(default=60.0, gt=0)
+    security: SecurityConfig | None = None
 
 
 _TYPES: dict[str, type[_Config]] = {"local": LocalConfig, "existing": ExistingConfig}
@@ -156,7 +185,20 @@ def read_cluster(source: str | os.PathLike[str] | Document) -> LocalConfig | Exi
     base = Path(document.path or "").parent
     named = "scratch" if isinstance(config, LocalConfig) else "scheduler_file"
     place = getattr(config, named)
-    return config if place is None else config.model_copy(update={named: str(base / place)})
+    changed: dict[str, Any] = {} if place is None else {named: str(base / place)}
+    if isinstance(config, ExistingConfig) and config.security is not None:
+        files = {k: str(base / v) for k, v in config.security.model_dump().items()}
+        missing = [name for name, file in files.items() if not Path(file).is_file()]
+        if missing:
+            raise ConfigError.collect(
+                [
+                    document.problem(f"security.{name}: there is no such file.", ("security", name))
+                    for name in missing
+                ],
+                path=document.path,
+            )
+        changed["security"] = SecurityConfig(**files)
+    return config.model_copy(update=changed) if changed else config
 
 
 def current_client() -> Client | None:
@@ -223,8 +265,9 @@ def _existing(config: ExistingConfig) -> Client:
     try:
         address = config.address or _address(Path(str(config.scheduler_file)), config.timeout)
         # Without an address, Dask would start a cluster of its own.
-        client = Client(address or "nowhere", timeout=config.timeout)
-    except (OSError, TimeoutError, ValueError) as error:
+        security = {} if config.security is None else {"security": config.security.to_dask()}
+        client = Client(address or "nowhere", timeout=config.timeout, **security)
+    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
         raise ClusterError(
             f"no scheduler answers at {target} within {config.timeout:g} s ({error}).",
             hint="Check the address and that the scheduler runs.",

@@ -7,10 +7,19 @@ import json
 import os
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["Closing", "digest_json", "digest_of", "digest_of_file", "write_atomically"]
+__all__ = [
+    "Closing",
+    "digest_json",
+    "digest_of",
+    "digest_of_file",
+    "sealed",
+    "unsealed",
+    "write_atomically",
+]
 
 
 class Closing(ABC):
@@ -64,3 +73,32 @@ def digest_of_file(path: str | os.PathLike[str]) -> str:
 def digest_json(value: Any) -> str:
     """SHA-256 of a JSON value, independent of the order of keys."""
     return digest_of(json.dumps(value, sort_keys=True, default=str).encode())
+
+
+def sealed(content: Mapping[str, Any]) -> str:
+    """JSON text that ends in the SHA-256 of its own contents.
+
+    Examples
+    --------
+    >>> unsealed(sealed({"a": 1}))
+    {'a': 1}
+    """
+    return json.dumps({**content, "sha256": digest_json(content)}, indent=2, default=str)
+
+
+def unsealed(raw: bytes | str) -> dict[str, Any]:
+    """Inverse of :func:`sealed`.
+
+    Raises
+    ------
+    ValueError
+        A single byte is not as it was written.
+    """
+    text = raw.decode() if isinstance(raw, bytes) else raw
+    content = json.loads(text)
+    if not isinstance(content, dict) or "sha256" not in content:
+        raise ValueError("there is no checksum")
+    del content["sha256"]
+    if sealed(content) != text:
+        raise ValueError("the checksum does not match the contents")
+    return content

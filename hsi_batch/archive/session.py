@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hsi_batch.archive.chunks import lost_chunk, read_lines, store_path
 from hsi_batch.archive.layout import BlockKey, Geometry
-from hsi_batch.archive.store import ARCHIVE, open_root, plain_group
+from hsi_batch.archive.store import ARCHIVE, metadata_errors, open_root, plain_group, refuse_links
 from hsi_batch.errors import SourceError, StoreError
 
 __all__ = ["PixelChoice", "Session"]
@@ -34,6 +34,7 @@ class Session:
 
     def __init__(self, name: str, group: zarr.Group) -> None:
         self.name = name
+        refuse_links(group, name)
         self.group = plain_group(group)
         #: Found by :meth:`look`, and not looked for again.
         self._found: dict[str, zarr.Array[Any] | None] = {}
@@ -42,11 +43,11 @@ class Session:
     def open(cls, archive: str | Path, name: str, mode: str = "r") -> Session:
         """Open one session without looking at the others."""
         root = open_root(archive, ARCHIVE, mode)
-        try:
-            # The root is no session, nor is anything below one.
-            group = root[name] if name and "/" not in name else None
-        except (KeyError, ValueError):
-            group = None
+        group = None
+        # The root is no session, nor is anything below one.
+        with metadata_errors(str(archive), name):
+            if name and "/" not in name and name not in (".", ".."):
+                group = root.get(name)
         if not isinstance(group, zarr.Group):
             raise StoreError("there is no such session.", path=str(archive), session=name)
         return cls(name, group)
@@ -75,16 +76,18 @@ class Session:
         """An array that not every session has."""
         if name in self._found:
             return self._found[name]
-        array = self.group.get(name)
+        with metadata_errors(str(self.group.store_path), self.name):
+            array = self.group.get(name)
         return array if isinstance(array, zarr.Array) else None
 
     @cached_property
     def geometry(self) -> Geometry:
         """Frames, shape and blocks."""
-        frames, height, width, channels = self.cube.shape
-        return Geometry(
-            frames, (height, width, channels), str(self.cube.dtype), self.cube.chunks[1]
-        )
+        with metadata_errors(str(self.group.store_path), self.name):
+            frames, height, width, channels = self.cube.shape
+            return Geometry(
+                frames, (height, width, channels), str(self.cube.dtype), self.cube.chunks[1]
+            )
 
     @property
     def complete(self) -> bool:

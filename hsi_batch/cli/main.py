@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -40,8 +41,20 @@ def _root(
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
     ),
+    plugins: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--plugins",
+            metavar="NAME",
+            help="Let pipeline files import node classes of this package; repeatable.",
+        ),
+    ] = None,
 ) -> None:
     del version
+    # The environment, for processes that this one starts.
+    names = [os.environ.get("HSI_BATCH_PLUGINS", ""), *(plugins or [])]
+    if plugins:
+        os.environ["HSI_BATCH_PLUGINS"] = ",".join(filter(None, names))
 
 
 demo.register(app)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.metrics import Context
 from hsi_batch.nodes.node import ALWAYS, Node, Scope, Stage
 from hsi_batch.nodes.ports import PortSpec
+from hsi_batch.nodes.trust import allowed_plugins, is_from_the_driver
 
 __all__ = ["PluginNode", "covering", "plugin_class"]
 
@@ -226,12 +228,13 @@ def plugin_class(class_name: str, plugins: Sequence[str]) -> type[Node] | None:
     Raises
     ------
     hsi_batch.errors.PipelineError
-        It cannot be imported, or is no module with ports.
+        The user has not allowed it, it cannot be imported, or it is no module with ports.
     """
     plugin = covering(class_name, plugins)
     if plugin is None:
         return None
     module_name, _, short = class_name.rpartition(".")
+    _need_permission(class_name, module_name, plugin)
     try:
         found = getattr(importlib.import_module(module_name), short)
     except Exception as error:
@@ -248,6 +251,19 @@ def plugin_class(class_name: str, plugins: Sequence[str]) -> type[Node] | None:
             " and OUTPUT_SPECS was expected."
         )
     return _adapted(found)  # type: ignore[arg-type]
+
+
+def _need_permission(class_name: str, module: str, plugin: str) -> None:
+    """Refuse to import what a file names, and the user does not."""
+    if module in sys.modules or is_from_the_driver():
+        return
+    if covering(class_name, allowed_plugins()) is None:
+        raise PipelineError(
+            f"the class {class_name!r} would run code of the plugin {plugin!r}, which you have not"
+            " allowed.",
+            hint=f"If you trust it: hsi-batch --plugins {plugin} COMMAND ...; or set"
+            f" HSI_BATCH_PLUGINS={plugin}.",
+        )
 
 
 def _has_ports(cls: type[nn.Module]) -> bool:

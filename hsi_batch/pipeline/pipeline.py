@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 from torch import nn
 
-from hsi_batch._version import __version__
 from hsi_batch.documents import Document, read_yaml
 from hsi_batch.errors import ConfigError, PipelineError, did_you_mean
 from hsi_batch.files import write_atomically
 from hsi_batch.nodes import Node, PortRef
+from hsi_batch.nodes.trust import from_the_driver
 from hsi_batch.pipeline.build import build
 from hsi_batch.pipeline.config import PipelineMetadata
 from hsi_batch.pipeline.graph import Graph
 from hsi_batch.pipeline.groups import POOLED, Groups, group_of, one_background
 from hsi_batch.pipeline.precision import Precision
 from hsi_batch.pipeline.reference import Reference, fit_tags
+from hsi_batch.pipeline.vouching import check_pair, vouched
 from hsi_batch.pipeline.weights import dump_weights, load_weights
 from hsi_batch.pipeline.written import (
     Dialect,
@@ -111,9 +112,10 @@ class Pipeline(Graph):
             Torch device for the buffers.
         """
         pipeline = cls.from_document(read_yaml(config_path, collect=True))
-        weights = Path(weights_path or Path(config_path).with_suffix(".pt"))
+        beside = Path(config_path).with_suffix(".pt")
+        weights = Path(weights_path or beside)
         if weights_path is not None or weights.exists():
-            load_weights(pipeline, weights)
+            pipeline.load_weights(weights, config_path if weights == beside else None)
         return pipeline if device is None else pipeline.to(device)
 
     @classmethod
@@ -208,15 +210,34 @@ class Pipeline(Graph):
                 if node.CHANNEL_ARGUMENT is not None:
                     node.hparams[node.CHANNEL_ARGUMENT] = getattr(node, node.CHANNEL_ARGUMENT)
         content = self.serialize(dialect)
-        header = f"# Written by hsi_batch {__version__}; the weights are in {target.stem}.pt.\n"
-        text = header + yaml.safe_dump(content, sort_keys=False, width=100)
-        write_atomically(target.with_suffix(".pt"), dump_weights(self, content["metadata"]))
+        text, weights = vouched(
+            yaml.safe_dump(content, sort_keys=False, width=100),
+            target.stem,
+            lambda digest: dump_weights(self, content["metadata"], digest),
+        )
+        write_atomically(target.with_suffix(".pt"), weights)
         write_atomically(target, text)
         return target
 
-    def load_weights(self, path: str | os.PathLike[str]) -> None:
-        """Set buffers and fitted state from a ``.pt`` file of this pipeline."""
-        load_weights(self, path)
+    def load_weights(
+        self, path: str | os.PathLike[str], beside: str | os.PathLike[str] | None = None
+    ) -> None:
+        """Set buffers and fitted state from a ``.pt`` file of this pipeline.
+
+        Parameters
+        ----------
+        path : path
+        beside : path, optional
+            The YAML that was written with it; both must vouch for each other then.
+
+        Raises
+        ------
+        hsi_batch.errors.ConfigError
+            Weights that are damaged, of another pipeline, or not those of the YAML.
+        """
+        digest = load_weights(self, path)
+        if beside is not None and digest is not None:
+            check_pair(beside, path, digest)
 
     def to_bytes(self) -> tuple[str, bytes]:
         """YAML text and weights, for a worker."""
@@ -226,7 +247,7 @@ class Pipeline(Graph):
     @classmethod
     def from_bytes(cls, text: str, weights: bytes) -> Self:
         """Inverse of :meth:`to_bytes`."""
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), from_the_driver():
             warnings.simplefilter("ignore", UserWarning)
             pipeline = cls.from_document(read_yaml("pipeline", text=text))
             load_weights(pipeline, weights)

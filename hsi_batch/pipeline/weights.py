@@ -37,8 +37,11 @@ _FORMAT = 1
 _GROUPED = 2
 
 
-def dump_weights(pipeline: Pipeline, metadata: Mapping[str, Any]) -> bytes:
-    """Contents of a ``.pt`` file: buffers per node, metadata, and what was fitted in float64."""
+def dump_weights(pipeline: Pipeline, metadata: Mapping[str, Any], digest: str = "") -> bytes:
+    """Contents of a ``.pt`` file: buffers per node, metadata, and what was fitted in float64.
+
+    With them goes the digest of the YAML beside it, if there is one.
+    """
     ours: dict[str, Any] = {
         "format": _FORMAT if pipeline.groups is None else _GROUPED,
         "fitted": [n for n, node in pipeline.nodes.items() if node.fitted],
@@ -49,6 +52,7 @@ def dump_weights(pipeline: Pipeline, metadata: Mapping[str, Any]) -> bytes:
         },
         "precision": {name: p.to_dict() for name, p in pipeline.precision.items()},
         "provenance": pipeline.provenance,
+        **({"yaml": digest} if digest else {}),
     }
     if pipeline.reference is not None:
         ours["reference"] = {
@@ -77,8 +81,10 @@ def dump_weights(pipeline: Pipeline, metadata: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> None:
+def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> str | None:
     """Set buffers and fitted state from a ``.pt`` file, ours or cuvis-ai's.
+
+    Returns the digest of the YAML that it was written with, if it states one.
 
     Only tensors and plain values are unpickled. A node counts as fitted if the file says so, or,
     in files of cuvis-ai, if its buffers differ from those of a new node.
@@ -117,7 +123,7 @@ def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> 
             node.restore_schedule(ours.schedule[name])
     if ours is None:
         pipeline.groups = None
-        return
+        return None
     pipeline.precision = ours.precision
     pipeline.provenance = ours.provenance
     pipeline.reference = ours.reference
@@ -127,6 +133,7 @@ def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> 
         problems = buffer_problems(pipeline)
         if problems:
             raise ConfigError.collect(problems, path=path)
+    return ours.yaml
 
 
 def _content(source: bytes | str | os.PathLike[str], path: str | None) -> Any:
@@ -171,6 +178,7 @@ class _Ours(NamedTuple):
     axis: ChannelAxis | None
     reference: Reference | None
     groups: Groups | None
+    yaml: str | None
 
 
 def _ours(raw: Any, path: str | None) -> _Ours | None:
@@ -204,6 +212,7 @@ def _ours(raw: Any, path: str | None) -> _Ours | None:
             if reference is None
             else Reference.from_arrays({k: v.numpy() for k, v in reference.items()}),
             groups_from_plain(raw["groups"]) if found == _GROUPED else None,
+            None if raw.get("yaml") is None else str(raw["yaml"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(

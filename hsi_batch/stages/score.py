@@ -25,6 +25,7 @@ from hsi_batch.archive.store import (
     create_array,
     create_root,
     groups_of,
+    plain_group,
     state_folder,
 )
 from hsi_batch.engine.events import Observer, Progress
@@ -221,7 +222,7 @@ def _begin(root: zarr.Group, pipeline: Pipeline, archive: Archive, plan: ScorePl
         if planned.status in ("new", "redo"):
             _create_session(root, planned, plan)
         else:
-            root[planned.name].attrs["complete"] = False
+            plain_group(root[planned.name]).attrs["complete"] = False  # type: ignore[arg-type]
 
 
 def _create_session(root: zarr.Group, planned: PlannedScores, plan: ScorePlan) -> None:
@@ -323,7 +324,7 @@ def _finish(root: zarr.Group, plan: ScorePlan, latest: Mapping[BlockKey, BlockRe
                 session=planned.name,
                 hint="Run the same command again.",
             )
-        group = root[planned.name]
+        group = plain_group(root[planned.name])  # type: ignore[arg-type]
         failed: dict[str, str] = {}
         for key, record in latest.items():
             current = key.session == planned.name and record.digest == planned.digest

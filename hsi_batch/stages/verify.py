@@ -16,32 +16,33 @@ from distributed import Client
 from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.records import BlockRecord, Records
+from hsi_batch.archive.seals import session_problems
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import ARCHIVE, SCORES, checksum, groups_of, open_root, state_folder
+from hsi_batch.archive.store import (
+    ARCHIVE,
+    SCORES,
+    checksum,
+    metadata_errors,
+    open_root,
+    session_folders,
+    state_folder,
+)
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.window import batches, run_window
-from hsi_batch.errors import StoreError
+from hsi_batch.errors import ConfigError, HsiBatchError, StoreError
 from hsi_batch.stages.evaluation import load_evaluation
 from hsi_batch.stages.run import TASK_BYTES, Run
+from hsi_batch.stages.verify_files import (
+    Damage,
+    file_damages,
+    metadata_damages,
+    root_damages,
+    state_damages,
+)
 
-__all__ = ["Damage", "VerifyResult", "verify"]
+__all__ = ["Damage", "VerifyResult", "verify", "verify_pipeline"]
 
 _ROWS = ("moments", "extrema", "moments_normal", "extrema_normal")
-
-
-@dataclass(frozen=True)
-class Damage:
-    """Something that is not as it should be.
-
-    Attributes
-    ----------
-    place : str
-        Session, or block.
-    problem : str
-    """
-
-    place: str
-    problem: str
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class VerifyResult:
         Looked at.
     damages : tuple of Damage
     seconds : float
+    store_checked : bool
+        False of a fitted pipeline.
     """
 
     store: str
@@ -65,6 +68,7 @@ class VerifyResult:
     blocks: int
     damages: tuple[Damage, ...]
     seconds: float
+    store_checked: bool = True
 
     @property
     def sound(self) -> bool:
@@ -72,11 +76,18 @@ class VerifyResult:
         return not self.damages
 
     def __str__(self) -> str:
+        if not self.store_checked:
+            head = f"the YAML and its weights vouch for each other; {self.seconds:.1f} s"
+            if self.sound:
+                return f"sound: {head}"
+            return "\n".join(
+                ["damaged:", *(f"  {d.place}: {d.problem}" for d in self.damages), "Fit it again."]
+            )
         how = "decoded and compared with their checksums" if self.deep else "are present"
         head = f"{self.sessions} sessions, {self.blocks} blocks {how}; {self.seconds:.1f} s"
         if self.sound:
             return f"sound: {head}"
-        shown = [f"  {d.place}: {d.problem}" for d in self.damages[:50]]
+        shown = [f"  {d.place or 'store'}: {d.problem}" for d in self.damages[:50]]
         more = len(self.damages) - len(shown)
         if more > 0:
             shown.append(f"  and {more} more")
@@ -84,7 +95,7 @@ class VerifyResult:
             [
                 f"damaged: {head}; {len(self.damages)} problems",
                 *shown,
-                "Convert or score these sessions again with --force.",
+                "Redo them with hsi-batch repair, or convert or score these sessions with --force.",
             ]
         )
 
@@ -103,8 +114,9 @@ def verify(
     ----------
     store : path
     deep : bool
-        Decode every chunk: the CRC32C that each ends in must hold, and the values of cubes must
-        have the checksums that were taken as they were converted. Otherwise only presence is
+        Read every file: the CRC32C that each chunk ends in must hold, the values of cubes must
+        have the checksums that were taken as they were converted, metadata and run state must be
+        those that were published, and nothing else may lie there. Otherwise only presence is
         checked.
     client, workers, observer
         As for :func:`~hsi_batch.stages.convert.convert`; used by deep checks.
@@ -120,26 +132,42 @@ def verify(
     damages: list[Damage] = []
     keys: list[tuple[BlockKey, int]] = []
     scored: dict[str, list[BlockRecord]] = {}
-    if root.attrs.get("format") == SCORES:
+    stage = "score" if root.attrs.get("format") == SCORES else "convert"
+    if stage == "score":
         scored = _records(path, root)
         damages.extend(_strangers(path))
-    names = sorted(groups_of(root))
+    names = session_folders(path)
+    complete: set[str] = set()
     for name in names:
-        group = root[name]
-        assert isinstance(group, zarr.Group)
-        if not group.attrs.get("complete"):
-            damages.append(Damage(name, "was not finished; run the stage again"))
+        try:
+            with metadata_errors(path, name):
+                group = _group(root, name)
+                if not group.attrs.get("complete"):
+                    damages.append(Damage(name, "was not finished; run the stage again"))
+                    continue
+                complete.add(name)
+                if deep and next(session_problems(Path(path) / name), None):
+                    # Told below; what such metadata say is not followed.
+                    continue
+                records = scored.get(name)
+                missing, found = (
+                    _presence(name, group) if records is None else _scored(group, records)
+                )
+        except StoreError as error:
+            damages.append(Damage(name, error.message))
             continue
-        records = scored.get(name)
-        missing, found = _presence(name, group) if records is None else _scored(group, records)
         damages.extend(missing)
         keys.extend(found)
     blocks = len(keys)
     if deep and keys:
         with Run(client, workers=workers, observer=observer) as run:
             damages.extend(_decode(run, path, keys))
-        for name in sorted({key.session for key, _ in keys}):
-            damages.extend(_check_rest(root, name))
+    if deep:
+        missing_in = {damage.place.partition("[")[0] for damage in damages}
+        damages.extend(_files(path, root, complete, keys, missing_in))
+        damages.extend(metadata_damages(path, set(names), complete))
+        damages.extend(root_damages(path, set(names)))
+        damages.extend(state_damages(path, stage))
     ordered = tuple(sorted(damages, key=lambda d: (d.place, d.problem)))
     return VerifyResult(path, deep, len(names), blocks, ordered, time.monotonic() - begun)
 
@@ -156,6 +184,13 @@ def _open(path: str) -> zarr.Group:
                 path=path,
                 hint="Check the path.",
             ) from None
+
+
+def _group(root: zarr.Group, name: str) -> zarr.Group:
+    group = root[name]
+    if not isinstance(group, zarr.Group):
+        raise TypeError("an array, where a session was expected")
+    return group
 
 
 def _maps(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
@@ -202,7 +237,11 @@ def _records(path: str, root: zarr.Group) -> dict[str, list[BlockRecord]]:
     """What the run state of a store of scores says was written, by session; none for a copy."""
     found: dict[str, list[BlockRecord]] = {}
     for record in Records(state_folder(path) / "records" / "score").load().values():
-        group = root.get(record.key.session)
+        try:
+            group = root.get(record.key.session)
+        except (zarr.errors.BaseZarrError, ValueError, LookupError, TypeError):
+            # Told when the session is looked at.
+            continue
         if group is not None and group.attrs.get("digest") == record.digest:
             found.setdefault(record.key.session, []).append(record)
     return found
@@ -271,22 +310,31 @@ def _decode(run: Run, path: str, keys: list[tuple[BlockKey, int]]) -> Iterator[D
             yield from outcome.result
 
 
-def _check_rest(root: zarr.Group, name: str) -> Iterator[Damage]:
-    """Decode what belongs to a session and not to one block: spectra kept, rows, coordinates."""
-    group = root[name]
-    assert isinstance(group, zarr.Group)
-    maps = _maps(group)
-    per_block = _ROWS if "cube" in maps and Session(name, group).geometry.row_frames is None else ()
-    for other, array in group.arrays():
-        if other in maps or other in per_block:
+def _files(
+    path: str,
+    root: zarr.Group,
+    complete: set[str],
+    keys: list[tuple[BlockKey, int]],
+    missing_in: set[str],
+) -> Iterator[Damage]:
+    """Check what belongs to a session and not to one block: spectra kept, rows, coordinates."""
+    by_session: dict[str, list[BlockKey]] = {}
+    for key, _ in keys:
+        by_session.setdefault(key.session, []).append(key)
+    for name in sorted(complete):
+        if next(session_problems(Path(path) / name), None):
             continue
-        step = array.chunks[0]
-        for start in range(0, array.shape[0], step):
-            try:
-                array[start : start + step]
-            except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
-                yield Damage(name, f"{other} cannot be decoded: {error}")
-                break
+        group = _group(root, name)
+        maps = _maps(group)
+        if not maps:
+            continue
+        lines = _geometry(maps).lines
+        covered = {(key.frame, key.start // lines) for key in by_session.get(name, ())}
+        per_row = "cube" in maps and Session(name, group).geometry.row_frames is None
+        for damage in file_damages(path, root, name, covered, set(_ROWS if per_row else ())):
+            # Chunks that are missing were told block by block.
+            if name not in missing_in or not damage.problem.endswith("were written"):
+                yield damage
 
 
 def _check_items(items: Iterable[tuple[BlockKey, int]], _key: str, path: str) -> list[Damage]:
@@ -301,8 +349,6 @@ def _check(root: zarr.Group, key: BlockKey) -> Iterator[Damage]:
     geometry = _geometry(maps)
     index = geometry.index(key)
     for name, array in maps.items():
-        if name == "sample":
-            continue
         try:
             values = np.asarray(array[key.frame, key.start : key.stop])
         except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
@@ -322,3 +368,28 @@ def _check(root: zarr.Group, key: BlockKey) -> Iterator[Damage]:
                 rows[index]
             except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
                 yield Damage(str(key), f"{name} cannot be decoded: {error}")
+
+
+def verify_pipeline(path: str | os.PathLike[str]) -> VerifyResult:
+    """Check a fitted pipeline: the YAML and its weights must vouch for each other.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        There is no such file.
+    """
+    from hsi_batch.pipeline.pipeline import Pipeline
+
+    begun = time.monotonic()
+    if not Path(path).exists():
+        raise ConfigError("there is no such file.", path=str(path), hint="Check the path.")
+    damages: list[Damage] = []
+    try:
+        Pipeline.from_yaml(path)
+    except HsiBatchError as error:
+        damages.append(Damage(Path(path).name, str(error)))
+    else:
+        if not Path(path).with_suffix(".pt").exists():
+            damages.append(Damage(Path(path).name, "there are no weights beside it"))
+    seconds = time.monotonic() - begun
+    return VerifyResult(str(path), True, 0, 0, tuple(damages), seconds, store_checked=False)
