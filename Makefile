@@ -17,7 +17,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: demo test test-slow parity lint clean
+.PHONY: demo test test-slow parity fuzz lint clean
 
 demo: $(VENV)/.demo
 	$(bin)/hsi-batch demo $(DEMO)
@@ -36,6 +36,10 @@ test-slow: $(VENV)/.test
 parity: $(PARITY)/.parity
 	$(PARITY)/bin/python -m pytest -c tests/parity/pytest.ini --rootdir tests/parity \
 	  --confcutdir tests/parity tests/parity $(PYTEST)
+
+# Damaged files of every format, 10^5 cases of each: hours. FUZZ_CASES=1000 for minutes.
+fuzz: $(VENV)/.test
+	FUZZ_CASES=$${FUZZ_CASES:-100000} $(bin)/python -m pytest -n auto tests/fuzz $(PYTEST)
 
 lint: $(VENV)/.test
 	$(bin)/ruff check

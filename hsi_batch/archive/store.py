@@ -145,7 +145,7 @@ def metadata_errors(path: str, session: str | None = None) -> Iterator[None]:
             f"the metadata cannot be read ({type(error).__name__}: {str(error)[:200]}).",
             path=path,
             session=session,
-            hint="Check the store with hsi-batch verify --deep, and mend it with hsi-batch repair.",
+            hint="Check the store with hsi-batch verify --deep.",
         ) from None
 
 

@@ -95,7 +95,7 @@ class VerifyResult:
             [
                 f"damaged: {head}; {len(self.damages)} problems",
                 *shown,
-                "Redo them with hsi-batch repair, or convert or score these sessions with --force.",
+                "Convert or score these sessions again with --force.",
             ]
         )
 

@@ -52,7 +52,7 @@ def metadata_damages(path: str, present: set[str], complete: set[str]) -> Iterat
     """Metadata that are not those that were published, of the root and of complete sessions."""
     problem = unsealed_problem(Path(path))
     if problem is not None:
-        yield Damage("", f"{problem}; run the stage again, or hsi-batch repair")
+        yield Damage("", f"{problem}; run the stage again with --force")
     gathered = _gathered(path)
     for name in sorted(complete):
         found = list(session_problems(Path(path) / name))
