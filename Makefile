@@ -1,5 +1,6 @@
 # make demo   recordings, archive, fitted pipeline, scores and report in ./demo
 # make test   the tests, with coverage
+# make fuzz   damaged files of every format (FUZZ_CASES of each)
 # make parity the same graphs here and in cuvis-ai 0.19.3, in an environment of its own (.venv-parity)
 # Each sets up what it needs in a virtual environment of its own (.venv), which later calls reuse.
 
