@@ -26,8 +26,8 @@ class Checked:
     Attributes
     ----------
     path : str
-    kind : {"pipeline", "workflow", "cluster", "trainrun"}
-        What the file was taken for.
+    kind : {"pipeline", "workflow", "cluster", "trainrun", "file"}
+        What the file was taken for; "file" if it cannot be read, or holds nothing.
     problems : tuple of Problem
         Everything that is wrong, by line.
     warnings : tuple of str
@@ -37,7 +37,7 @@ class Checked:
     """
 
     path: str
-    kind: Kind
+    kind: Kind | Literal["file"]
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
     summary: str = ""
@@ -84,7 +84,7 @@ def kind_of(data: Any) -> Kind:
     keys = set(data) if isinstance(data, dict) else set()
     if "nodes" in keys or "connections" in keys:
         return "pipeline"
-    if keys & {"loss_nodes", "unfreeze_nodes", "training"}:
+    if keys & {"loss_nodes", "unfreeze_nodes", "training", "data", "defaults"}:
         return "trainrun"
     counts = {kind: len(keys & set(_keys(schema(kind)))) for kind in ("workflow", "cluster")}
     return "cluster" if counts["cluster"] > counts["workflow"] else "workflow"
@@ -100,7 +100,7 @@ def _keys(found: Mapping[str, Any]) -> list[str]:
 
 
 def check_file(path: str | os.PathLike[str], kind: Kind | None = None) -> Checked:
-    """Read a pipeline, a workflow or a cluster as a run would, and tell everything wrong with it.
+    """Read a file as a run would, and tell everything wrong with it.
 
     Parameters
     ----------
@@ -109,20 +109,30 @@ def check_file(path: str | os.PathLike[str], kind: Kind | None = None) -> Checke
         What the file is; found out from its keys by default.
     """
     name = os.fspath(path)
-    found: Kind = kind or "pipeline"
+    found: Kind | Literal["file"] = kind or "file"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         problems: tuple[Problem, ...] = ()
         summary = ""
         try:
             document = read_yaml(path, collect=True)
-            found = kind or kind_of(document.data)
-            summary = _read(found, Path(path), document)
+            if kind is None and not isinstance(document.data, dict):
+                raise _nothing_to_check(document)
+            known = found = kind or kind_of(document.data)
+            summary = _read(known, Path(path), document)
         except ConfigError as error:
             only = Problem(error.message, path=error.path, line=error.line, hint=error.hint)
             problems = error.problems or (only,)
     said = tuple(dict.fromkeys(str(w.message) for w in caught))
     return Checked(name, found, problems, said, summary)
+
+
+def _nothing_to_check(document: Document) -> ConfigError:
+    data = document.data
+    held = "nothing" if data is None else "a list" if isinstance(data, list) else "a single value"
+    return ConfigError(
+        f"the file holds {held}; a mapping of keys was expected.", path=document.path
+    )
 
 
 def _read(kind: Kind, path: Path, document: Document) -> str:
@@ -167,7 +177,7 @@ def schema(kind: Kind) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a kind of file, for editors."""
     found: dict[str, Any]
     if kind == "workflow":
-        from hsi_batch.workflow import WorkflowConfig
+        from hsi_batch.workflow_config import WorkflowConfig
 
         found = WorkflowConfig.model_json_schema()
     elif kind == "trainrun":

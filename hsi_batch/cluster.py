@@ -25,8 +25,9 @@ from distributed.deploy.subprocess import SubprocessScheduler, SubprocessWorker
 from distributed.security import Security
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model
 
-from hsi_batch.documents import Document, read_yaml, validate
+from hsi_batch.documents import Document, read_yaml
 from hsi_batch.errors import ClusterError, ConfigError, Problem, did_you_mean
+from hsi_batch.validation import validate
 
 __all__ = [
     "ExistingConfig",
@@ -70,6 +71,8 @@ class LocalConfig(_Config):
     memory : int, optional
         Bytes per worker (``4 GiB``); an equal share of the machine by default. A worker that takes
         more is restarted.
+    resources : dict
+        What each worker offers to work that asks for it, such as ``TRAIN: 1`` to a trainrun.
     scratch : str, optional
         Folder for logs and spilled data.
     dashboard : bool
@@ -79,6 +82,7 @@ class LocalConfig(_Config):
     type: Literal["local"] = "local"
     workers: int | None = Field(default=None, ge=1)
     memory: Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str)] | None = None
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     scratch: str | None = None
     dashboard: bool = False
 
@@ -408,6 +412,7 @@ def _local(config: LocalConfig) -> Client:
                 "local_directory": folder,
                 "preload_nanny": [_ORPHAN],
                 "config": _CONFIG,
+                "resources": config.resources,
                 "silence_logs": logging.WARNING,
                 # Dashboards of single workers would open ports on all interfaces.
                 "dashboard": False,

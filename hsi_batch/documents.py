@@ -1,4 +1,4 @@
-"""YAML files with line numbers, checked against a model, every problem reported at once."""
+"""YAML files with line numbers, every problem reported at once."""
 
 from __future__ import annotations
 
@@ -7,21 +7,16 @@ import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from hsi_batch.errors import ConfigError, Problem, did_you_mean
-from hsi_batch.kinds import mistaken
 from hsi_batch.limits import MAX_BYTES, MAX_DEPTH, MAX_ENTRIES, Bounded, expanded
-from hsi_batch.wording import complaint, mistakes
 
-__all__ = ["Document", "Location", "read_yaml", "set_value", "validate"]
+__all__ = ["Document", "Location", "read_yaml", "set_value"]
 
 Location = tuple[str | int, ...]
-M = TypeVar("M", bound=BaseModel)
 
 _YAML = "tag:yaml.org,2002:"
 _SCALARS = {_YAML + kind for kind in ("str", "int", "float", "bool", "null")}
@@ -61,7 +56,7 @@ class Document:
     path : str, optional
         The file.
     problems : tuple of Problem
-        What could not be read; :func:`validate` reports it with the rest.
+        What could not be read; :func:`.validate` reports it with the rest.
     """
 
     data: Any
@@ -199,9 +194,13 @@ def _plain(
         return None
     if isinstance(node, yaml.MappingNode):
         mapping: dict[Hashable, Any] = {}
+        taken: dict[Hashable, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 problems.append(Problem("keys must be plain text.", line=line))
+                continue
+            if key_node.value == "<<" and key_node.style is None:
+                taken = {**_taken(value_node, at, lines, problems, variables), **taken}
                 continue
             key = str(key_node.value)
             if key in mapping:
@@ -211,11 +210,34 @@ def _plain(
                 continue
             lines[*at, key] = key_node.start_mark.line + 1
             mapping[key] = _plain(value_node, (*at, key), lines, problems, variables)
-        return mapping
+        return {**{key: value for key, value in taken.items() if key not in mapping}, **mapping}
     return [
         _plain(child, (*at, index), lines, problems, variables)
         for index, child in enumerate(node.value)
     ]
+
+
+def _taken(
+    node: yaml.Node,
+    at: Location,
+    lines: dict[Location, int],
+    problems: list[Problem],
+    variables: bool,
+) -> dict[Hashable, Any]:
+    """The entries that ``<<: *anchor`` (or a list of anchors) adds; the first one counts."""
+    parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    if not all(isinstance(part, yaml.MappingNode) for part in parts):
+        text = "'<<' takes over the entries of a mapping (<<: *anchor), or of a list of them."
+        problems.append(Problem(text, line=node.start_mark.line + 1))
+        return {}
+    found: dict[Hashable, Any] = {}
+    for index, part in enumerate(parts):
+        # A place of its own, so that entries are counted and cannot multiply unseen.
+        given = _plain(part, (*at, "<<", index), lines, problems, variables)
+        found = {**given, **found}
+    for key in found:
+        lines.setdefault((*at, str(key)), node.start_mark.line + 1)
+    return found
 
 
 def _tag_problem(node: yaml.Node) -> Problem:
@@ -323,77 +345,3 @@ def _copied(data: Any) -> Any:
     if isinstance(data, dict):
         return {key: _copied(value) for key, value in data.items()}
     return [_copied(value) for value in data] if isinstance(data, list) else data
-
-
-def validate(model: type[M], document: Document) -> M:
-    """Check a document against a pydantic model.
-
-    Raises
-    ------
-    hsi_batch.errors.ConfigError
-        With one problem per mistake: file, line, what was found, what was expected, and the
-        nearest valid name for keys that do not exist.
-    """
-    data = {} if document.data is None else document.data
-    if not isinstance(data, dict):
-        found = "a list" if isinstance(data, list) else "a single value"
-        raise ConfigError(
-            f"the file holds {found}; a mapping of keys was expected.",
-            path=document.path,
-        )
-    if (other := mistaken(data, model.model_fields)) is not None:
-        raise ConfigError(other[0], path=document.path, hint=other[1])
-    problems: list[Problem] = []
-    checked: M | None = None
-    try:
-        checked = model.model_validate(data)
-    except ValidationError as error:
-        told = mistakes(error.errors(), data)
-        problems = [_problem(location, group, model, document) for location, group in told]
-    if checked is None or document.problems:
-        raise ConfigError.collect(document.merged(problems), path=document.path)
-    return checked
-
-
-def _problem(
-    location: Location,
-    details: list[ErrorDetails],
-    model: type[BaseModel],
-    document: Document,
-) -> Problem:
-    detail = details[0]
-    where = ".".join(str(part) for part in location)
-    if detail["type"] == "extra_forbidden":
-        known = _fields_at(model, location[:-1])
-        text = f"unknown key {where!r}.{did_you_mean(str(location[-1]), known)}"
-        if known and "Did you mean" not in text:
-            text += f" Known here: {', '.join(sorted(known))}."
-        return document.problem(text, location)
-    if detail["type"] == "missing":
-        return document.problem(f"key {where!r} is missing.", location[:-1])
-    place = f"{where}: " if where else ""
-    return document.problem(f"{place}{complaint(*details)}.", location)
-
-
-def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
-    """Names of the fields that a model allows at a location."""
-    current: Any = model
-    for part in location:
-        if isinstance(part, int):
-            continue
-        fields = getattr(current, "model_fields", {})
-        if part not in fields:
-            continue
-        current = _model_in(fields[part].annotation)
-    fields = getattr(current, "model_fields", {})
-    return [info.alias or name for name, info in fields.items()]
-
-
-def _model_in(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in get_args(annotation):
-        found = _model_in(argument)
-        if found is not None:
-            return found
-    return None

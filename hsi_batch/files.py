@@ -16,10 +16,15 @@ __all__ = [
     "digest_json",
     "digest_of",
     "digest_of_file",
+    "remove_unfinished",
     "sealed",
     "unsealed",
     "write_atomically",
 ]
+
+
+#: Letters that ``tempfile`` appends.
+_RANDOM = 8
 
 
 class Closing(ABC):
@@ -36,10 +41,11 @@ class Closing(ABC):
         self.close()
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | str, *, sync: bool = True) -> None:
     """Write ``content`` to a temporary name in the same folder, sync it, and rename it.
 
-    The folder is made if needed. A reader sees the old file or the new one, never a part.
+    The folder is made if needed. A reader sees the old file or the new one, never a part. Without
+    ``sync`` that holds for processes that are killed, but not for machines that lose their power.
     """
     raw = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,13 +53,30 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(folder: Path, pattern: str) -> None:
+    """Remove what :func:`write_atomically` left of files when its process was killed.
+
+    Only for folders that no other process writes to.
+
+    Parameters
+    ----------
+    folder : Path
+        It need not be there.
+    pattern : str
+        Of the names of the files, such as ``*.ckpt``.
+    """
+    for part in folder.glob(f".{pattern}.{'[a-z0-9_]' * _RANDOM}"):
+        part.unlink(missing_ok=True)
 
 
 def digest_of(content: bytes) -> str:

@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
-
-from hsi_batch.documents import Document, read_yaml, validate
+from hsi_batch.documents import Document, read_yaml
 from hsi_batch.errors import ConfigError, Problem
+from hsi_batch.validation import validate
+from hsi_batch.workflow_config import TrainConfig, WorkflowConfig
 from hsi_batch.workflow_parts import (
     below,
     output_problems,
@@ -31,104 +31,7 @@ if TYPE_CHECKING:
     from hsi_batch.stages.score_result import ScoreResult
     from hsi_batch.training.trained_run import TrainedRun
 
-__all__ = ["WorkflowConfig", "WorkflowResult", "read_workflow", "run_workflow", "shipped"]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class SourcesConfig(_Model):
-    """Recordings to convert."""
-
-    paths: list[str] = Field(min_length=1)
-    root: str | None = None
-    mode: str | None = None
-    annotations: str = "sibling"
-    nodata: float | None = None
-    saturation: float | None = None
-    block_lines: int | Literal["frame"] | None = None
-    replace: bool = False
-
-
-class FitConfig(_Model):
-    """What the pipeline is fitted on, and where the fitted pipeline goes."""
-
-    out: str
-    frames: str | list[str] | None = None
-    pixels: Literal["valid", "labelled-normal"] = "valid"
-    background: str = Field(
-        default="archive",
-        json_schema_extra={"pattern": "^(archive|session|sensor|attr:.+)$"},
-    )
-    fallback: str | None = None
-
-    @field_validator("background", "fallback")
-    @classmethod
-    def _background(cls, value: str | None, info: ValidationInfo) -> str | None:
-        from hsi_batch.pipeline.groups import check_background
-
-        first = info.data.get("background") if info.field_name == "fallback" else value
-        try:
-            if first is not None:
-                check_background(first, value if info.field_name == "fallback" else None)
-        except ConfigError as error:
-            raise ValueError(str(error).rstrip(".")) from None
-        return value
-
-
-class TrainConfig(_Model):
-    """The trainrun of the gradient stage, and where the trained pipeline goes.
-
-    Its data are those of the archive of the workflow.
-    """
-
-    trainrun: str
-    out: str
-
-
-class ScoreConfig(_Model):
-    """What is scored, and where the scores go."""
-
-    out: str
-    frames: str | list[str] | None = None
-    outputs: list[str] | None = None
-
-
-class ReportConfig(_Model):
-    """Where the report goes."""
-
-    out: str
-
-
-class WorkflowConfig(_Model):
-    """A workflow: stages that are named are run, in this order.
-
-    Paths are relative to the file. ``${NAME}`` and ``${NAME:-default}`` are environment variables.
-    """
-
-    archive: str
-    sources: SourcesConfig | None = None
-    pipeline: str | dict[str, Any] | None = None
-    fit: FitConfig | None = None
-    train: TrainConfig | None = None
-    score: ScoreConfig | None = None
-    report: ReportConfig | None = None
-    cluster: str | dict[str, Any] | None = None
-
-    @field_validator(
-        "sources", mode="before", json_schema_input_type=str | list[str] | SourcesConfig | None
-    )
-    @classmethod
-    def _paths(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"paths": [value]}
-        return {"paths": value} if isinstance(value, list) else value
-
-    @field_validator("report", mode="before", json_schema_input_type=str | ReportConfig | None)
-    @classmethod
-    def _page(cls, value: Any) -> Any:
-        return {"out": value} if isinstance(value, str) else value
+__all__ = ["WorkflowResult", "read_workflow", "run_workflow", "shipped"]
 
 
 @dataclass(frozen=True)
@@ -277,6 +180,10 @@ def run_workflow(
     from hsi_batch.stages.run import workers_on_demand
 
     config, document = read_workflow(path, overrides)
+    if config.train is not None and not dry_run:
+        from hsi_batch.training.gradient import import_lightning
+
+        import_lightning()
     if replace and config.sources is not None:
         config.sources.replace = True
     settings = _cluster(config, document, cluster)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import psutil
@@ -25,3 +27,12 @@ def runs(pid):
 def descendants(pid=None):
     """Processes that a process started, and those that they did."""
     return {p.pid for p in psutil.Process(pid).children(recursive=True)}
+
+
+def kill_a_worker(client):
+    """Kill one of the workers that answer; one that has just died may still be listed."""
+    while not (pids := client.run(os.getpid, on_error="ignore")):
+        time.sleep(0.1)
+    pid = next(iter(pids.values()))
+    os.kill(pid, signal.SIGKILL)
+    return pid

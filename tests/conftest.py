@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from hsi_batch.cluster import connect
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("HSI_BATCH_SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+
+# What a shell runs in the background is told to ignore Ctrl-C, and hands that on.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

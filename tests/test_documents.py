@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hsi_batch import documents
-from hsi_batch.documents import Document, read_yaml, set_value, validate
+from hsi_batch.documents import Document, read_yaml, set_value
 from hsi_batch.errors import ConfigError
+from hsi_batch.validation import validate
 
 
 def parsed(text, **kwargs):
@@ -653,3 +654,33 @@ def test_wrong_shapes_are_told_in_words_of_yaml(text, line, says):
     with pytest.raises(ConfigError) as caught:
         validate(PipelineConfig, parsed(text))
     assert (caught.value.line, caught.value.message) == (line, says)
+
+
+# --- merge keys -------------------------------------------------------------------------------
+
+
+def test_entries_are_taken_over_from_anchors():
+    document = parsed(
+        """
+a: &a {eps: 1, k: 2}
+one:
+  <<: *a
+  eps: 3
+list: {<<: [*a, {k: 9, z: 5}], y: 1}
+text: {"<<": 4}
+"""
+    )
+    assert document.data["one"] == {"eps": 3, "k": 2}
+    assert document.data["list"] == {"eps": 1, "k": 2, "z": 5, "y": 1}
+    assert document.data["text"] == {"<<": 4}
+    assert (document.line(("one", "eps")), document.line(("one", "k"))) == (5, 2)
+    # As the library itself reads it.
+    text = "{a: &a {x: 1, y: 2}, b: &b {x: 3}, c: {<<: [*b, *a], z: 4}, d: {y: 0, <<: *a}}"
+    assert parsed(text).data == yaml.safe_load(text)
+
+
+def test_only_mappings_can_be_taken_over():
+    assert "'<<' takes over" in refused("a: {<<: 4}").message
+    grown = ["a0: &a0 {k: 1}"]
+    grown += [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 15)]
+    assert "entries" in refused("\n".join(grown)).message

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from hsi_batch.archive.chunks import lost_chunk, read_lines, store_path
 from hsi_batch.archive.layout import BlockKey, Geometry
-from hsi_batch.archive.store import ARCHIVE, metadata_errors, open_root, plain_group, refuse_links
+from hsi_batch.archive.store import (
+    ARCHIVE,
+    metadata_errors,
+    open_member,
+    open_root,
+    plain_group,
+    refuse_links,
+)
 from hsi_batch.errors import SourceError, StoreError
 
 __all__ = ["PixelChoice", "Session"]
@@ -40,15 +47,13 @@ class Session:
         self._found: dict[str, zarr.Array[Any] | None] = {}
 
     @classmethod
-    def open(cls, archive: str | Path, name: str, mode: str = "r") -> Session:
+    def open(cls, archive: str | Path, name: str, mode: Literal["r", "r+"] = "r") -> Session:
         """Open one session without looking at the others."""
-        root = open_root(archive, ARCHIVE, mode)
-        group = None
-        # The root is no session, nor is anything below one.
         with metadata_errors(str(archive), name):
-            if name and "/" not in name and name not in (".", ".."):
-                group = root.get(name)
-        if not isinstance(group, zarr.Group):
+            group = open_member(archive, name, mode)
+        if group is None:
+            # What is wrong with the archive comes first.
+            open_root(archive, ARCHIVE, mode)
             raise StoreError("there is no such session.", path=str(archive), session=name)
         return cls(name, group)
 

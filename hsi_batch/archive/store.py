@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import google_crc32c
 import numpy as np
@@ -30,6 +30,7 @@ __all__ = [
     "groups_of",
     "holds_scores",
     "metadata_errors",
+    "open_member",
     "open_root",
     "plain_group",
     "refuse_links",
@@ -147,6 +148,21 @@ def metadata_errors(path: str, session: str | None = None) -> Iterator[None]:
             session=session,
             hint="Check the store with hsi-batch verify --deep.",
         ) from None
+
+
+def open_member(path: str | Path, name: str, mode: Literal["r", "r+"] = "r") -> zarr.Group | None:
+    """One group in the root of a store; None if there is none.
+
+    The root, whose metadata name every array of every other group, is not read.
+    """
+    if not name or "/" in name or name in (".", ".."):
+        return None
+    try:
+        return zarr.open_group(
+            str(path), path=name, mode=mode, zarr_format=3, use_consolidated=False
+        )
+    except (FileNotFoundError, zarr.errors.BaseZarrError, ValueError, KeyError, TypeError):
+        return None
 
 
 def groups_of(root: zarr.Group) -> dict[str, zarr.Group]:

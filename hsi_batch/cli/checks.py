@@ -39,7 +39,9 @@ def check(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check pipelines (ours, or of cuvis-ai), workflows and cluster files, as a run would.
+    """Check pipelines (ours, or of cuvis-ai), workflows, trainruns and cluster files.
+
+    They are read as a run would read them.
 
     All mistakes are listed with their lines; the exit code is 2 if there is one.
 

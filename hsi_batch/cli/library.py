@@ -146,9 +146,12 @@ def graph(
     from hsi_batch.files import write_atomically
     from hsi_batch.pipeline import Pipeline
     from hsi_batch.pipeline.outline import outline
+    from hsi_batch.stages.outputs import check_place
 
     if out is not None and out.suffix.lower() != ".svg":
         raise ConfigError(f"--out {out}: the picture is an SVG file; give it that suffix.")
+    if out is not None:
+        check_place(out)
     found = outline(Pipeline.from_yaml(pipeline))
     if out is not None:
         from hsi_batch.pipeline.picture import picture

@@ -9,6 +9,7 @@ import typer
 
 from hsi_batch.cli.options import (
     Cluster,
+    DryRun,
     Force,
     Json,
     MaxFailed,
@@ -19,6 +20,7 @@ from hsi_batch.cli.options import (
     finish,
     show,
 )
+from hsi_batch.cli.plans import fit_plan_data, fit_plan_text
 from hsi_batch.cli.progress import observing
 
 __all__ = ["register"]
@@ -42,6 +44,7 @@ def train(
     settings: Set = None,
     cluster: Cluster = None,
     workers: Workers = None,
+    dry_run: DryRun = False,
     force: Force = False,
     max_failed: MaxFailed = 0,
     as_json: Json = False,
@@ -51,8 +54,27 @@ def train(
 
     Example: hsi-batch train trainrun.yaml --archive archive.zarr --out fitted/selector.yaml
     """
+    from hsi_batch.training.trained_run import plan
     from hsi_batch.training.trained_run import train as run_train
 
+    if dry_run:
+        with client_of(cluster, workers) as client:
+            planned = plan(
+                trainrun,
+                archive=archive,
+                out=out,
+                overrides=settings or (),
+                force=force,
+                client=client,
+                workers=workers,
+            )
+        data = {**planned.to_dict(), "fit": fit_plan_data(planned.fit)}
+        show(
+            data if as_json else f"{fit_plan_text(planned.fit)}\n{planned}",
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return
     with client_of(cluster, workers) as client, observing(quiet=quiet or as_json) as observer:
         result = run_train(
             trainrun,

@@ -49,8 +49,8 @@ class TrainingBatches:
         Patches instead of whole frames.
     threads : int
         Threads that read and decode, each one batch ahead.
-    limit : int, optional
-        Batches of an epoch, at most.
+    limit : int or float, optional
+        Batches of an epoch, at most; a floating point number is a share of them, at least one.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class TrainingBatches:
         shuffle: bool = True,
         patches: PatchPlan | None = None,
         threads: int = 2,
-        limit: int | None = None,
+        limit: float | None = None,
     ) -> None:
         self.seed = seed
         self.shuffle = shuffle
@@ -103,7 +103,48 @@ class TrainingBatches:
 
     def __len__(self) -> int:
         whole = sum(-(-len(items) // self._batch_size) for items in self._kinds.values())
-        return whole if self._limit is None else min(whole, self._limit)
+        if self._limit is None:
+            return whole
+        if isinstance(self._limit, int):
+            return min(whole, self._limit)
+        return min(whole, max(1, int(self._limit * whole)))
+
+    def read_bytes(self, name: str) -> int:
+        """Stored bytes that are read of a frame of a session, at most."""
+        geometry = self._sessions[name].geometry
+        if self.patches is None:
+            return geometry.frame_bytes
+        blocks = (self.patches.size[0] - 2) // geometry.lines + 2
+        return min(geometry.frame_bytes, self.patches.per_frame * blocks * geometry.block_bytes)
+
+    @property
+    def bytes(self) -> int:
+        """Stored bytes that an epoch reads, at most."""
+        sizes = [self.read_bytes(item.session) for items in self._kinds.values() for item in items]
+        most = len(self) * self._batch_size
+        return sum(sorted(sizes, reverse=True)[:most])
+
+    @property
+    def most_values(self) -> int:
+        """Numbers in the largest batch: pixels times channels."""
+        per_item = 1 if self.patches is None else self.patches.per_frame
+        return max(
+            (
+                min(self._batch_size, len(items)) * per_item * tall * wide * channels
+                for (tall, wide, channels, *_), items in self._kinds.items()
+            ),
+            default=0,
+        )
+
+    @property
+    def most_item_bytes(self) -> int:
+        """Bytes of a stored number."""
+        return max((s.geometry.item_bytes for s in self._sessions.values()), default=0)
+
+    @property
+    def most_block_bytes(self) -> int:
+        """Bytes of the largest block of any session."""
+        return max((s.geometry.block_bytes for s in self._sessions.values()), default=0)
 
     def order(self, epoch: int) -> list[list[_Item]]:
         """Frames of each batch of an epoch."""
@@ -116,7 +157,7 @@ class TrainingBatches:
             groups += [chosen[i : i + size] for i in range(0, len(chosen), size)]
         if self.shuffle:
             groups = [groups[i] for i in rng.permutation(len(groups))]
-        return groups[: self._limit]
+        return groups[: len(self)]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         epoch, groups = self.epoch, self.order(self.epoch)

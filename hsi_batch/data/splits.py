@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.selection import Selection
 from hsi_batch.data.ids import frame_numbers
-from hsi_batch.documents import Document, validate
+from hsi_batch.documents import Document
 from hsi_batch.errors import ConfigError, DataWarning, SelectionError
+from hsi_batch.validation import validate
 
 __all__ = ["DataSplitConfig", "SplitConstraint", "SplitSelector", "resolve_splits"]
 

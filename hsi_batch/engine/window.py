@@ -12,6 +12,7 @@ from typing import Any
 
 from distributed import Client, Future, KilledWorker, Worker, as_completed
 
+from hsi_batch.engine.worker import ask_workers
 from hsi_batch.errors import ClusterError, HsiBatchError
 
 __all__ = ["Outcome", "Task", "batches", "run_window", "total_threads"]
@@ -219,7 +220,7 @@ def run_window(
 def _settle(client: Client, run: str) -> None:
     """Wait for tasks that were cancelled while they ran; Dask cannot stop them, and they write."""
     deadline = time.monotonic() + _SETTLE_SECONDS
-    while any(client.run(_executing, run).values()) and time.monotonic() < deadline:
+    while any(ask_workers(client, _executing, run).values()) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 

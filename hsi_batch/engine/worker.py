@@ -7,13 +7,14 @@ import ctypes
 import logging
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from distributed import Client, Worker, WorkerPlugin
 
-__all__ = ["WorkerSetup", "memory_now", "memory_peak", "prepare", "reset_peak"]
+__all__ = ["WorkerSetup", "ask_workers", "memory_now", "memory_peak", "prepare", "reset_peak"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _GIB = 2**30
@@ -126,16 +127,22 @@ def prepare(client: Client, warm: str) -> None:
     client.register_plugin(WorkerSetup(warm))
 
 
+def ask_workers(client: Client, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
+    """What a function gives on every worker that answers; one may be dying while it is asked."""
+    found: dict[str, Any] = client.run(function, *args, on_error="ignore")
+    return found
+
+
 def base_memory(client: Client) -> dict[str, int]:
     """Resident memory of every worker in bytes; peaks are counted from here on."""
-    client.run(reset_peak)
-    found: dict[str, Any] = client.run(memory_now)
+    ask_workers(client, reset_peak)
+    found = ask_workers(client, memory_now)
     return {str(worker): int(size) for worker, size in found.items()}
 
 
 def peak_memory(client: Client) -> dict[str, int]:
     """Peak resident memory of every worker in bytes since :func:`base_memory`."""
-    found: dict[str, Any] = client.run(memory_peak)
+    found = ask_workers(client, memory_peak)
     return {str(worker): int(size) for worker, size in found.items()}
 
 

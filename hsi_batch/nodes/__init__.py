@@ -103,8 +103,14 @@ from hsi_batch.nodes.score_metrics import (
 from hsi_batch.nodes.segmentation import IntensityThresholdSegmenter
 from hsi_batch.nodes.segmentation_losses import CrossEntropyLoss, DiceLoss, ForegroundContrastLoss
 from hsi_batch.nodes.selectors import SoftChannelSelector, TopKIndices
+from hsi_batch.nodes.signatures import (
+    BBoxSpectralExtractor,
+    MaskedMeanSpectrum,
+    SignaturesToReferences,
+    SpectralSignatureExtractor,
+)
 from hsi_batch.nodes.smoothing import ScoreMapSmoothing
-from hsi_batch.nodes.spatial import GridSubsample, ScoreUpsample
+from hsi_batch.nodes.spatial import GridSubsample, ScoreUpsample, SpatialRotateNode
 from hsi_batch.nodes.spectral_angle import SpectralAngleMapper
 from hsi_batch.nodes.spectral_divergence import SID
 from hsi_batch.nodes.supervised_selectors import (
@@ -146,6 +152,7 @@ __all__ = [
     "ArchiveQuantileDecider",
     "Artifact",
     "ArtifactType",
+    "BBoxSpectralExtractor",
     "BandpassByWavelength",
     "BinaryAnomalyLabelMapper",
     "BinaryDecider",
@@ -205,6 +212,7 @@ __all__ = [
     "MSAVISelector",
     "MSEReconstructionLoss",
     "MaskOverlayNode",
+    "MaskedMeanSpectrum",
     "MatchedFilter",
     "MeanCenter",
     "Metric",
@@ -257,12 +265,15 @@ __all__ = [
     "ShapeMorphology",
     "SigmoidNormalizer",
     "SigmoidTransform",
+    "SignaturesToReferences",
     "SoftChannelSelector",
+    "SpatialRotateNode",
     "SpectralAngleMapper",
     "SpectralDerivative",
     "SpectralDetrend",
     "SpectralObjectMask",
     "SpectralResample",
+    "SpectralSignatureExtractor",
     "SpectralValidity",
     "Stage",
     "SupervisedCIRSelector",

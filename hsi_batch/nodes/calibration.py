@@ -23,7 +23,7 @@ class Cut(NamedTuple):
     f1: float
 
 
-def best_cut(scores: NDArray[np.float32], targets: NDArray[np.bool_], name: str) -> Cut:
+def best_cut(scores: NDArray[np.floating], targets: NDArray[np.bool_], name: str) -> Cut:
     """The threshold on scores with the largest F1 score, half way to the next lower score.
 
     ``F1 = 2 TP / (2 TP + FP + FN)`` at ``score >= threshold``, for every score that occurs; of
@@ -44,9 +44,10 @@ def best_cut(scores: NDArray[np.float32], targets: NDArray[np.bool_], name: str)
     f1[np.isneginf(levels)] = -1.0
     best = len(levels) - 1 - int(np.argmax(f1[::-1]))
     lower = levels[best - 1] if best and np.isfinite(levels[best - 1]) else levels[best]
-    # The exact middle of neighbours in float32 may round to the lower one.
+    # In float32 the middle of neighbours may be one of them, or lie beyond.
     middle = float(np.float32((levels[best] + lower) / 2))
-    return Cut(middle if middle > lower else float(levels[best]), float(f1[best]))
+    between = lower < middle <= levels[best]
+    return Cut(middle if between else float(levels[best]), float(f1[best]))
 
 
 def need_both(wanted: NDArray[np.bool_], name: str) -> None:

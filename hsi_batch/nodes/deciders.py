@@ -74,7 +74,8 @@ class BinaryDecider(Node):
             The same shape; above 0 where anomalous.
         """
         logits, wanted = labelled(scores, targets, self.name)
-        chances = torch.sigmoid(torch.from_numpy(logits)).numpy()
+        # In float64, as decisions are made.
+        chances = torch.sigmoid(torch.from_numpy(logits).double()).numpy()
         cut = best_cut(chances.ravel(), wanted.ravel(), self.name)
         self.hparams["threshold"] = self.threshold = cut.threshold
         return cut

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,19 +13,18 @@ from torch import Tensor
 
 from hsi_batch.errors import DataError, DataWarning, PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
-from hsi_batch.nodes.node import Node, Request, Scope, need_non_negative
+from hsi_batch.nodes.node import need_non_negative
 from hsi_batch.nodes.ports import PortSpec
+from hsi_batch.nodes.stepped import SAMPLE, SteppedNode
 from hsi_batch.nodes.unmixing import SMALLEST_DIRECTION, unmixed
 from hsi_batch.statistics.abundances import AbundanceMeasure, AbundanceSums
 from hsi_batch.statistics.factors import first_factors, non_negative_factors
 from hsi_batch.statistics.least_squares import smallest_direction
-from hsi_batch.statistics.sample import SampleMeasure, SpectraSample
+from hsi_batch.statistics.sample import SpectraSample
 
 __all__ = ["NMFUnmixing"]
 
 Values = NDArray[np.float64]
-#: Sample where ``max_fit_pixels`` is 0, which in cuvis-ai means all pixels.
-_SAMPLE = 20_000
 _INITS = ("nndsvda", "nndsvd", "nndsvdar", "random")
 #: Of the squares of all pixels, what is rounding in the residual.
 _ROUNDING = 1e-13
@@ -35,7 +34,15 @@ _SAMPLE_TOL = 1e-4
 _STEPS, _TOL = 2000, 1e-6
 
 
-class NMFUnmixing(Node):
+class _Place(NamedTuple):
+    """Endmembers on their way, length of the pixels, and what they leave of all pixels."""
+
+    endmembers: Values
+    length: float
+    residual: float | None = None
+
+
+class NMFUnmixing(SteppedNode):
     """Endmembers learned from the pixels, and how much of each is in a pixel, none negative.
 
     Minimises ``sum |x - a E|^2`` over non-negative abundances ``a`` of all pixels ``x`` and
@@ -100,6 +107,7 @@ class NMFUnmixing(Node):
     }
     PARAMETER_PORTS = {"endmembers": "endmembers_buf"}
     TRAINABLE_BUFFERS = ("endmembers_buf",)
+    MOVING = "the residual still falls"
     endmembers_buf: Tensor
     _initialized: Tensor
 
@@ -110,7 +118,7 @@ class NMFUnmixing(Node):
         beta_loss: str = "frobenius",
         max_iter: int = 300,
         random_state: int = 0,
-        max_fit_pixels: int = _SAMPLE,
+        max_fit_pixels: int = SAMPLE,
         fit_seed: int = 0,
         max_passes: int = 10,
         tol: float = 1e-5,
@@ -140,34 +148,6 @@ class NMFUnmixing(Node):
             )
         self.register_buffer("endmembers_buf", torch.zeros(0, 0))
         self.register_buffer("_initialized", torch.zeros(1, dtype=torch.bool))
-        #: Endmembers of a fit in progress, and how many passes it had.
-        self._open: tuple[Values, int] | None = None
-
-    @property
-    def scope(self) -> Scope:
-        """A pixel at a time."""
-        return Scope.PIXEL
-
-    @property
-    def most_passes(self) -> int:
-        """The sample, and the steps."""
-        return 1 + int(self.hparams["max_passes"])
-
-    def begin_fit(self) -> None:
-        """Start again from a sample."""
-        self._open = None
-
-    @property
-    def unsettled(self) -> bool:
-        """Until the residual rests."""
-        return self._open is not None
-
-    def requests(self) -> tuple[Request, ...]:
-        """A sample, then sums over abundances."""
-        if self._open is not None:
-            return (Request("cube", AbundanceMeasure(self._open[0])),)
-        size = int(self.hparams["max_fit_pixels"]) or _SAMPLE
-        return (Request("cube", SampleMeasure(size, int(self.hparams["fit_seed"]))),)
 
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
         """One channel per endmember."""
@@ -180,35 +160,29 @@ class NMFUnmixing(Node):
             )
         return {"abundances": ChannelAxis(count), "scores": ChannelAxis(1)}
 
-    def fit(self, statistic: SpectraSample | AbundanceSums) -> None:
-        """Factorise a sample, or take a step."""
-        steps = int(self.hparams["max_passes"])
-        if isinstance(statistic, SpectraSample):
-            endmembers, length = self._start(statistic)
-            self._open = (endmembers, 0) if steps else None
-            if not steps:
-                self._keep(endmembers, length)
-            return
-        assert self._open is not None
-        old, passes = self._open
-        endmembers, gain = self._next(statistic, old)
-        rests = gain <= max(float(self.hparams["tol"]), _ROUNDING) * statistic.squares
-        passes += 1
-        self._open = None if rests or passes >= steps else (endmembers, passes)
-        if self._open is None:
-            if not rests:
-                warnings.warn(
-                    f"{self.name}: the residual still falls after {passes} passes over all pixels;"
-                    " raise max_passes, or tol.",
-                    DataWarning,
-                    stacklevel=2,
-                )
-            length = float(np.sqrt(statistic.squares / statistic.count))
-            residual = max(statistic.residual - gain, 0.0)
-            self._keep(endmembers, length, residual=np.array(residual))
+    def _measure(self, place: _Place) -> AbundanceMeasure:
+        return AbundanceMeasure(place.endmembers)
 
-    def _start(self, sample: SpectraSample) -> tuple[Values, float]:
-        """Endmembers of the sample, and the length of its pixels."""
+    def _step(self, statistic: AbundanceSums, place: _Place) -> tuple[_Place, bool]:
+        endmembers, gain = self._next(statistic, place.endmembers)
+        length = float(np.sqrt(statistic.squares / statistic.count))
+        rests = gain <= max(float(self.hparams["tol"]), _ROUNDING) * statistic.squares
+        return _Place(endmembers, length, max(statistic.residual - gain, 0.0)), rests
+
+    def _settle(
+        self,
+        place: _Place,
+        statistic: SpectraSample | AbundanceSums,  # noqa: ARG002
+    ) -> None:
+        known = {} if place.residual is None else {"residual": np.array(place.residual)}
+        lengths = np.linalg.norm(place.endmembers, axis=1)
+        scaled = place.endmembers * (place.length / lengths)[:, None]
+        self.set_state(
+            {"endmembers": scaled, **known}, endmembers_buf=scaled, _initialized=np.array([True])
+        )
+
+    def _start(self, sample: SpectraSample) -> _Place:
+        """Endmembers of the sample."""
         count = int(self.hparams["n_components"])
         if len(sample.spectra) < count:
             raise DataError(
@@ -229,7 +203,8 @@ class NMFUnmixing(Node):
                 stacklevel=3,
             )
         self._need_different(endmembers)
-        return endmembers, float(np.sqrt(np.average((spectra**2).sum(axis=1), weights=weights)))
+        squares = np.average((spectra**2).sum(axis=1), weights=weights)
+        return _Place(endmembers, float(np.sqrt(squares)))
 
     def _next(self, sums: AbundanceSums, old: Values) -> tuple[Values, float]:
         try:
@@ -250,12 +225,6 @@ class NMFUnmixing(Node):
             f"{self.name}: {self.hparams['n_components']} endmembers are more than the pixels tell"
             " apart: one is zero, or a mixture of others.",
             hint="Lower n_components.",
-        )
-
-    def _keep(self, endmembers: Values, length: float, **known: NDArray[Any]) -> None:
-        scaled = endmembers * (length / np.linalg.norm(endmembers, axis=1))[:, None]
-        self.set_state(
-            {"endmembers": scaled, **known}, endmembers_buf=scaled, _initialized=np.array([True])
         )
 
     def forward(self, cube: Tensor) -> dict[str, Tensor]:

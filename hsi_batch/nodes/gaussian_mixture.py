@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hsi_batch.errors import DataError, DataWarning, PipelineError
+from hsi_batch.errors import DataError, PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.kmeans import KMeansClusterer
-from hsi_batch.nodes.node import Node, Request, Scope, need_non_negative
+from hsi_batch.nodes.node import need_non_negative
 from hsi_batch.nodes.ports import PortSpec
+from hsi_batch.nodes.stepped import SAMPLE, SteppedNode
 from hsi_batch.statistics.clusters import nearest_centre
 from hsi_batch.statistics.mixtures import Mixture, MixtureMeasure, MixtureSums
-from hsi_batch.statistics.sample import SampleMeasure, SpectraSample
+from hsi_batch.statistics.sample import SpectraSample
 
 __all__ = ["GaussianMixtureClusterer"]
 
 Values = NDArray[np.float64]
-#: Sample where ``max_fit_pixels`` is 0, which in cuvis-ai means all pixels.
-_SAMPLE = 20_000
 #: Pixels that are scored at once.
 _GROUP = 4096
 
 
-class _Open(NamedTuple):
-    """A fit in progress: the mixture, passes so far, mean log-likelihood of the one before."""
-
-    mixture: Mixture
-    passes: int
-    likelihood: float
-
-
-class GaussianMixtureClusterer(Node):
+class GaussianMixtureClusterer(SteppedNode):
     """Components of a mixture of Gaussians, and how likely each pixel is under it.
 
     ``p(x) = sum_k w_k N(x; mean_k, cov_k)``. The first pass draws a sample of different spectra by
@@ -46,8 +35,8 @@ class GaussianMixtureClusterer(Node):
     pixels, until the mean log-likelihood rests or ``max_passes`` are through. Components are
     numbered by the first channel of their means.
 
-    cuvis-ai fits ``max_fit_pixels`` random pixels, and restricts them to a mask that is connected;
-    here a fit chooses its pixels (``pixels``), so there is no such port.
+    A connected ``mask`` restricts the fit, not what is labelled. cuvis-ai takes ``max_fit_pixels``
+    random pixels of it.
 
     Source: A. P. Dempster, N. M. Laird, D. B. Rubin, Maximum likelihood from incomplete data via
     the EM algorithm, J. Royal Statistical Society B 39 (1977) 1-38.
@@ -93,12 +82,19 @@ class GaussianMixtureClusterer(Node):
     tensor([[[0, 0, 0, 1, 1, 1]]], dtype=torch.int32)
     """
 
-    INPUT_SPECS = {"cube": PortSpec(torch.float32, (-1, -1, -1, -1), "cube")}
+    INPUT_SPECS = {
+        "cube": PortSpec(torch.float32, (-1, -1, -1, -1), "cube"),
+        "mask": PortSpec(
+            torch.int32, (-1, -1, -1), "fits count pixels above 0 alone", optional=True
+        ),
+    }
+    FIT_INPUTS = frozenset({"mask"})
     OUTPUT_SPECS = {
         "class_mask": PortSpec(torch.int32, (-1, -1, -1), "component from 0; -1 if not finite"),
         "abundances": PortSpec(torch.float32, (-1, -1, -1, -1), "probability of each component"),
         "scores": PortSpec(torch.float32, (-1, -1, -1, 1), "log-likelihood"),
     }
+    MOVING = "the likelihood still moves"
     means: Tensor
     precisions_chol: Tensor
     weights: Tensor
@@ -112,7 +108,7 @@ class GaussianMixtureClusterer(Node):
         max_iter: int = 100,
         n_init: int = 1,
         random_state: int = 0,
-        max_fit_pixels: int = _SAMPLE,
+        max_fit_pixels: int = SAMPLE,
         fit_seed: int = 0,
         max_passes: int = 10,
         tol: float = 1e-3,
@@ -144,33 +140,6 @@ class GaussianMixtureClusterer(Node):
         self.register_buffer("precisions_chol", torch.zeros(0, 0, 0))
         self.register_buffer("weights", torch.zeros(0))
         self.register_buffer("_initialized", torch.zeros(1, dtype=torch.bool))
-        self._open: _Open | None = None
-
-    @property
-    def scope(self) -> Scope:
-        """A pixel at a time."""
-        return Scope.PIXEL
-
-    @property
-    def most_passes(self) -> int:
-        """The sample, and the steps."""
-        return 1 + int(self.hparams["max_passes"])
-
-    def begin_fit(self) -> None:
-        """Start again from a sample."""
-        self._open = None
-
-    @property
-    def unsettled(self) -> bool:
-        """Until the likelihood rests."""
-        return self._open is not None
-
-    def requests(self) -> tuple[Request, ...]:
-        """A sample, then sums weighted by responsibilities."""
-        if self._open is not None:
-            return (Request("cube", MixtureMeasure(self._open.mixture)),)
-        size = int(self.hparams["max_fit_pixels"]) or _SAMPLE
-        return (Request("cube", SampleMeasure(size, int(self.hparams["fit_seed"]))),)
 
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:  # noqa: ARG002
         """One probability per component, one likelihood."""
@@ -179,31 +148,23 @@ class GaussianMixtureClusterer(Node):
             "scores": ChannelAxis(1),
         }
 
-    def fit(self, statistic: SpectraSample | MixtureSums) -> None:
-        """Find a mixture in a sample, or take a step."""
-        steps = int(self.hparams["max_passes"])
-        if isinstance(statistic, SpectraSample):
-            start = self._start(statistic)
-            self._open = _Open(start, 0, -np.inf) if steps else None
-            if not steps:
-                self._keep(start)
-            return
-        assert self._open is not None
-        old, passes, before = self._open
-        mixture = self._next(statistic, old)
+    def _measure(self, place: tuple[Mixture, float]) -> MixtureMeasure:
+        return MixtureMeasure(place[0])
+
+    def _step(
+        self, statistic: MixtureSums, place: tuple[Mixture, float]
+    ) -> tuple[tuple[Mixture, float], bool]:
+        old, before = place
         likelihood = statistic.likelihood / statistic.count
         rests = abs(likelihood - before) < float(self.hparams["tol"])
-        passes += 1
-        self._open = None if rests or passes >= steps else _Open(mixture, passes, likelihood)
-        if self._open is None:
-            if not rests:
-                warnings.warn(
-                    f"{self.name}: the likelihood still moves after {passes} passes over all"
-                    " pixels; raise max_passes, or tol.",
-                    DataWarning,
-                    stacklevel=2,
-                )
-            self._keep(mixture, likelihood)
+        return (self._next(statistic, old), likelihood), rests
+
+    def _settle(
+        self,
+        place: tuple[Mixture, float],
+        statistic: SpectraSample | MixtureSums,  # noqa: ARG002
+    ) -> None:
+        self._keep(*place)
 
     def _next(self, sums: MixtureSums, old: Mixture) -> Mixture:
         try:
@@ -215,11 +176,11 @@ class GaussianMixtureClusterer(Node):
                 " components.",
             ) from None
 
-    def _start(self, sample: SpectraSample) -> Mixture:
-        """The best mixture of the sample."""
+    def _start(self, sample: SpectraSample) -> tuple[Mixture, float]:
+        """The best mixture of the sample; the likelihood of all pixels is not known yet."""
         seed = int(self.hparams["random_state"])
         tries = [self._try(sample, seed + i) for i in range(int(self.hparams["n_init"]))]
-        return max(tries, key=lambda each: each[1])[0]
+        return max(tries, key=lambda each: each[1])[0], -np.inf
 
     def _try(self, sample: SpectraSample, seed: int) -> tuple[Mixture, float]:
         count = int(self.hparams["n_components"])
@@ -249,14 +210,14 @@ class GaussianMixtureClusterer(Node):
         unknown = Mixture(np.full(len(centres), np.nan), centres, squares)
         return self._next(MixtureSums(weights.sum(), 0.0, totals, sums, squares), unknown)
 
-    def _keep(self, mixture: Mixture, likelihood: float = np.nan) -> None:
+    def _keep(self, mixture: Mixture, likelihood: float) -> None:
         order = np.lexsort(mixture.means.T[::-1])
         buffers = {
             "means": mixture.means[order],
             "precisions_chol": mixture.factors[order],
             "weights": mixture.weights[order],
         }
-        known = {} if np.isnan(likelihood) else {"likelihood": np.array(likelihood)}
+        known = {} if np.isneginf(likelihood) else {"likelihood": np.array(likelihood)}
         self.set_state({**buffers, **known}, **buffers, _initialized=np.array([True]))
 
     def _mixture(self) -> Mixture:
@@ -266,8 +227,12 @@ class GaussianMixtureClusterer(Node):
         held = (self.weights, self.means, self.precisions_chol)
         return Mixture(*(each.detach().double().cpu().numpy() for each in held))
 
-    def forward(self, cube: Tensor) -> dict[str, Tensor]:
-        """Label ``cube`` (B, y, x, C)."""
+    def forward(
+        self,
+        cube: Tensor,
+        mask: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        """Label ``cube`` (B, y, x, C), within the mask and outside of it."""
         self._need_fit()
         mixture = self._mixture()
         pixels = cube.detach().cpu().numpy().reshape(-1, cube.shape[-1])

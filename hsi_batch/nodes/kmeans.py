@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -11,28 +10,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hsi_batch.errors import DataError, DataWarning, PipelineError
+from hsi_batch.errors import DataError, PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
-from hsi_batch.nodes.node import Node, Request, Scope, need_non_negative
+from hsi_batch.nodes.node import need_non_negative
 from hsi_batch.nodes.ports import PortSpec
+from hsi_batch.nodes.stepped import SAMPLE, SteppedNode
 from hsi_batch.statistics.clusters import (
     ClusterMeasure,
     ClusterSums,
     nearest_centre,
     plus_plus,
 )
-from hsi_batch.statistics.sample import SampleMeasure, SpectraSample
+from hsi_batch.statistics.sample import SpectraSample
 
 __all__ = ["KMeansClusterer"]
 
 Values = NDArray[np.float64]
-#: Sample where ``max_fit_pixels`` is 0, which in cuvis-ai means all pixels.
-_SAMPLE = 20_000
 #: Relative move of centres that is rounding.
 _ROUNDING = 1e-12
 
 
-class KMeansClusterer(Node):
+class KMeansClusterer(SteppedNode):
     """Clusters of least squared distance, and how far each pixel is from the nearest centre.
 
     The first pass draws a sample of different spectra by their hashes, so that it depends on
@@ -41,8 +39,8 @@ class KMeansClusterer(Node):
     pixels, until the centres rest or ``max_passes`` are through. Clusters are numbered by their
     first channel. A centre that loses all its pixels stays where it is.
 
-    cuvis-ai clusters ``max_fit_pixels`` random pixels, and restricts them to a mask that is
-    connected; here a fit chooses its pixels (``pixels``), so there is no such port.
+    A connected ``mask`` restricts the fit, not what is labelled. cuvis-ai takes ``max_fit_pixels``
+    random pixels of it.
 
     Source: S. P. Lloyd, Least squares quantization in PCM, IEEE Trans. Inf. Theory 28 (1982)
     129-137.
@@ -82,11 +80,18 @@ class KMeansClusterer(Node):
     tensor([[[0, 0, 1, 1]]], dtype=torch.int32)
     """
 
-    INPUT_SPECS = {"cube": PortSpec(torch.float32, (-1, -1, -1, -1), "cube")}
+    INPUT_SPECS = {
+        "cube": PortSpec(torch.float32, (-1, -1, -1, -1), "cube"),
+        "mask": PortSpec(
+            torch.int32, (-1, -1, -1), "fits count pixels above 0 alone", optional=True
+        ),
+    }
+    FIT_INPUTS = frozenset({"mask"})
     OUTPUT_SPECS = {
         "class_mask": PortSpec(torch.int32, (-1, -1, -1), "cluster from 0; -1 where not finite"),
         "scores": PortSpec(torch.float32, (-1, -1, -1, 1), "distance to the nearest centre"),
     }
+    MOVING = "the centres still move"
     centroids: Tensor
     _initialized: Tensor
 
@@ -97,7 +102,7 @@ class KMeansClusterer(Node):
         n_init: int = 10,
         max_iter: int = 300,
         random_state: int = 0,
-        max_fit_pixels: int = _SAMPLE,
+        max_fit_pixels: int = SAMPLE,
         fit_seed: int = 0,
         max_passes: int = 10,
         tol: float = 1e-4,
@@ -127,66 +132,26 @@ class KMeansClusterer(Node):
             raise PipelineError(f"init {init!r} is not 'k-means++' or 'random'.")
         self.register_buffer("centroids", torch.zeros(0, 0))
         self.register_buffer("_initialized", torch.zeros(1, dtype=torch.bool))
-        #: Centres of a fit in progress, how many passes it had, and what moves count as rest.
-        self._open: tuple[Values, int, float] | None = None
-
-    @property
-    def scope(self) -> Scope:
-        """A pixel at a time."""
-        return Scope.PIXEL
-
-    @property
-    def most_passes(self) -> int:
-        """The sample, and the steps."""
-        return 1 + int(self.hparams["max_passes"])
-
-    def begin_fit(self) -> None:
-        """Start again from a sample."""
-        self._open = None
-
-    @property
-    def unsettled(self) -> bool:
-        """Until the centres rest."""
-        return self._open is not None
-
-    def requests(self) -> tuple[Request, ...]:
-        """A sample, then sums around the centres."""
-        if self._open is not None:
-            return (Request("cube", ClusterMeasure(self._open[0])),)
-        size = int(self.hparams["max_fit_pixels"]) or _SAMPLE
-        return (Request("cube", SampleMeasure(size, int(self.hparams["fit_seed"]))),)
 
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:  # noqa: ARG002
         """One distance."""
         return {"scores": ChannelAxis(1)}
 
-    def fit(self, statistic: SpectraSample | ClusterSums) -> None:
-        """Find centres in a sample, or take a step."""
-        steps = int(self.hparams["max_passes"])
-        if isinstance(statistic, SpectraSample):
-            centres, spread = self._start(statistic)
-            # Centres are sums about the old ones: their last bits never come to rest.
-            least = centres.size * (_ROUNDING * float(np.abs(centres).max())) ** 2
-            rest = max(float(self.hparams["tol"]) * spread, least)
-            self._open = (centres, 0, rest) if steps else None
-            if not steps:
-                self._keep(centres)
-            return
-        assert self._open is not None
-        old, passes, rest = self._open
+    def _measure(self, place: tuple[Values, float]) -> ClusterMeasure:
+        return ClusterMeasure(place[0])
+
+    def _step(
+        self, statistic: ClusterSums, place: tuple[Values, float]
+    ) -> tuple[tuple[Values, float], bool]:
+        old, rest = place
         centres = statistic.centres(old)
-        moved = float(((centres - old) ** 2).sum())
-        passes += 1
-        self._open = (centres, passes, rest) if moved > rest and passes < steps else None
-        if self._open is None:
-            if moved > rest:
-                warnings.warn(
-                    f"{self.name}: the centres still move after {passes} passes over all pixels;"
-                    " raise max_passes, or tol.",
-                    DataWarning,
-                    stacklevel=2,
-                )
-            self._keep(centres, counts=statistic.counts, inertia=np.array(statistic.inertia))
+        return (centres, rest), float(((centres - old) ** 2).sum()) <= rest
+
+    def _settle(self, place: tuple[Values, float], statistic: SpectraSample | ClusterSums) -> None:
+        known = {}
+        if isinstance(statistic, ClusterSums):
+            known = {"counts": statistic.counts, "inertia": np.array(statistic.inertia)}
+        self._keep(place[0], **known)
 
     def _keep(self, centres: Values, **known: NDArray[Any]) -> None:
         order = np.lexsort(centres.T[::-1])
@@ -197,11 +162,11 @@ class KMeansClusterer(Node):
             _initialized=np.array([True]),
         )
 
-    def _start(self, sample: SpectraSample | None) -> tuple[Values, float]:
-        """The best centres of the sample, and the mean variance of its channels."""
+    def _start(self, sample: SpectraSample) -> tuple[Values, float]:
+        """The best centres of the sample, and what moves of all count as rest."""
         clusters = int(self.hparams["n_clusters"])
-        found = 0 if sample is None else len(sample.spectra)
-        if sample is None or found < clusters:
+        found = len(sample.spectra)
+        if found < clusters:
             raise DataError(
                 f"{self.name}: {clusters} clusters are asked for, but there are {found} different"
                 " spectra.",
@@ -218,7 +183,10 @@ class KMeansClusterer(Node):
             else:
                 start = plus_plus(spectra, weights, clusters, random)
             tries.append(self._lloyd(spectra, weights, start, float(self.hparams["tol"]) * spread))
-        return min(tries, key=lambda each: each[1])[0], spread
+        centres = min(tries, key=lambda each: each[1])[0]
+        # Centres are sums about the old ones: their last bits never come to rest.
+        least = centres.size * (_ROUNDING * float(np.abs(centres).max())) ** 2
+        return centres, max(float(self.hparams["tol"]) * spread, least)
 
     def _lloyd(
         self, spectra: Values, weights: Values, centres: Values, rest: float
@@ -236,8 +204,12 @@ class KMeansClusterer(Node):
                 break
         return centres, inertia
 
-    def forward(self, cube: Tensor) -> dict[str, Tensor]:
-        """Label ``cube`` (B, y, x, C)."""
+    def forward(
+        self,
+        cube: Tensor,
+        mask: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        """Label ``cube`` (B, y, x, C), within the mask and outside of it."""
         self._need_fit()
         state = self.exact_state()
         centres = (

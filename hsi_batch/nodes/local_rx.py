@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hsi_batch.errors import DataWarning, PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
-from hsi_batch.nodes.gaussian import single_thread
+from hsi_batch.nodes.gaussian import covariance_rank, eigh, single_thread
 from hsi_batch.nodes.node import Node, Request, Scope, need_non_negative
 from hsi_batch.nodes.ports import PortSpec
 from hsi_batch.statistics.moments import Moments
@@ -129,6 +129,16 @@ class LocalRX(Node):
     def fit(self, statistic: Moments) -> None:
         """Take the covariance of all pixels."""
         covariance = statistic.covariance()
+        rank = covariance_rank(eigh(covariance)[0])
+        if rank < len(covariance) and self.loading == 0:
+            warnings.warn(
+                f"{self.name}: the covariance of {len(covariance)} channels has rank {rank} (from"
+                f" {statistic.count} pixels), so it makes no other one invertible; most scores will"
+                " be NaN. Remove channels (BandpassByWavelength, TrainablePCA), or set `loading`"
+                " (for example 1e-3).",
+                DataWarning,
+                stacklevel=2,
+            )
         self.set_state(
             {"count": np.array(statistic.count), "covariance": covariance}, cov=covariance
         )

@@ -18,7 +18,7 @@ from hsi_batch.nodes.node import Node, Scope, Stage
 from hsi_batch.nodes.ports import PortSpec
 from hsi_batch.nodes.values import need_shapes
 from hsi_batch.statistics.float_histogram import FloatHistogram
-from hsi_batch.statistics.ranking import Confusion, roc_curve
+from hsi_batch.statistics.ranking import Confusion, RocCurve, roc_curve
 
 __all__ = [
     "AnomalyDetectionMetrics",
@@ -174,6 +174,10 @@ class AnomalyDetectionMetrics(MetricNode):
         self._decided = False
         self._histograms = [FloatHistogram.zero(1), FloatHistogram.zero(1)]
 
+    def curve(self) -> RocCurve | None:
+        """ROC of the logits so far; None before pixels of both classes were seen."""
+        return roc_curve(*self._histograms)
+
     def compute(self) -> dict[str, float]:
         """Metrics so far, by name."""
         values: dict[str, float] = {}
@@ -184,7 +188,7 @@ class AnomalyDetectionMetrics(MetricNode):
             values["f1_score"] = self._pixels.f1
             values["image_f1"] = self._images.f1
             values["iou"] = self._pixels.iou
-        curve = roc_curve(*self._histograms)
+        curve = self.curve()
         if curve is not None:
             values["average_precision"] = curve.average_precision
         return values

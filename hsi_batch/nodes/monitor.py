@@ -121,6 +121,20 @@ class TensorBoardMonitorNode(Node):
             self._closer()
         self._writer = self._closer = None
 
+    def write_to(self, writer: Any) -> None:
+        """Write to this from now on, as to a ``SummaryWriter``, and make no folder."""
+        self.close()
+        self._writer = writer
+
+    @property
+    def writer(self) -> SummaryWriter:
+        """What is written to; the folder is made if there is none."""
+        return self._open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy writes a log of its own."""
+        return {**self.__dict__, "_writer": None, "_closer": None, "log_dir": None}
+
     def _open(self) -> SummaryWriter:
         if self._writer is None:
             writer = _writer_class()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from enum import StrEnum
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,59 +14,10 @@ from torch import Tensor, nn
 from hsi_batch.errors import NotFittedError, PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.ports import InputPort, OutputPort, Ports, PortSpec, seed_port
+from hsi_batch.nodes.terms import ALWAYS, Quadratic, Request, Scope, Stage
 from hsi_batch.statistics.affine import Affine
-from hsi_batch.statistics.measure import Measure
 
 __all__ = ["ALWAYS", "Node", "Quadratic", "Request", "Scope", "Stage", "need_non_negative"]
-
-
-class Scope(StrEnum):
-    """What a node must see at once to give its answer."""
-
-    PIXEL = "pixel"
-    WINDOW = "window"
-    FRAME = "frame"
-    SEQUENCE = "sequence"
-
-
-class Stage(StrEnum):
-    """When a node runs."""
-
-    TRAIN = "train"
-    VAL = "val"
-    TEST = "test"
-    INFERENCE = "inference"
-
-
-ALWAYS = frozenset(Stage)
-
-
-class Request(NamedTuple):
-    """The statistic of one input that a node is fitted from.
-
-    Attributes
-    ----------
-    port : str
-        Name of an input port.
-    kind : {"moments", "extrema", "histogram"} or Measure
-        Which statistic of its pixels.
-    """
-
-    port: str
-    kind: Literal["moments", "extrema", "histogram"] | Measure
-
-
-class Quadratic(NamedTuple):
-    """A score of the form ``|factor x + offset|^2``.
-
-    Attributes
-    ----------
-    factor : numpy.ndarray of float64, shape (k, C)
-    offset : numpy.ndarray of float64, shape (k,)
-    """
-
-    factor: NDArray[np.float64]
-    offset: NDArray[np.float64]
 
 
 class Node(nn.Module):
@@ -107,6 +57,8 @@ class Node(nn.Module):
     PARAMETER_PORTS: ClassVar[Mapping[str, str]] = {}
     #: Inputs that only a fit looks at; scoring leaves what feeds them alone.
     FIT_INPUTS: ClassVar[frozenset[str]] = frozenset()
+    #: Arguments that a fit writes, beside the buffers.
+    FITTED_ARGUMENTS: ClassVar[frozenset[str]] = frozenset()
     #: Output that marks the pixels which fits may count, if the node judges that.
     MARKS_VALID: ClassVar[str | None] = None
     #: Names of the arguments that declare the number of input channels.

@@ -108,6 +108,12 @@ class MNF(Node):
     def fit(self, statistic: Moments, differences: FloatMoments) -> None:
         """Solve the generalised eigenproblem, in the space where the noise is white."""
         channels = statistic.channels
+        if differences.count < 2:
+            raise DataError(
+                f"{self.name}: {differences.count} pixels have a valid neighbour in their line, so"
+                " there are no differences to take the noise from.",
+                hint="Select recordings with lines of more than one valid pixel.",
+            )
         noise = differences.covariance() / 2.0
         noise[np.diag_indices(channels)] += self.loading * np.trace(noise) / channels
         factor = whitening(noise)

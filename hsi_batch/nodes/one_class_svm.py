@@ -15,13 +15,12 @@ from hsi_batch.errors import ConfigError, DataError, PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.node import Node, Request, Scope, need_non_negative
 from hsi_batch.nodes.ports import PortSpec
-from hsi_batch.statistics.sample import SampleMeasure, SpectraSample
+from hsi_batch.nodes.stepped import SAMPLE, sample_request
+from hsi_batch.statistics.sample import SpectraSample
 
 __all__ = ["OneClassSVMDetector"]
 
 Values = NDArray[np.float64]
-#: Sample where ``max_fit_pixels`` is 0, which in cuvis-ai means all pixels.
-_SAMPLE = 20_000
 #: Numbers of a kernel matrix; 16 MiB.
 _KERNEL = 2**21
 
@@ -91,7 +90,7 @@ class OneClassSVMDetector(Node):
         nu: float = 0.5,
         gamma: float | Literal["scale", "auto"] = "scale",
         chunk_size: int = 65536,
-        max_fit_pixels: int = _SAMPLE,
+        max_fit_pixels: int = SAMPLE,
         fit_seed: int = 0,
         name: str | None = None,
     ) -> None:
@@ -138,8 +137,7 @@ class OneClassSVMDetector(Node):
 
     def request(self) -> Request:
         """A sample of the pixels."""
-        size = int(self.hparams["max_fit_pixels"]) or _SAMPLE
-        return Request("cube", SampleMeasure(size, int(self.hparams["fit_seed"])))
+        return sample_request(self)
 
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:  # noqa: ARG002
         """One score, one decision."""

@@ -46,9 +46,13 @@ class PortSpec:
 
     @property
     def has_pixels(self) -> bool:
-        """Whether it carries pixels: ``(B, y, x, C)``, or class numbers ``(B, y, x)``."""
+        """Whether it carries pixels: ``(B, y, x, C)``, or class numbers ``(B, y, x)``.
+
+        Spectra ``(N, 1, 1, C)`` are none.
+        """
         classes = self.dtype in (torch.int32, torch.int64)
-        return len(self.shape) == 4 or (len(self.shape) == 3 and classes)
+        cube = len(self.shape) == 4 and self.shape[1:3] != (1, 1)
+        return cube or (len(self.shape) == 3 and classes)
 
 
 class PortRef(NamedTuple):

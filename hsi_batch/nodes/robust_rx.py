@@ -177,7 +177,7 @@ class RobustRX(RXGlobal):
         if isinstance(statistic, WeightedMoments):
             self._scale = _student_scale(len(statistic.mean), self.nu, self._scale)
             return statistic.moments(1.0 / self._scale), statistic.share
-        share = statistic.count / self._all
+        share = statistic.count / max(self._all, 1)
         if self._round == 0:
             return statistic, share
         channels = statistic.channels

@@ -12,20 +12,20 @@ from torch.nn import functional
 
 from hsi_batch.errors import PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
+from hsi_batch.nodes.grid import WHOLE, Grid
 from hsi_batch.nodes.node import Node, Scope
 from hsi_batch.nodes.ports import PortSpec
 
-__all__ = ["GridNode", "GridSubsample", "ScoreUpsample"]
+__all__ = ["GridNode", "GridSubsample", "ScoreUpsample", "SpatialRotateNode"]
 
 _CUBE = PortSpec(torch.float32, (-1, -1, -1, -1), "cube")
 _SCORES = PortSpec(torch.float32, (-1, -1, -1, -1), "score maps")
 
 
 class GridNode(Node):
-    """Base of nodes whose outputs have another number of lines and samples than their inputs.
+    """Base of nodes whose outputs hold other pixels, or hold them elsewhere, than their inputs.
 
-    Maps in a pipeline hold every ``n``-th pixel of the cube in both directions, from the first on,
-    so ``ceil(y / n)`` lines; ``n`` is their step.
+    A :class:`.Grid` says which pixels of the cube a map holds.
     """
 
     #: Inputs of which only lines and samples are looked at; their values are not computed.
@@ -37,8 +37,13 @@ class GridNode(Node):
         return Scope.FRAME
 
     @abstractmethod
-    def output_step(self, steps: Mapping[str, int]) -> int:
-        """Step of the outputs from those of the inputs that are connected."""
+    def output_grid(self, grids: Mapping[str, Grid]) -> Grid:
+        """Grid of the outputs from those of the inputs that are connected."""
+
+    def grid_problem(self, grids: Mapping[str, Grid]) -> str | None:
+        """What is wrong with the grids of the inputs; by default, that some are turned."""
+        turned = len({grid.turns for grid in grids.values()}) > 1
+        return "its inputs are turned differently." if turned else None
 
 
 class GridSubsample(GridNode):
@@ -68,9 +73,16 @@ class GridSubsample(GridNode):
             raise PipelineError(f"stride {stride!r} is not a whole number of at least 1.")
         self.stride = int(stride)
 
-    def output_step(self, steps: Mapping[str, int]) -> int:
+    def output_grid(self, grids: Mapping[str, Grid]) -> Grid:
         """Steps multiply."""
-        return steps.get("cube", 1) * self.stride
+        before = grids.get("cube", WHOLE)
+        return before._replace(step=before.step * self.stride)
+
+    def grid_problem(self, grids: Mapping[str, Grid]) -> str | None:
+        """Pixels are counted from the first of the cube."""
+        if grids.get("cube", WHOLE).turns:
+            return "it counts pixels from the first of the cube; turn maps behind it, not before."
+        return None
 
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
         """The axis of the input."""
@@ -129,9 +141,9 @@ class ScoreUpsample(GridNode):
         self.mode = mode
         self.stride = stride
 
-    def output_step(self, steps: Mapping[str, int]) -> int:
-        """The step of the reference."""
-        return steps.get("reference", 1)
+    def output_grid(self, grids: Mapping[str, Grid]) -> Grid:
+        """The grid of the reference."""
+        return grids.get("reference", WHOLE)
 
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
         """The axis of the scores."""
@@ -165,3 +177,64 @@ class ScoreUpsample(GridNode):
         return functional.grid_sample(
             maps, grid, mode=mode, padding_mode="border", align_corners=True
         )
+
+
+class SpatialRotateNode(GridNode):
+    """Turn cubes, class maps and pictures by quarter turns, to the left if ``rotation`` is above 0.
+
+    Fits and whatever works pixel by pixel find the same behind it. Maps behind it lie otherwise
+    than the cube, so they cannot be stored, unless a second node turns them back.
+
+    Parameters
+    ----------
+    rotation : {90, -90, 180, 270, -270, -180, 0}, optional
+        In degrees; none or 0 hands everything on.
+
+    Examples
+    --------
+    >>> SpatialRotateNode(90)(cube=torch.arange(4.0).reshape(1, 2, 2, 1))["cube"][0, ..., 0]
+    tensor([[1., 3.],
+            [0., 2.]])
+    """
+
+    INPUT_SPECS = {
+        "cube": _CUBE,
+        "mask": PortSpec(torch.int32, (-1, -1, -1), "class numbers", optional=True),
+        "rgb_image": PortSpec(torch.float32, (-1, -1, -1, 3), "picture", optional=True),
+    }
+    OUTPUT_SPECS = {
+        "cube": _CUBE,
+        "mask": PortSpec(torch.int32, (-1, -1, -1), "class numbers, turned", optional=True),
+        "rgb_image": PortSpec(torch.float32, (-1, -1, -1, 3), "picture, turned", optional=True),
+    }
+
+    def __init__(self, rotation: int | None = None, name: str | None = None) -> None:
+        super().__init__(name, rotation=rotation)
+        degrees = rotation or 0
+        if degrees not in (0, 90, -90, 180, -180, 270, -270):
+            raise PipelineError(f"rotation {rotation!r} is not 0, 90, 180 or 270 degrees.")
+        self.turns = int(degrees) // 90 % 4
+
+    def output_grid(self, grids: Mapping[str, Grid]) -> Grid:
+        """Turns add up."""
+        before = grids.get("cube", WHOLE)
+        return before._replace(turns=(before.turns + self.turns) % 4)
+
+    def grid_problem(self, grids: Mapping[str, Grid]) -> str | None:
+        """All inputs must be of one grid."""
+        return "its inputs are maps of different grids." if len(set(grids.values())) > 1 else None
+
+    def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
+        """The axis of the input."""
+        return {"cube": axes["cube"]}
+
+    def forward(
+        self, cube: Tensor, mask: Tensor | None = None, rgb_image: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Turn what is given, ``(B, y, x)`` and ``(B, y, x, C)``."""
+        given = {"cube": cube, "mask": mask, "rgb_image": rgb_image}
+        return {
+            port: torch.rot90(value, self.turns, dims=(1, 2))
+            for port, value in given.items()
+            if value is not None
+        }

@@ -51,7 +51,7 @@ class SpectralAngleMapper(Node):
     INPUT_SPECS = {
         "cube": PortSpec(torch.float32, (-1, -1, -1, "num_channels"), "cube"),
         "spectral_signature": PortSpec(
-            torch.float32, (-1, -1, -1, -1), "references (N, 1, 1, C)", optional=True
+            torch.float32, (-1, 1, 1, -1), "references (N, 1, 1, C)", optional=True
         ),
     }
     OUTPUT_SPECS = {

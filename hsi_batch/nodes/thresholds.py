@@ -30,6 +30,7 @@ class FittedThreshold(Node):
     }
     TRAINABLE_BUFFERS = ("threshold",)
     PARAMETER_PORTS = {"threshold_value": "threshold"}
+    FITTED_ARGUMENTS = frozenset({"threshold"})
     threshold: Tensor
 
     def __init__(self, name: str | None, threshold: float | None, **hparams: Any) -> None:

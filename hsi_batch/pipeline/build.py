@@ -13,16 +13,17 @@ from typing import Any, Literal, TypeVar, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import nn
 
-from hsi_batch.documents import Document, validate
+from hsi_batch.documents import Document
 from hsi_batch.errors import ConfigError, HsiBatchWarning, PipelineError, Problem, did_you_mean
 from hsi_batch.nodes import Node, node_class
 from hsi_batch.nodes.plugin import PluginNode, plugin_class
 from hsi_batch.nodes.registry import is_foreign
-from hsi_batch.pipeline.catalogue import FIT_ONLY, MEANT, is_default, without_pixels
+from hsi_batch.pipeline.catalogue import is_default, meant, without_pixels
 from hsi_batch.pipeline.config import ConnectionConfig, NodeConfig, PipelineConfig
 from hsi_batch.pipeline.dialects import is_lenient, names_cuvis_ai, port_of, written_out
 from hsi_batch.pipeline.graph import Graph
-from hsi_batch.wording import complaint, mistakes
+from hsi_batch.validation import validate
+from hsi_batch.wording import complaint, counted, mistakes
 
 __all__ = ["build"]
 
@@ -94,12 +95,6 @@ _LEFT_OUT = (
     "{0.name} ({0.class_name}) only shows or writes what others compute; hsi_batch does not have"
     " it, and leaves it out."
 )
-#: Stands for an input that is left out.
-_ONLY_FITS = object()
-_SELECTS = (
-    "{} is left out: in cuvis-ai it says which pixels the fit takes; here the fit is told"
-    " (`pixels: labelled-normal`)."
-)
 
 
 def _only_shows(entry: NodeConfig, plugins: Sequence[str]) -> bool:
@@ -159,8 +154,6 @@ def _connect(
             )
             if None in ends:
                 broken.add(broken_here)
-            elif _ONLY_FITS in ends:
-                _warn(document, ("connections", index), _SELECTS.format(connection.target))
             else:
                 graph.connect(ends)
         except PipelineError as error:
@@ -184,7 +177,7 @@ def _node(document: Document, index: int, entry: NodeConfig, graph: Graph, stray
         cls = _class_of(entry.class_name, graph.plugins)
     except PipelineError as error:
         raise PipelineError.collect([document.problem(str(error), (*at, "class_name"))]) from None
-    foreign = is_foreign(entry.class_name)
+    foreign = entry.class_name if is_foreign(entry.class_name) else ""
     hparams = _checked(cls, entry.hparams, document, at, strays=strays, foreign=foreign)
     for argument in cls.PATH_ARGUMENTS:
         if hparams.get(argument) is not None and document.path is not None:
@@ -195,6 +188,12 @@ def _node(document: Document, index: int, entry: NodeConfig, graph: Graph, stray
         # The messages begin with the name of the argument.
         where = (*at, "hparams", str(error).split(" ", 1)[0])
         raise PipelineError.collect([document.problem(str(error), where)]) from None
+
+
+def _version(document: Document) -> str:
+    """The version of cuvis-ai that a file says wrote it."""
+    metadata = document.data.get("metadata") if document.data else None
+    return str(metadata.get("cuvis_ai_version", "")) if isinstance(metadata, dict) else ""
 
 
 def _class_of(class_name: str, plugins: Sequence[str]) -> type[Node]:
@@ -235,13 +234,13 @@ def _checked(
     at: tuple[str | int, ...],
     *,
     strays: bool,
-    foreign: bool,
+    foreign: str,
 ) -> dict[str, Any]:
     model = _parameters(cls)
     given = dict(hparams)
     if foreign:
         # What cuvis-ai wrote means what cuvis-ai does.
-        given = {**MEANT.get(cls.__name__, {}), **given}
+        given = {**meant(cls.__name__, foreign, _version(document)), **given}
     if strays and model.model_config.get("extra") == "forbid":
         for name in sorted(set(given) - set(model.model_fields)):
             # cuvis-ai writes down all arguments; those it was not told mean nothing.
@@ -282,7 +281,7 @@ def _end(graph: Graph, text: str, side: str, missing: set[str]) -> Any:
     if len(parts) != 3 or parts[1] != side:
         raise PipelineError(
             f"{text!r} is not an {side[:-1]}; write node.{side}.port"
-            f" (found {len(text.split('.'))} parts)."
+            f" (found {counted(len(text.split('.')), 'part')})."
         )
     name, _, port = parts
     if name in missing:
@@ -293,7 +292,5 @@ def _end(graph: Graph, text: str, side: str, missing: set[str]) -> Any:
         )
     node = graph.nodes[name]
     if graph.lenient:
-        if side == "inputs" and FIT_ONLY.get(type(node).__name__) == port:
-            return _ONLY_FITS
         port = port_of(node, port, side)
     return (node.outputs if side == "outputs" else node.inputs)[port]

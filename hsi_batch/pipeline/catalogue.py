@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -12,7 +13,6 @@ from hsi_batch.nodes.registry import is_foreign
 
 __all__ = [
     "COMPUTING",
-    "FIT_ONLY",
     "MEANT",
     "REPAIRED",
     "TAKEN",
@@ -20,6 +20,7 @@ __all__ = [
     "CuvisClass",
     "cuvis_classes",
     "is_default",
+    "meant",
     "without_pixels",
 ]
 
@@ -31,6 +32,11 @@ _SHOWN = {"artifacts", "metrics"}
 MEANT: Mapping[str, Mapping[str, Any]] = {
     "DistinctnessLoss": {"signed": True},
     "SelectorDiversityRegularizer": {"mode": "concentrate"},
+}
+#: Arguments whose default was another before a version; files that say they are older are read
+#: with the old one.
+ONCE: Mapping[str, tuple[tuple[int, int], Mapping[str, Any]]] = {
+    "TwoStageBinaryDecider": ((0, 17), {"image_threshold": 0.5}),
 }
 #: Arguments of ours alone that say what is computed, not only what a fit finds: nothing but the
 #: value that cuvis-ai has can be written.
@@ -45,8 +51,6 @@ TAKEN: Mapping[tuple[str, str], tuple[Any, ...]] = {
 }
 #: Arguments whose default computes the same more exactly; the value repeats cuvis-ai's rounding.
 REPAIRED: Mapping[str, Mapping[str, Any]] = {"RXGlobal": {"inverse": "pinv32"}}
-#: Inputs of cuvis-ai that say which pixels a fit takes, which here the fit itself is told.
-FIT_ONLY: Mapping[str, str] = {"GaussianMixtureClusterer": "mask", "KMeansClusterer": "mask"}
 
 
 class CuvisClass(NamedTuple):
@@ -79,6 +83,32 @@ def cuvis_classes() -> Mapping[str, CuvisClass]:
     """All node classes by name."""
     text = files("hsi_batch.pipeline").joinpath("cuvis_ai_0_19_3.json").read_text("utf-8")
     return {name: CuvisClass(**entry) for name, entry in json.loads(text).items()}
+
+
+def meant(class_name: str, path: str, written: str) -> Mapping[str, Any]:
+    """Arguments that a file of cuvis-ai leaves out, and that mean something else than ours.
+
+    Parameters
+    ----------
+    class_name : str
+    path : str
+        Class path in the file; those of ``cuvis_ai.deciders`` and the like ended before 0.17.
+    written : str
+        Version of the file, may be empty.
+
+    Examples
+    --------
+    >>> meant("TwoStageBinaryDecider", "cuvis_ai.node.deciders.TwoStageBinaryDecider", "0.15.2")
+    {'image_threshold': 0.5}
+    """
+    found = dict(MEANT.get(class_name, {}))
+    if class_name in ONCE:
+        until, values = ONCE[class_name]
+        number = re.match(r"v?(\d+)\.(\d+)", written)
+        old = path.startswith("cuvis_ai.") and not path.startswith("cuvis_ai.node.")
+        if (int(number[1]), int(number[2])) < until if number else old:
+            found.update(values)
+    return found
 
 
 def is_default(class_name: str, argument: str, value: Any) -> bool:

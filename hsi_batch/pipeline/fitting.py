@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -145,7 +145,7 @@ def plan_fit(pipeline: Pipeline, stored: Iterable[str] = ()) -> FitPlan:
         node.begin_fit()
         asked[name] = _needs(pipeline, name)
         waits = [
-            None if need.root == CUBE and need.kind in held else frozenset(_before(pipeline, need))
+            None if _is_held(need, held) else frozenset(_before(pipeline, need))
             for need, _ in asked[name]
         ]
         jobs.append(Job(name, tuple(waits), node.most_passes - 1))
@@ -179,14 +179,27 @@ def _needs(pipeline: Pipeline, name: str) -> list[tuple[Need, tuple[str, ...]]]:
     found = []
     for request in pipeline.nodes[name].requests():
         root, via = root_of(pipeline, need_of(pipeline, name, request), request.kind)
-        found.append((Need(root, request.kind), via))
+        mask = None
+        if request.mask is not None:
+            mask = need_of(pipeline, name, request._replace(port=request.mask))
+            if pipeline.nodes[mask.node].is_source:
+                raise PlanError(
+                    f"{name}.{request.mask} restricts the fit to {mask}, which comes with the"
+                    " batch; it cannot be had from an archive.",
+                    hint="Choose the pixels of the fit instead (--pixels mask:NAME).",
+                )
+        found.append((Need(root, request.kind, mask), via))
     return found
+
+
+def _is_held(need: Need, held: Collection[str]) -> bool:
+    return need.root == CUBE and need.mask is None and need.kind in held
 
 
 def _before(pipeline: Pipeline, need: Need) -> set[str]:
     """Nodes that must be fitted before a statistic can be taken; the cube waits for nothing."""
-    root = need.root
-    return set() if root == CUBE else pipeline.ancestors(root.node) | {root.node}
+    nodes = {port.node for port in need.ports if port != CUBE}
+    return nodes.union(*(pipeline.ancestors(name) for name in nodes))
 
 
 class Fitting:
@@ -256,21 +269,27 @@ class Fitting:
     def supply(self, found: Mapping[Need, Any]) -> None:
         """Take statistics and fit every node that can be fitted from what is known."""
         self._found.update(found)
-        for name, asked in list(self._open.items()):
+        for name in list(self._open):
             node = self.pipeline.nodes[name]
-            waiting = any(via in self._open for _, through in asked for via in through)
-            if waiting or any(need not in self._found for need, _ in asked):
-                continue
-            with single_thread():
-                self._fit(node, asked)
-            if node.unsettled:
+            while self._can_be_fitted(name):
+                with single_thread():
+                    self._fit(node, self._open[name])
+                if not node.unsettled:
+                    break
                 node.mark_fitted(False)
+                # A node that came to rest may ask for what it was given before.
                 self._open[name] = _needs(self.pipeline, name)
+            else:
                 continue
             del self._open[name]
             if node.QUADRATIC is not None:
                 with single_thread():
                     self._choose_precision(name)
+
+    def _can_be_fitted(self, name: str) -> bool:
+        asked = self._open[name]
+        waiting = any(via in self._open for _, through in asked for via in through)
+        return not waiting and all(need in self._found for need, _ in asked)
 
     def _fit(self, node: Node, asked: Sequence[tuple[Need, tuple[str, ...]]]) -> None:
         statistics = []

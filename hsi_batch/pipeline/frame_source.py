@@ -1,4 +1,4 @@
-"""Where the pixels of one frame come from, whole or thinned out."""
+"""Where the pixels of one frame come from, whole, thinned out or turned."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_batch.nodes import PortRef
+from hsi_batch.nodes.grid import Grid
 from hsi_batch.pipeline.evaluate import Evaluator, Lines, Validity
 from hsi_batch.pipeline.program import Program
 from hsi_batch.statistics.leaves import block_lines
 
-__all__ = ["FrameSource", "ThinnedMap", "thinned"]
+__all__ = ["FrameSource", "ThinnedMap", "thinned", "turned"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,6 @@ def thinned(source: FrameSource, step: int) -> FrameSource:
         return found
 
     shape = (-(-height // step), -(-width // step), channels)
-    block = block_lines(shape, 4)
     return FrameSource(
         lines=lines,
         valid=some(source.valid),
@@ -81,8 +81,41 @@ def thinned(source: FrameSource, step: int) -> FrameSource:
         usable=None if source.usable is None else some(source.usable),
         shape=shape,
         dtype=source.dtype,
-        blocks=tuple((s, min(s + block, shape[0])) for s in range(0, shape[0], block)),
+        blocks=_blocks(shape),
     )
+
+
+def turned(source: FrameSource, turns: int) -> FrameSource:
+    """A frame that has made quarter turns to the left; what is asked of it is held whole."""
+    grid = Grid(1, turns)
+
+    def whole(read: Callable[[int, int], Any]) -> Callable[[int, int], Any]:
+        held: list[Any] = []
+
+        def found(start: int, stop: int) -> Any:
+            if not held:
+                parts = [read(*block) for block in source.blocks]
+                some = all(part is not None for part in parts)
+                held.append(grid.turn(np.concatenate(parts)) if some else None)
+            return None if held[0] is None else held[0][start:stop]
+
+        return found
+
+    shape = (*grid.shape(*source.shape[:2]), source.shape[2])
+    return FrameSource(
+        lines=whole(source.lines),
+        valid=whole(source.valid),
+        labels=whole(source.labels),
+        usable=None if source.usable is None else whole(source.usable),
+        shape=shape,
+        dtype=source.dtype,
+        blocks=_blocks(shape),
+    )
+
+
+def _blocks(shape: tuple[int, int, int]) -> tuple[tuple[int, int], ...]:
+    block = block_lines(shape, 4)
+    return tuple((start, min(start + block, shape[0])) for start in range(0, shape[0], block))
 
 
 class ThinnedMap:

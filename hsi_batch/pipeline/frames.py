@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from hsi_batch.nodes import GridSubsample, Node, PortRef
+from hsi_batch.nodes.grid import WHOLE
 from hsi_batch.nodes.spatial import GridNode
 from hsi_batch.pipeline.evaluate import Evaluator
 from hsi_batch.pipeline.fold import CUBE, fold, need_of
-from hsi_batch.pipeline.frame_source import FrameSource, ThinnedMap, thinned
+from hsi_batch.pipeline.frame_source import FrameSource, ThinnedMap, thinned, turned
 from hsi_batch.pipeline.gather import Need, finished, gather_block, gather_cube
 from hsi_batch.pipeline.graph import Graph
-from hsi_batch.pipeline.grids import common_step, node_steps
+from hsi_batch.pipeline.grids import common_grid, node_grids
 from hsi_batch.pipeline.precision import Precision
 from hsi_batch.pipeline.program import (
     NodeStep,
@@ -42,7 +43,7 @@ def frame_evaluator(
     A frame-scope node that is fitted from a statistic gets the frame's own, reduced over its
     blocks (or taken from what is stored); any other gets its inputs assembled for the whole frame.
     Values of invalid pixels are NaN in assembled inputs, as they will be in what is stored. Ports
-    behind a :class:`.GridSubsample` are values of a smaller frame, with leaves of its own.
+    behind a :class:`.GridNode` are values of another frame, with leaves of its own.
     """
     frame = _Frame(graph, source, precision)
     for name in frame_nodes(graph, wanted):
@@ -60,15 +61,19 @@ class _Frame:
         self.precision = precision
         self.substitutes: dict[str, Node] = {}
         self.given: dict[PortRef, Any] = {}
-        self._steps = node_steps(graph)
-        self._sources = {1: source}
+        self._grids = node_grids(graph)
+        self._sources = {WHOLE: source}
+        #: Values of ports without pixels.
+        self.tables: dict[PortRef, Any] = {}
 
     def source(self, refs: tuple[PortRef, ...]) -> FrameSource:
         """The frame on the grid of some ports."""
-        step = common_step(self._steps, refs)
-        if step not in self._sources:
-            self._sources[step] = thinned(self._sources[1], step)
-        return self._sources[step]
+        grid = common_grid(self._grids, refs)
+        if grid not in self._sources:
+            found = self._sources[WHOLE]
+            found = thinned(found, grid.step) if grid.step > 1 else found
+            self._sources[grid] = turned(found, grid.turns) if grid.turns else found
+        return self._sources[grid]
 
     def evaluator(self, refs: tuple[PortRef, ...]) -> Evaluator:
         """Of ports of one size."""
@@ -78,6 +83,7 @@ class _Frame:
             precision=self.precision,
             substitutes=self.substitutes,
             given=tuple(self.given),
+            tables=self.tables,
         )
         return self.source(refs).evaluator(program, self.given)
 
@@ -98,6 +104,7 @@ class _Frame:
         node = self.graph.nodes[name]
         statistics = []
         for request in node.frame_requests():
+            assert request.mask is None, "only fits of an archive are restricted"
             port = need_of(self.graph, name, request)
             folded = fold(self.graph, port, self.substitutes)
             root, derive = folded.root, folded.map
@@ -142,11 +149,11 @@ class _Frame:
 
     def _assembled(self, name: str) -> dict[PortRef, NDArray[Any]]:
         node = self.graph.nodes[name]
-        ports, constants = inputs_of(self.graph, name)
+        ports, constants = inputs_of(self.graph, name, self.tables)
         refs = tuple(dict.fromkeys(ref for found in ports.values() for ref in found))
         source, evaluator = self.source(refs), self.evaluator(refs)
         whole: dict[PortRef, NDArray[Any]] = {}
-        for start, stop in source.blocks:
+        for start, stop in source.blocks if refs else ():
             valid = source.valid(start, stop)
             for ref, value in evaluator.block(start, stop).items():
                 if ref not in whole:
@@ -162,7 +169,21 @@ class _Frame:
             PortRef(name, port) for port, spec in node.OUTPUT_SPECS.items() if spec.has_pixels
         )
         step = NodeStep(inputs=refs, outputs=outputs, node=node, ports=ports, constants=constants)
-        return step.run(whole)
+        with torch.no_grad():
+            found = node(**step.tensors(whole))
+        self.tables |= {ref: found[ref.port] for ref in self._asked(name) if ref.port in found}
+        return step.arrays(found)
+
+    def _asked(self, name: str) -> set[PortRef]:
+        """Outputs of a node that inputs without pixels take."""
+        return {
+            ref
+            for node in self.graph.nodes.values()
+            for port, refs in self.graph.sources_of(node.name).items()
+            if not node.INPUT_SPECS[port].has_pixels
+            for ref in refs
+            if ref.node == name
+        }
 
     def _sizes(self, node: GridNode) -> dict[str, torch.Tensor]:
         """Tensors that have nothing but the size of what is connected."""
@@ -179,7 +200,7 @@ def _carries(derive: Affine, kind: str | Measure) -> bool:
 def assembled_channels(graph: Graph, wanted: tuple[PortRef, ...]) -> int:
     """Channels per pixel that assembling frames for frame-scope nodes holds in memory at most."""
     total = 0.0
-    steps = node_steps(graph)
+    grids = node_grids(graph)
     for name in frame_nodes(graph, wanted):
         node = graph.nodes[name]
         if node.fits_each_frame or isinstance(node, GridSubsample):
@@ -188,7 +209,7 @@ def assembled_channels(graph: Graph, wanted: tuple[PortRef, ...]) -> int:
         fed = graph.sources_of(name)
         for port, axis in node.axes.items():
             if port not in left:
-                total += axis.size / steps.get(fed[port][0].node, 1) ** 2
+                total += axis.size / grids.get(fed[port][0].node, WHOLE).step ** 2
         outputs = sum(axis.size for axis in node.channel_axis(node.axes).values())
-        total += outputs / steps.get(name, 1) ** 2
+        total += outputs / grids.get(name, WHOLE).step ** 2
     return math.ceil(total)

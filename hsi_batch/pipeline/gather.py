@@ -20,14 +20,21 @@ __all__ = ["Need", "empty", "gather_block", "gather_cube"]
 
 
 class Need(NamedTuple):
-    """A statistic of a port."""
+    """A statistic of a port, of all pixels or of those where another port is above 0."""
 
     root: PortRef
     kind: str | Measure
+    mask: PortRef | None = None
+
+    @property
+    def ports(self) -> tuple[PortRef, ...]:
+        """What must be computed for it."""
+        return (self.root,) if self.mask is None else (self.root, self.mask)
 
     def __str__(self) -> str:
         port = "cube" if self.root == CUBE else str(self.root)
-        return f"{self.kind} of {port}"
+        where = "" if self.mask is None else f" within {self.mask}"
+        return f"{self.kind} of {port}{where}"
 
 
 def empty(kind: str, channels: int, dtype: DTypeLike) -> Any:
@@ -51,7 +58,7 @@ def gather_cube(
     Parameters
     ----------
     needs : iterable of Need
-        All with root :data:`.CUBE`.
+        All of :data:`.CUBE`, without a mask.
     cube : numpy.ndarray, shape (lines, x, C)
     valid : numpy.ndarray of bool, shape (lines, x), optional
         Pixels that count.
@@ -93,12 +100,13 @@ def gather_block(
 ) -> Bundle:
     """Statistics of computed ports on the lines ``start:stop``, as a bundle of forests.
 
-    Pixels with a NaN, which a node gives where it has no value, do not count.
+    Pixels outside the mask of a need do not count for it, nor do pixels with a NaN, which a node
+    gives where it has no value.
 
     Parameters
     ----------
     needs : iterable of Need
-        Their roots are wanted by the evaluator's program.
+        Their ports are wanted by the evaluator's program.
     evaluator : Evaluator
         Of the frame.
     valid : numpy.ndarray of bool, shape (stop - start, x), optional
@@ -121,6 +129,9 @@ def gather_block(
         for need in needs:
             value = values[need.root]
             counted = _known(value, None if valid is None else valid[here])
+            if need.mask is not None:
+                inside = values[need.mask][..., 0] > 0
+                counted = inside if counted is None else counted & inside
             if isinstance(need.kind, Measure):
                 part = need.kind.of(value, counted, None if classes is None else classes[here])
             else:

@@ -176,7 +176,13 @@ class GroupState:
                 state[name] = dict(exact)
                 digest[name] = node.buffer_digest()
             before = unfitted.nodes[name].hparams
-            changed = {k: v for k, v in node.hparams.items() if not _same(v, before.get(k))}
+            # Those of the fit are kept even where an earlier one gave the same: that of all pixels
+            # may have given another.
+            changed = {
+                k: v
+                for k, v in node.hparams.items()
+                if k in node.FITTED_ARGUMENTS or not _same(v, before.get(k))
+            }
             if changed:
                 hparams[name] = changed
         return cls(

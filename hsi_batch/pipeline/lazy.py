@@ -185,6 +185,8 @@ def _mapped(
         program = compile_program(pipeline, refs, precision=pipeline.precision)
         reach = program.reach(leaf_lines(width))
     rows = _rows(height, max(lines, reach), reach)
+    # A frame in one block has no neighbours, and may be lower than what they would lend.
+    reach = reach if len(rows) > 1 else 0
     data = _chunked(cube, rows)
     arguments = [data]
     if valid is not None:

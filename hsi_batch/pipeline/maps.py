@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from hsi_batch.errors import PipelineError
 from hsi_batch.nodes import PortRef
+from hsi_batch.nodes.grid import WHOLE
 from hsi_batch.pipeline.graph import Graph
-from hsi_batch.pipeline.grids import node_steps
+from hsi_batch.pipeline.grids import node_grids
 
 __all__ = ["INVALID_DECISION", "MapSpec", "as_stored", "map_spec", "stored_port"]
 
@@ -87,25 +88,30 @@ def stored_port(graph: Graph, name: str) -> PortRef:
     spec = graph.nodes[ref.node].OUTPUT_SPECS[ref.port]
     if not spec.has_pixels:
         raise PipelineError(
-            f"{ref} has no pixels ({len(spec.shape)} axes), so it cannot be stored per pixel.",
-            hint="Ask for another output.",
+            f"{ref} ({spec.description}) has no pixels, so it cannot be stored per pixel.",
+            hint="Ask for an output that is a map; it may depend on this one.",
         )
-    step = node_steps(graph).get(ref.node, 1)
-    if step > 1:
+    grid = node_grids(graph).get(ref.node, WHOLE)
+    if grid != WHOLE:
+        back = (
+            f"Turn it back with SpatialRotateNode(rotation={-90 * grid.turns})"
+            if grid.turns
+            else "Bring it to the size of the cube with ScoreUpsample"
+        )
         raise PipelineError(
-            f"{ref} holds one pixel in {step} x {step}, so it cannot be stored beside the cube.",
-            hint="Bring it to the size of the cube with ScoreUpsample, and ask for that.",
+            f"{ref} holds {grid}, so it cannot be stored beside the cube.",
+            hint=f"{back}, and ask for that.",
         )
     return ref
 
 
 def _holders(graph: Graph, port: str) -> list[str]:
     """Nodes that have an output of that name, of the size of the cube."""
-    steps = node_steps(graph)
+    grids = node_grids(graph)
     return [
         name
         for name, node in graph.nodes.items()
-        if port in node.OUTPUT_SPECS and steps.get(name, 1) == 1
+        if port in node.OUTPUT_SPECS and grids.get(name, WHOLE) == WHOLE
     ]
 
 

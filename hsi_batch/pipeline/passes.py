@@ -8,23 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_batch.nodes import CU3SDataNode, PortRef
+from hsi_batch.nodes.grid import WHOLE, Grid
 from hsi_batch.pipeline.cache import Packed, evaluator, unpack
 from hsi_batch.pipeline.fold import CUBE
 from hsi_batch.pipeline.frame_source import FrameSource
 from hsi_batch.pipeline.gather import Need, gather_block, gather_cube
 from hsi_batch.pipeline.graph import Graph
-from hsi_batch.pipeline.grids import node_steps
+from hsi_batch.pipeline.grids import node_grids
 from hsi_batch.pipeline.program import frame_nodes
 from hsi_batch.statistics import Bundle, Measure
 from hsi_batch.statistics.leaves import leaf_count
 from hsi_batch.statistics.tree import Path
 
-__all__ = ["gather_frame", "marks_of", "roots_of", "whole_frames"]
+__all__ = ["gather_frame", "marks_of", "ports_of", "whole_frames"]
 
 
-def roots_of(needs: Iterable[Need]) -> tuple[PortRef, ...]:
-    """Distinct ports, other than the stored cube, that statistics are taken of."""
-    return tuple(dict.fromkeys(need.root for need in needs if need.root != CUBE))
+def ports_of(graph: Graph, needs: Iterable[Need]) -> tuple[PortRef, ...]:
+    """Distinct ports, other than the stored cube, that a pass computes."""
+    ports = (port for need in needs for port in need.ports if port != CUBE)
+    return tuple(dict.fromkeys((*ports, *marks_of(graph))))
 
 
 def marks_of(graph: Graph) -> tuple[PortRef, ...]:
@@ -38,7 +40,7 @@ def marks_of(graph: Graph) -> tuple[PortRef, ...]:
 
 def whole_frames(graph: Graph, needs: Iterable[Need]) -> bool:
     """Whether a pass must hold whole frames together, because of frame-scope nodes."""
-    return bool(frame_nodes(graph, (*roots_of(needs), *marks_of(graph))))
+    return bool(frame_nodes(graph, ports_of(graph, needs)))
 
 
 def gather_frame(
@@ -63,19 +65,19 @@ def gather_frame(
         Place of the frame in the tree over frames.
     """
     height, width, _ = source.shape
-    cube_needs = [need for need in needs if need.root == CUBE]
-    port_needs = [need for need in needs if need.root != CUBE]
+    cube_needs = [need for need in needs if need.ports == (CUBE,)]
+    port_needs = [need for need in needs if need.ports != (CUBE,)]
     labelled = any(isinstance(n.kind, Measure) and n.kind.labelled for n in needs)
     found = Bundle()
     marks = marks_of(unpack(packed))
     marking = evaluator(packed, marks, source) if marks else None
-    steps = node_steps(unpack(packed))
-    coarse: dict[int, _Coarse] = {}
-    for need in [n for n in port_needs if steps.get(n.root.node, 1) > 1]:
-        step = steps[need.root.node]
-        coarse.setdefault(step, _Coarse(step, height, width)).needs.append(need)
+    grids = node_grids(unpack(packed))
+    elsewhere: dict[Grid, _Elsewhere] = {}
+    for need in [n for n in port_needs if grids.get(n.root.node, WHOLE) != WHOLE]:
+        grid = grids[need.root.node]
+        elsewhere.setdefault(grid, _Elsewhere(grid, height, width)).needs.append(need)
         port_needs.remove(need)
-    running = evaluator(packed, roots_of(port_needs), source) if port_needs else None
+    running = evaluator(packed, _wanted(port_needs), source) if port_needs else None
     for start, stop in ranges:
         valid = source.valid(start, stop)
         if marking is not None:
@@ -106,21 +108,25 @@ def gather_frame(
                 prefix=prefix,
             )
             found = found.merge(part)
-        for part_of_grid in coarse.values():
-            part_of_grid.count(start, stop, valid, classes)
-    for grid in coarse.values():
-        found = found.merge(grid.gather(packed, source, prefix))
+        for other in elsewhere.values():
+            other.count(start, stop, valid, classes)
+    for other in elsewhere.values():
+        found = found.merge(other.gather(packed, source, prefix))
     return found
 
 
-class _Coarse:
-    """Needs of ports that hold one pixel in ``step`` x ``step``, and the pixels that count."""
+def _wanted(needs: Iterable[Need]) -> tuple[PortRef, ...]:
+    return tuple(dict.fromkeys(port for need in needs for port in need.ports))
 
-    def __init__(self, step: int, height: int, width: int) -> None:
-        self.step = step
+
+class _Elsewhere:
+    """Needs of ports on a grid that is not that of the cube, and the pixels that count."""
+
+    def __init__(self, grid: Grid, height: int, width: int) -> None:
+        self.grid = grid
         self.needs: list[Need] = []
-        self.shape = (-(-height // step), -(-width // step))
-        self._valid = np.zeros(self.shape, dtype=bool)
+        self.shape = grid.shape(height, width)
+        self._valid = np.zeros(grid._replace(turns=0).shape(height, width), dtype=bool)
         self._classes: NDArray[np.int8] | None = None
 
     def count(
@@ -131,21 +137,22 @@ class _Coarse:
         classes: NDArray[np.int8] | None,
     ) -> None:
         """Note which pixels of the lines ``start:stop`` of the cube count."""
-        rows = slice(-(-start // self.step), -(-stop // self.step))
-        thin = (slice(-start % self.step, None, self.step), slice(None, None, self.step))
+        step = self.grid.step
+        rows = slice(-(-start // step), -(-stop // step))
+        thin = (slice(-start % step, None, step), slice(None, None, step))
         self._valid[rows] = True if valid is None else valid[thin]
         if classes is not None:
             if self._classes is None:
-                self._classes = np.full(self.shape, -1, dtype=np.int8)
+                self._classes = np.full(self._valid.shape, -1, dtype=np.int8)
             self._classes[rows] = classes[thin]
 
     def gather(self, packed: Packed, source: FrameSource, prefix: Path) -> Bundle:
         """Their statistics."""
         return gather_block(
             self.needs,
-            evaluator(packed, roots_of(self.needs), source),
-            self._valid,
-            self._classes,
+            evaluator(packed, _wanted(self.needs), source),
+            self.grid.turn(self._valid),
+            None if self._classes is None else self.grid.turn(self._classes),
             start=0,
             stop=self.shape[0],
             leaves=leaf_count(*self.shape),

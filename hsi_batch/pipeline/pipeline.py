@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CuvisPipeline", "Pipeline"]
 
+#: Ten times as fast, where libyaml is there: a thousand backgrounds are packed one by one.
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
 
 class Pipeline(Graph):
     """A graph of nodes with its fitted state.
@@ -242,7 +245,8 @@ class Pipeline(Graph):
     def to_bytes(self) -> tuple[str, bytes]:
         """YAML text and weights, for a worker."""
         content = self.serialize()
-        return yaml.safe_dump(content, sort_keys=False), dump_weights(self, content["metadata"])
+        text: str = yaml.dump(content, Dumper=_DUMPER, sort_keys=False)
+        return text, dump_weights(self, content["metadata"])
 
     @classmethod
     def from_bytes(cls, text: str, weights: bytes) -> Self:

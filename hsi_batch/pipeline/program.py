@@ -98,14 +98,14 @@ class NodeStep(Step):
     def run(self, values: Mapping[PortRef, NDArray[Any]]) -> dict[PortRef, NDArray[Any]]:
         """Run the module on tensors ``(1, lines, x, channel)``, without gradients."""
         with torch.no_grad():
-            return self._arrays(self.node(**self.tensors(values)))
+            return self.arrays(self.node(**self.tensors(values)))
 
     def run_within(
         self, values: Mapping[PortRef, NDArray[Any]], start: int, stop: int
     ) -> dict[PortRef, NDArray[Any]]:
         """As :meth:`run`, for some lines."""
         with torch.no_grad():
-            return self._arrays(self.node.forward_lines(start, stop, **self.tensors(values)))
+            return self.arrays(self.node.forward_lines(start, stop, **self.tensors(values)))
 
     def tensors(self, values: Mapping[PortRef, NDArray[Any]]) -> dict[str, Any]:
         """The arguments of the node: tensors with a batch axis, under the names of its inputs."""
@@ -118,7 +118,8 @@ class NodeStep(Step):
             given[port] = tensors if spec.variadic else tensors[0]
         return given
 
-    def _arrays(self, result: Mapping[str, Any]) -> dict[PortRef, NDArray[Any]]:
+    def arrays(self, result: Mapping[str, Any]) -> dict[PortRef, NDArray[Any]]:
+        """What the node gave, without the batch axis."""
         found = {ref: result[ref.port][0].numpy() for ref in self.outputs if ref.port in result}
         # Class numbers have no channel axis of their own.
         return {ref: v if v.ndim == 3 else v[..., None] for ref, v in found.items()}
@@ -168,8 +169,15 @@ class Program:
 
 def frame_nodes(graph: Graph, wanted: tuple[PortRef, ...]) -> list[str]:
     """Frame-scope nodes that the wanted outputs depend on, each after those it depends on."""
-    needed = {ref.node for ref in wanted if ref != CUBE}
-    needed |= {a for name in needed for a in graph.ancestors(name)}
+    needed: set[str] = set()
+    queue = [ref.node for ref in wanted if ref != CUBE]
+    while queue:
+        name = queue.pop()
+        if name not in needed:
+            needed.add(name)
+            only_fits = graph.nodes[name].FIT_INPUTS
+            for port, refs in graph.sources_of(name).items():
+                queue.extend(ref.node for ref in refs if port not in only_fits)
     return [n for n in graph.order() if n in needed and graph.nodes[n].scope is Scope.FRAME]
 
 
@@ -180,6 +188,7 @@ def compile_program(
     precision: Mapping[str, Precision] | None = None,
     substitutes: Mapping[str, Node] | None = None,
     given: tuple[PortRef, ...] = (),
+    tables: Mapping[PortRef, Any] | None = None,
 ) -> Program:
     """Prune and fold a fitted graph to the ports that are wanted.
 
@@ -198,6 +207,8 @@ def compile_program(
         Nodes that stand in for frame-scope nodes on the frame at hand.
     given : tuple of PortRef
         Ports whose values will come from outside.
+    tables : mapping, optional
+        Values of ports without pixels on the frame at hand.
 
     Raises
     ------
@@ -206,7 +217,7 @@ def compile_program(
     hsi_batch.errors.NotFittedError
         A node is not fitted.
     """
-    compiler = _Compiler(graph, precision or {}, substitutes or {}, given)
+    compiler = _Compiler(graph, precision or {}, substitutes or {}, given, tables or {})
     with single_thread():
         for ref in wanted:
             compiler.need(ref)
@@ -220,10 +231,12 @@ class _Compiler:
         precision: Mapping[str, Precision],
         substitutes: Mapping[str, Node],
         given: tuple[PortRef, ...],
+        tables: Mapping[PortRef, Any],
     ) -> None:
         self.graph = graph
         self.precision = precision
         self.substitutes = substitutes
+        self.tables = tables
         self.steps: list[Step] = []
         self.done: set[PortRef] = {CUBE, *given}
 
@@ -261,8 +274,8 @@ class _Compiler:
         spec = node.OUTPUT_SPECS[ref.port]
         if not spec.has_pixels:
             raise PipelineError(
-                f"{ref} has no pixels ({len(spec.shape)} axes), so it cannot be stored per pixel.",
-                hint="Ask for another output.",
+                f"{ref} ({spec.description}) has no pixels, so it cannot be stored per pixel.",
+                hint="Ask for an output that is a map; it may depend on this one.",
             )
         if node.is_source:
             raise PipelineError(
@@ -274,7 +287,7 @@ class _Compiler:
                 " by block."
             )
         node._need_fit()  # noqa: SLF001
-        ports, constants = inputs_of(self.graph, ref.node)
+        ports, constants = inputs_of(self.graph, ref.node, self.tables)
         inputs = tuple(r for refs in ports.values() for r in refs)
         for source in inputs:
             self.need(source)
@@ -299,14 +312,17 @@ class _Compiler:
         )
 
 
-def inputs_of(graph: Graph, name: str) -> tuple[dict[str, tuple[PortRef, ...]], dict[str, Any]]:
+def inputs_of(
+    graph: Graph, name: str, tables: Mapping[PortRef, Any] | None = None
+) -> tuple[dict[str, tuple[PortRef, ...]], dict[str, Any]]:
     """What feeds the inputs of a node: ports with pixels, and the values of those without."""
-    node = graph.nodes[name]
+    node, known = graph.nodes[name], tables or {}
     specs = node.INPUT_SPECS
     left = node.SIZE_INPUTS if isinstance(node, GridNode) else node.FIT_INPUTS
     fed = {p: refs for p, refs in graph.sources_of(name).items() if p not in left}
     ports = {port: tuple(refs) for port, refs in fed.items() if specs[port].has_pixels}
-    constants = {port: _constant(graph, fed[port][0]) for port in fed if port not in ports}
+    single = {port: refs[0] for port, refs in fed.items() if port not in ports}
+    constants = {p: known[r] if r in known else _constant(graph, r) for p, r in single.items()}
     return ports, constants
 
 

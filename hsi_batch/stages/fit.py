@@ -34,7 +34,7 @@ from hsi_batch.stages.run import TASK_BYTES, Run
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["FitResult", "fit", "fit_pipeline"]
+__all__ = ["FitResult", "fit"]
 
 _LOOKED_AT = {
     "valid": ("moments", "extrema"),
@@ -53,7 +53,7 @@ def fit(
     client: Client | None = None,
     workers: int | None = None,
     task_bytes: int = TASK_BYTES,
-    keep: str | os.PathLike[str] | None = None,
+    keep: str | os.PathLike[str] | KeptFits | None = None,
     dry_run: bool = False,
     observer: Observer | None = None,
 ) -> FitResult:
@@ -82,8 +82,8 @@ def fit(
         Bytes of pixels per task; changes no bit of the result.
     keep : path, optional
         Folder in which statistics are kept while the fit runs, so that the same fit, run again
-        after it was killed, reads only what lacks. The workers must see it. Removed at the end. By
-        default nothing is kept.
+        after it was killed, reads only what lacks. The workers must see it. Removed at the end,
+        but for one that is given as :class:`.KeptFits`. By default nothing is kept.
     dry_run : bool
         Plan only.
 
@@ -98,41 +98,6 @@ def fit(
     hsi_batch.errors.DataError
         Too few pixels, a constant channel, a singular covariance.
     """
-    result = fit_pipeline(
-        pipeline,
-        data,
-        frames=frames,
-        pixels=pixels,
-        background=background,
-        fallback=fallback,
-        client=client,
-        workers=workers,
-        task_bytes=task_bytes,
-        keep=keep,
-        dry_run=dry_run,
-        observer=observer,
-    )
-    if keep is not None and not dry_run:
-        discard(keep)
-    return result
-
-
-def fit_pipeline(
-    pipeline: Pipeline | str | os.PathLike[str],
-    data: Archive | str | os.PathLike[str] | xr.DataArray,
-    *,
-    frames: str | Sequence[str] | None = None,
-    pixels: PixelChoice = "valid",
-    background: str = ARCHIVE,
-    fallback: str | None = None,
-    client: Client | None = None,
-    workers: int | None = None,
-    task_bytes: int = TASK_BYTES,
-    keep: str | os.PathLike[str] | None = None,
-    dry_run: bool = False,
-    observer: Observer | None = None,
-) -> FitResult:
-    """As :func:`fit`, but what is kept stays until the caller has made the result safe."""
     if not isinstance(pipeline, Pipeline):
         pipeline = Pipeline.from_yaml(pipeline)
     if pixels not in _LOOKED_AT:
@@ -152,7 +117,11 @@ def fit_pipeline(
         return fit_array(pipeline, data, dry_run=dry_run)
     with Run(client, workers=workers, scoring=True, observer=observer) as run:
         fitting = _Fit(run, pipeline, data, frames, pixels, (background, fallback))
-        return fitting.execute(task_bytes, KeptFits(keep), dry_run=dry_run)
+        kept = keep if isinstance(keep, KeptFits) else KeptFits(keep)
+        result = fitting.execute(task_bytes, kept, dry_run=dry_run)
+    if kept is not keep and kept.folder is not None and not dry_run:
+        discard(kept.folder)
+    return result
 
 
 class _Fit:
@@ -220,10 +189,15 @@ class _Fit:
                     if member.group in streams:
                         member.settle(streams[member.group], weights[member.group])
                 continue
-            found = reader.read(wanted, *about)
-            for member in members:
-                if member.group in wanted:
-                    member.supply(found[member.group])
+            waves = reader.waves(wanted)
+            if POOLED in wanted and len(waves) > 1:
+                # Its pixels are read once more, by the other backgrounds.
+                self.passes += 1
+            for wave in waves:
+                found = reader.read(wave, *about)
+                for member in members:
+                    if member.group in wave:
+                        member.supply(found.pop(member.group))
             refuse(members, self.by)
         return self._finish(reader, plan, members)
 

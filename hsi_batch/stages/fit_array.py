@@ -21,7 +21,7 @@ from hsi_batch.pipeline.fold import CUBE
 from hsi_batch.pipeline.frame_source import FrameSource
 from hsi_batch.pipeline.gather import Need, finished
 from hsi_batch.pipeline.lazy import axis_of, check_cube
-from hsi_batch.pipeline.passes import gather_frame, marks_of, roots_of, whole_frames
+from hsi_batch.pipeline.passes import gather_frame, ports_of, whole_frames
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.program import compile_program
 from hsi_batch.pipeline.reference import Reference
@@ -52,6 +52,8 @@ def fit_array(pipeline: Pipeline, cube: xr.DataArray, *, dry_run: bool = False) 
     plan = plan_fit(pipeline)
     if dry_run:
         return FitResult(plan.passes, frames=whole.sizes["frame"], sessions=1, plan=plan)
+    # Backgrounds of an earlier fit would be used instead of what is fitted now.
+    pipeline.groups = None
     fitting = Fitting(pipeline, plan, lambda: _sample(whole))
     pixels = 0
     with warnings.catch_warnings(record=True) as caught:
@@ -128,7 +130,7 @@ def _read(pipeline: Pipeline, cube: xr.DataArray, needs: tuple[Need, ...]) -> di
     shared = delayed(pack(pipeline), pure=True)
     by_frame, reach = whole_frames(pipeline, needs), 0
     if not by_frame:
-        halo = compile_program(pipeline, (*roots_of(needs), *marks_of(pipeline))).halo
+        halo = compile_program(pipeline, ports_of(pipeline, needs)).halo
         reach = -(-halo // leaf_lines(width)) * leaf_lines(width)
     parts = []
     for frame in range(frames):

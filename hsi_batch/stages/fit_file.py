@@ -26,8 +26,8 @@ from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.written import Dialect, refuse_what_is_not_in
 from hsi_batch.stages.agreement import common_axis
 from hsi_batch.stages.backgrounds import groups_of_sessions
-from hsi_batch.stages.fit import fit_pipeline
-from hsi_batch.stages.fit_partials import discard, tidy
+from hsi_batch.stages.fit import fit
+from hsi_batch.stages.fit_partials import KeptFits, discard, tidy
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place
 from hsi_batch.stages.run import Failure
@@ -151,7 +151,7 @@ def fit_file(
         )
     keep = kept_beside(target)
     try:
-        result = fit_pipeline(
+        result = fit(
             pipeline,
             archive,
             frames=frames,
@@ -160,7 +160,8 @@ def fit_file(
             fallback=fallback,
             client=client,
             workers=workers,
-            keep=keep,
+            # The statistics stay until the result is safe.
+            keep=KeptFits(keep),
             dry_run=dry_run,
             observer=observer,
         )

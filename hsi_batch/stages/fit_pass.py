@@ -26,7 +26,7 @@ from hsi_batch.pipeline.cache import pack
 from hsi_batch.pipeline.fold import CUBE
 from hsi_batch.pipeline.frames import assembled_channels
 from hsi_batch.pipeline.gather import Need, finished
-from hsi_batch.pipeline.passes import marks_of, whole_frames
+from hsi_batch.pipeline.passes import ports_of, whole_frames
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.fit_blocks import (
     FitItem,
@@ -47,6 +47,7 @@ from hsi_batch.stages.fit_partials import (
     sample_of,
     session_stamps,
 )
+from hsi_batch.stages.fit_waves import waves_of
 from hsi_batch.stages.memory import (
     LARGE_STATISTICS,
     assembled_bytes,
@@ -55,7 +56,7 @@ from hsi_batch.stages.memory import (
 )
 from hsi_batch.stages.run import BlockWork, Failure, Run, judge
 
-__all__ = ["PassCounts", "PassReader"]
+__all__ = ["PassCounts", "PassReader", "Wanted"]
 
 #: What each background needs, and what was found for it; None where no pixel counted.
 Wanted = Mapping[str, tuple[Need, ...]]
@@ -142,7 +143,12 @@ class PassReader:
 
     def plan(self, wanted: Wanted, kept: int = 0) -> None:
         """Count what a pass would read; of ``kept`` blocks the statistics are there."""
-        items, sizes = self._items(wanted)
+        items: list[FitItem] = []
+        sizes: dict[int, int] = {}
+        for wave in self.waves(wanted):
+            own, their = self._items(wave)
+            items += own
+            sizes |= their
         tasks = sum(1 for _ in self._tasks(items, sizes, self.run.expected_threads, "plan"))
         blocks = sum(len(item.ranges) for item in items)
         left = 1 - kept / max(blocks, 1)
@@ -157,11 +163,15 @@ class PassReader:
         needs = _needs(wanted)
         held = _BLOCKS_HELD * max(geometry.block_bytes for geometry in geometries)
         if whole_frames(self.pipeline, needs):
-            roots = (*(need.root for need in needs), *marks_of(self.pipeline))
-            held += assembled_bytes(geometries, assembled_channels(self.pipeline, roots))
+            ports = ports_of(self.pipeline, needs)
+            held += assembled_bytes(geometries, assembled_channels(self.pipeline, ports))
         one = self._statistics(wanted)
         # At the top of the tree the statistics of all backgrounds come together.
         return held, (_COPIES * _fan_in(one) + 3 * (len(wanted) - 1)) * one
+
+    def waves(self, wanted: Wanted) -> list[Wanted]:
+        """The backgrounds that are read together, one run of them after the other."""
+        return waves_of(wanted, self._statistics(wanted))
 
     def _statistics(self, wanted: Wanted) -> int:
         """Bytes of one copy of the statistics of a background."""
@@ -335,10 +345,12 @@ class PassReader:
     ) -> Iterator[FitItem]:
         """The selected lines of each frame that some backgrounds count, in order."""
         counts: dict[str, list[str]] = {}
-        for group in groups:
+        counted = list(groups)
+        for group in counted:
             for name in self.parts[group].sessions:
                 counts.setdefault(name, []).append(group)
-        for name, frame, lines in self.selection:
+        # Of a thousand backgrounds each has few frames.
+        for name, frame, lines in self.parts[counted[0]] if len(counted) == 1 else self.selection:
             if name not in counts:
                 continue
             geometry = self.sessions[name].geometry

@@ -9,7 +9,7 @@ from hsi_batch.errors import HsiBatchError, HsiBatchWarning
 from hsi_batch.pipeline.fitting import FitPlan
 from hsi_batch.pipeline.gather import Need
 from hsi_batch.stages.fit_members import Member
-from hsi_batch.stages.fit_pass import PassReader
+from hsi_batch.stages.fit_pass import PassReader, Wanted
 from hsi_batch.stages.fit_stream import known_streams, stream_bytes
 
 __all__ = ["count_plan"]
@@ -43,11 +43,35 @@ def count_plan(reader: PassReader, plans: Mapping[str, FitPlan], members: Sequen
             streamed += [(group, s.name) for s in plan.streams if s.reading == number]
         if wanted:
             reader.plan(wanted, kept.get(number, 0))
-            needed = max(needed, sum(reader.worker_bytes(wanted)))
+            waves = reader.waves(wanted)
+            needed = max(needed, *(sum(reader.worker_bytes(wave)) for wave in waves))
         if streamed:
             reader.plan({group: () for group, _ in streamed}, kept.get(number, 0))
             needed = max(needed, *(stream_bytes(reader, name) for _, name in streamed))
     return needed
+
+
+def _followed(
+    reader: PassReader,
+    wanted: Wanted,
+    members: Sequence[Member],
+    kept: dict[int, int],
+    number: int,
+) -> bool:
+    """Whether a pass was finished; members are then supplied."""
+    kept[number] = 0
+    for wave in reader.waves(wanted):
+        portions, _ = reader.portions(wave, members)
+        found = reader.known(wave, portions)
+        if found is None:
+            blocks, reader.counts.redone = reader.kept.planned(portions)
+            kept[number] += blocks
+            return False
+        kept[number] += sum(portion.blocks for portion in portions)
+        for member in members:
+            if member.group in wave:
+                member.supply(found[member.group])
+    return True
 
 
 def _kept(reader: PassReader, members: Sequence[Member]) -> dict[int, int]:
@@ -70,15 +94,8 @@ def _kept(reader: PassReader, members: Sequence[Member]) -> dict[int, int]:
                     continue
                 if not wanted:
                     break
-                portions, _ = reader.portions(wanted, members)
-                found = reader.known(wanted, portions)
-                if found is None:
-                    kept[number], reader.counts.redone = reader.kept.planned(portions)
+                if not _followed(reader, wanted, members, kept, number):
                     break
-                kept[number] = sum(portion.blocks for portion in portions)
-                for member in members:
-                    if member.group in wanted:
-                        member.supply(found[member.group])
     except HsiBatchError:
         # What is wrong with the data shows when it is fitted.
         return kept

@@ -115,6 +115,8 @@ def read_streams(
     reader.counts.blocks += len(keys)
     reader.counts.bytes += size
     reader.counts.tasks += len(items)
+    kept = reader.kept.folder is not None
+    stamps = session_stamps(reader.archive.path, reader.sessions) if kept else {}
     work = BlockWork(Progress(f"fit, pass {number} of {of}", len(keys), size))
     run.observer(work.progress)
     tasks = (Task(f"{name}-{index:06d}", (item,)) for index, item in enumerate(items))
@@ -133,8 +135,9 @@ def read_streams(
         reader.failures.extend(report.failures)
         run.observer(work.progress)
         found[item.group] = _weights(raw)
-        if reader.kept.folder is not None and not report.failures:
-            reader.kept.finish(_digest(reader, pipelines[item.group], item.group, item.node), raw)
+        if kept and not report.failures:
+            digest = _digest(reader, pipelines[item.group], item.group, item.node, stamps)
+            reader.kept.finish(digest, raw)
     return found
 
 
@@ -144,9 +147,13 @@ def known_streams(
     """What an interrupted run found for nodes, by background, and the blocks it read for them."""
     found: dict[str, Weights] = {}
     blocks = 0
+    if reader.kept.folder is None:
+        return found, blocks
+    stamps = session_stamps(reader.archive.path, reader.sessions)
     for member in members:
-        if reader.kept.folder is not None and member.group in streams:
-            digest = _digest(reader, member.pipeline, member.group, streams[member.group])
+        if member.group in streams:
+            node = streams[member.group]
+            digest = _digest(reader, member.pipeline, member.group, node, stamps)
             raw = reader.kept.finished(digest)
             if raw is not None:
                 found[member.group] = _weights(raw)
@@ -154,9 +161,10 @@ def known_streams(
     return found, blocks
 
 
-def _digest(reader: PassReader, pipeline: Pipeline, group: str, name: str) -> str:
+def _digest(
+    reader: PassReader, pipeline: Pipeline, group: str, name: str, stamps: Mapping[str, str]
+) -> str:
     frames = [[i.session, i.frame, i.ranges] for i in reader.frame_items([group])]
-    stamps = session_stamps(reader.archive.path, reader.sessions)
     own = {session: stamps[session] for session in reader.parts[group].sessions}
     return digest_json([pass_digest(pipeline, (), reader.pixels), name, own, frames])
 

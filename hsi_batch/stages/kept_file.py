@@ -19,8 +19,9 @@ __all__ = ["read_kept", "write_kept"]
 
 _MAGIC = b"hsi-batch-kept-1\n"
 _DIGEST = 32
-#: Most of what is kept is random bits; histograms are mostly zeros, which any level packs.
-_LEVEL = 1
+#: Histograms are mostly zeros, and sums of integers small, which any level packs; moments of floats
+#: are random bits, and are not packed. The start of a file tells which it holds.
+_LEVEL, _START, _WORTH = 1, 2**15, 0.8
 _NUMPY = {"_reconstruct", "scalar", "_frombuffer", "ndarray", "dtype"}
 #: What cannot be written as a value: a lambda, an open file, a class that is not importable.
 _UNWRITABLE = (pickle.PicklingError, TypeError, AttributeError)
@@ -45,6 +46,12 @@ class _Values(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is no statistic")
 
 
+def _packed(raw: bytes) -> bytes:
+    start = raw[:_START]
+    worth = len(zlib.compress(start, _LEVEL)) < _WORTH * len(start)
+    return zlib.compress(raw, _LEVEL if worth else 0)
+
+
 def write_kept(path: Path, digest: str, content: Any, most: float = float("inf")) -> bool:
     """Write values under the digest of what they were made from; whether they were written.
 
@@ -55,11 +62,12 @@ def write_kept(path: Path, digest: str, content: Any, most: float = float("inf")
     if not path.parent.is_dir():
         return False
     try:
-        packed = zlib.compress(pickle.dumps(content, protocol=5), _LEVEL)
+        packed = _packed(pickle.dumps(content, protocol=5))
         if len(packed) > most:
             return False
         body = digest.encode() + b"\n" + packed
-        write_atomically(path, _MAGIC + hashlib.sha256(body).digest() + body)
+        # A file that is torn all the same is not trusted, and what it held is read again.
+        write_atomically(path, _MAGIC + hashlib.sha256(body).digest() + body, sync=False)
     except (OSError, *_UNWRITABLE):
         return False
     return True

@@ -8,7 +8,7 @@ import numpy as np
 from distributed import Client
 
 from hsi_batch.archive.layout import Geometry
-from hsi_batch.engine.worker import memory_now
+from hsi_batch.engine.worker import ask_workers, memory_now
 from hsi_batch.errors import PlanError
 from hsi_batch.nodes import PortRef
 from hsi_batch.pipeline.fold import CUBE
@@ -108,7 +108,7 @@ def check_memory(client: Client, needed: int, stage: str, statistics: int = 0) -
     hsi_batch.errors.PlanError
         A worker's limit is lower than its base and the need.
     """
-    base = max(client.run(memory_now).values(), default=0)
+    base = max(ask_workers(client, memory_now).values(), default=0)
     limits = [
         worker["memory_limit"]
         for worker in client.scheduler_info(n_workers=-1)["workers"].values()

@@ -17,6 +17,7 @@ from hsi_batch.statistics import FloatHistogram, RocCurve
 from hsi_batch.wording import counted
 
 __all__ = [
+    "blank_figure",
     "decision_picture",
     "display_channels",
     "false_colour",
@@ -24,6 +25,7 @@ __all__ = [
     "png_uri",
     "roc_picture",
     "score_picture",
+    "svg_text",
 ]
 
 #: Wavelengths of red, green and blue in nm.
@@ -132,7 +134,7 @@ def histogram_picture(
         return None
     endless = int(counts[~finite].sum())
     values = values[finite]
-    figure = _figure(5.6, 3.0)
+    figure = blank_figure(5.6, 3.0)
     axes = figure.subplots()
     positive = values > 0
     if not positive.any():
@@ -158,12 +160,12 @@ def histogram_picture(
     )
     axes.set_ylabel("pixels")
     axes.legend(frameon=False)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def roc_picture(curve: RocCurve) -> str:
     """ROC with a logarithmic axis of false alarms, as SVG."""
-    figure = _figure(3.8, 3.0)
+    figure = blank_figure(3.8, 3.0)
     axes = figure.subplots()
     rate = np.maximum(curve.false_positive_rate, 1e-6)
     keep = np.unique(np.linspace(0, rate.size - 1, 2000).astype(int))
@@ -175,17 +177,20 @@ def roc_picture(curve: RocCurve) -> str:
     axes.set_xlabel("false positive rate")
     axes.set_ylabel("true positive rate")
     axes.set_title(f"AUC {curve.auc:.4f}", fontsize=10, color=_INK)
-    return _svg(figure)
+    return svg_text(figure)
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank_figure(width: float, height: float) -> Figure:
+    """A figure of so many inches, to be drawn on and given to :func:`svg_text`."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _svg(figure: Figure) -> str:
+def svg_text(figure: Figure) -> str:
+    """A figure as SVG, in colours that are seen on light and on dark pages."""
     for axes in figure.axes:
         axes.patch.set_alpha(0)
-        axes.spines[["top", "right"]].set_visible(False)
+        right = axes.yaxis.get_ticks_position() == "right"
+        axes.spines[["top", "left" if right else "right"]].set_visible(False)
         # Within one decade, a logarithmic axis has labels at its minor ticks only.
         axes.tick_params(which="both", colors=_INK)
         for axis in (axes.xaxis, axes.yaxis):

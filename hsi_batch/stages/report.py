@@ -23,6 +23,7 @@ from hsi_batch.files import digest_json, write_atomically
 from hsi_batch.stages import pictures
 from hsi_batch.stages.evaluation import Evaluation, load_evaluation
 from hsi_batch.stages.outputs import check_place
+from hsi_batch.stages.training_report import training_section
 from hsi_batch.statistics import roc_curve
 
 __all__ = ["ReportResult", "report"]
@@ -72,7 +73,8 @@ def report(
 ) -> ReportResult:
     """Write one HTML page about scores: facts, pictures, histogram, top frames, ROC, failures.
 
-    A page that was made of the same scores by the same software is left alone.
+    Of a trained pipeline it shows what the training changed. A page that was made of the same
+    scores by the same software is left alone.
 
     Parameters
     ----------
@@ -125,6 +127,7 @@ def report(
         metrics=evaluation.metrics,
         histogram=_markup(_histogram(evaluation)),
         roc=None if curve is None else _markup(pictures.roc_picture(curve)),
+        training=_training(root),
         cards=shown,
         more=max(0, table["session"].nunique() - len(shown)) if len(table) else 0,
         top=_top(table),
@@ -161,6 +164,13 @@ def _made_of(page: Path) -> str | None:
 def _markup(svg: str | None) -> Markup | None:
     # Made by matplotlib from numbers alone.
     return None if svg is None else Markup(svg)  # noqa: S704
+
+
+def _training(root: zarr.Group) -> dict[str, Any] | None:
+    found = training_section(dict(root.attrs).get("pipeline_provenance") or {})  # type: ignore[arg-type]
+    for part in [] if found is None else [*found["splits"], *found["selectors"]]:
+        part |= {key: _markup(part[key]) for key in ("roc", "picture") if key in part}
+    return found
 
 
 def _archive(given: Any, named: str) -> Archive | None:

@@ -24,6 +24,7 @@ __all__ = [
     "Memory",
     "Run",
     "TaskReport",
+    "cluster_at_hand",
     "failed_frames",
     "judge",
     "run_blocks",
@@ -130,6 +131,11 @@ def _demanded() -> Client | None:
     return None if demand is None else demand.client
 
 
+def cluster_at_hand(client: Client | None = None) -> Client | None:
+    """The client given, the one that is there, or that of the workers on demand; else None."""
+    return client or current_client() or _demanded()
+
+
 class Run:
     """A client for the length of a stage: the one given, the one that is there, or our own.
 
@@ -172,7 +178,7 @@ class Run:
     def client(self) -> Client:
         """The client; workers are started on first use."""
         if self._client is None:
-            self._client = self._given or current_client() or _demanded()
+            self._client = cluster_at_hand(self._given)
             if self._client is None:
                 self._client = self._owned = connect(workers=self._workers)
             prepare(self._client, _SCORING if self._scoring else _CONVERTING)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.records import BlockRecord, RecordWriter
-from hsi_batch.archive.store import SCORES, checksum, open_root
+from hsi_batch.archive.store import checksum, open_member
 from hsi_batch.archive.writer import disk_errors, write_lines
 from hsi_batch.errors import SourceError
 from hsi_batch.pipeline.cache import Packed, evaluator
@@ -101,8 +101,8 @@ def _outputs(job: ScoreJob, session: str) -> Mapping[str, zarr.Array[Any]]:
     if key not in _arrays:
         while len(_arrays) >= _KEPT:
             _arrays.popitem(last=False)
-        group = open_root(job.store, SCORES, "r+")[session]
-        assert isinstance(group, zarr.Group)
+        group = open_member(job.store, session, "r+")
+        assert group is not None
         _arrays[key] = {spec.name: group[spec.name] for spec in job.specs}  # type: ignore[misc]
     return _arrays[key]
 

@@ -8,7 +8,7 @@ from typing import Any
 from hsi_batch.archive.session import Session
 from hsi_batch.files import digest_json
 from hsi_batch.pipeline.cache import Packed, pack
-from hsi_batch.pipeline.groups import POOLED, group_of
+from hsi_batch.pipeline.groups import POOLED, GroupState, group_of
 from hsi_batch.pipeline.maps import MapSpec
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.backgrounds import states_of
@@ -69,10 +69,20 @@ class ScoreStates:
         if groups is None:
             return {}
         own = group_of(groups.by, session.name, session.attrs)
-        precision = groups.states[group].precision if group else self._pipeline.precision
+        held: GroupState | Pipeline = groups.states[group] if group else self._pipeline
         told: dict[str, Any] = {"by": groups.by, "of": own, "state": group or groups.fallback}
-        told["precision"] = {name: p.dtype for name, p in precision.items()}
-        return {"background": told}
+        told["precision"] = {name: p.dtype for name, p in held.precision.items()}
+        written = (
+            held.hparams
+            if isinstance(held, GroupState)
+            else {name: node.hparams for name, node in held.nodes.items()}
+        )
+        arguments = {
+            name: {key: values[key] for key in node.FITTED_ARGUMENTS if key in values}
+            for name, node in self._pipeline.nodes.items()
+            if (values := written.get(name)) and node.FITTED_ARGUMENTS
+        }
+        return {"background": {**told, **({"arguments": arguments} if arguments else {})}}
 
     def digest(self, session: Session, group: str) -> str:
         """Digest of all that the scores of a session follow from."""

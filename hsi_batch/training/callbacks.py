@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import io
 import os
+import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from hsi_batch.errors import ConfigError, did_you_mean
-from hsi_batch.files import write_atomically
 from hsi_batch.training.config import CallbacksConfig
 
-__all__ = ["KeepLast", "WholeFiles", "best_keeper", "make_callbacks", "monitored"]
+__all__ = ["KeepBest", "KeepLast", "Pause", "best_keeper", "make_callbacks", "monitored"]
 
 
-class WholeFiles(TorchCheckpointIO):
-    """Writes checkpoints whole or not at all, whenever the process is killed."""
+class KeepBest(ModelCheckpoint):
+    """Keep the best states, under the same names however often the training was killed.
 
-    def save_checkpoint(
-        self,
-        checkpoint: dict[str, Any],
-        path: str | os.PathLike[str],
-        storage_options: Any = None,  # noqa: ARG002 - as the base has it
-    ) -> None:
-        """Write a checkpoint."""
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        write_atomically(Path(path), buffer.getvalue())
+    A file that this training did not keep (of an epoch that is done again because the training was
+    killed in it, or of an earlier training) is written over. Names only get a version (``-v1``)
+    where two states of one training would have the same.
+    """
+
+    def file_exists(self, filepath: str | os.PathLike[str], trainer: pl.Trainer) -> bool:  # noqa: ARG002
+        """Whether the name is that of a state that is kept."""
+        return str(filepath) in self.best_k_models
 
 
 class KeepLast(Checkpoint):
@@ -49,6 +43,26 @@ class KeepLast(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Write the file."""
         trainer.save_checkpoint(self.path)
+
+
+class Pause(Checkpoint):
+    """End a stretch of a training after the epoch in which its time is over.
+
+    It must stand behind the callbacks that keep states, for which the training goes on.
+
+    Parameters
+    ----------
+    seconds : float
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._until = time.monotonic() + seconds
+        self.paused = False
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Look at the clock."""
+        if time.monotonic() >= self._until and not trainer.should_stop:
+            self.paused = trainer.should_stop = True
 
 
 def monitored(name: str, losses: Collection[str], metrics: Collection[str]) -> str:
@@ -79,9 +93,17 @@ def monitored(name: str, losses: Collection[str], metrics: Collection[str]) -> s
 
 
 def make_callbacks(
-    config: CallbacksConfig, losses: Collection[str], metrics: Collection[str]
+    config: CallbacksConfig,
+    losses: Collection[str],
+    metrics: Collection[str],
+    *,
+    val_per_epoch: bool = True,
 ) -> list[Callback]:
-    """The callbacks that the settings ask for, those that keep states last."""
+    """The callbacks that the settings ask for, those that keep states last.
+
+    With ``val_per_epoch``, one validation at the end of each epoch, states are kept after it, of
+    whole epochs; else after each validation, in the middle of epochs too.
+    """
     found: list[Callback] = []
     for stopping in config.early_stopping:
         options = stopping.model_dump()
@@ -92,7 +114,9 @@ def make_callbacks(
     if kept is not None:
         options = kept.model_dump(exclude={"save_last"})
         options["monitor"] = monitored(kept.monitor, losses, metrics)
-        found.append(ModelCheckpoint(**{**options, "verbose": False}))
+        if kept.save_on_train_epoch_end is None and val_per_epoch:
+            options["save_on_train_epoch_end"] = True
+        found.append(KeepBest(**{**options, "verbose": False}))
         if kept.save_last:
             found.append(KeepLast(Path(kept.dirpath) / "last.ckpt"))
     return found

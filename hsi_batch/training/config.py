@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
-from hsi_batch.documents import Document, read_yaml, validate
+from hsi_batch.documents import Document, read_yaml
 from hsi_batch.files import write_atomically
+from hsi_batch.validation import validate
 
 __all__ = [
     "CallbacksConfig",
@@ -26,6 +28,11 @@ __all__ = [
 ]
 
 Mode = Literal["min", "max"]
+#: A number of batches, or with a decimal point a share of them.
+Limit = Annotated[
+    Annotated[int, Field(strict=True, ge=0)] | Annotated[float, Field(ge=0, le=1)],
+    Field(union_mode="left_to_right"),
+]
 
 
 class Settings(BaseModel):
@@ -136,7 +143,7 @@ class ModelCheckpointConfig(Settings):
     save_on_exception: bool = False
     save_weights_only: bool = False
     every_n_train_steps: int | None = None
-    train_time_interval: Any = None
+    train_time_interval: timedelta | None = None
     save_on_train_epoch_end: bool | None = None
     enable_version_counter: bool = True
 
@@ -178,10 +185,10 @@ class TrainerConfig(Settings):
     log_every_n_steps: int = Field(default=50, ge=1)
     val_check_interval: float | int | None = 1.0
     check_val_every_n_epoch: int | None = 1
-    limit_train_batches: int | float | None = None
-    limit_val_batches: int | float | None = None
-    num_sanity_val_steps: int | None = None
-    gradient_clip_val: float | None = None
+    limit_train_batches: Limit | None = None
+    limit_val_batches: Limit | None = None
+    num_sanity_val_steps: int | None = Field(default=None, ge=0)
+    gradient_clip_val: float | None = Field(default=None, ge=0)
     deterministic: bool = False
     benchmark: bool = False
     callbacks: CallbacksConfig | None = None

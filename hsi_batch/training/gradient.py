@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ from hsi_batch.training.results import TrainResult
 from hsi_batch.training.split_check import check_splits
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from hsi_batch.engine.events import Observer
 
 __all__ = ["GradientTrainer"]
@@ -62,6 +64,13 @@ class GradientTrainer:
         share of them that hold a labelled anomaly, where there is one.
     observer : callable, optional
         Told of progress.
+    release_cuda_cache : bool
+        On a GPU, hand memory that is kept for batches back before and after each validation.
+    resources : mapping of str to float, optional
+        Train on a worker of the cluster that offers these (``{"GPU": 1}``), not in this process.
+        Checkpoints, values and progress come back, and are written here.
+    client : distributed.Client, optional
+        Of the cluster; the current one by default.
 
     Examples
     --------
@@ -88,6 +97,9 @@ class GradientTrainer:
         patches_per_frame: int = 1,
         balance: float | None = None,
         observer: Observer | None = None,
+        release_cuda_cache: bool = False,
+        resources: Mapping[str, float] | None = None,
+        client: Client | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.datamodule = datamodule
@@ -105,7 +117,10 @@ class GradientTrainer:
         )
         self.seed = seed
         self.pixels: PixelChoice = pixels
-        self.observer = observer
+        self.observer = observer if self.trainer_config.enable_progress_bar else None
+        self.release_cuda_cache = release_cuda_cache
+        self.resources = dict(resources or {})
+        self.client = client
         self._patches = None
         if patch is not None:
             tall, wide = (int(n) for n in patch) if len(patch) == 2 else (0, 0)
@@ -164,23 +179,45 @@ class GradientTrainer:
             A loss is not a finite number, or has no labels to compare with.
         """
         self._check()
-        from hsi_batch.training.loop import run_loop
+        self.check_settings()
+        resume = None if ckpt_path is None else Path(ckpt_path)
+        kept = None if last is None else Path(last)
+        if self.resources:
+            from hsi_batch.training.elsewhere import run_elsewhere
 
-        self.result = run_loop(
-            self,
-            None if ckpt_path is None else Path(ckpt_path),
-            None if last is None else Path(last),
-        )
+            client, self.client = self.client, None
+            try:
+                self.result = run_elsewhere(self, resume, kept, client, self.resources)
+            finally:
+                self.client = client
+        else:
+            from hsi_batch.training.loop import run_loop
+
+            self.result = run_loop(self, resume, kept)
         self._note(self.result)
         return self.result
 
-    def _check(self) -> None:
-        pipeline = self.pipeline
+    def check_settings(self) -> None:
+        """Check what can be checked before the pipeline is fitted.
+
+        Raises
+        ------
+        hsi_batch.errors.ConfigError
+            Settings are wrong, no loss is listed, or train frames are in val or test.
+        """
         if not self.loss_nodes:
             raise ConfigError(
                 "no loss is listed.",
                 hint="List the nodes whose losses are minimised (loss_nodes).",
             )
+        import_lightning()
+        from hsi_batch.training.loop import check_loop
+
+        check_loop(self)
+        check_splits(self.datamodule)
+
+    def _check(self) -> None:
+        pipeline = self.pipeline
         if not pipeline.fitted:
             missing = ", ".join(name for name, node in pipeline.nodes.items() if not node.fitted)
             raise NotFittedError(
@@ -194,8 +231,6 @@ class GradientTrainer:
                 hint="Name nodes to train (pipeline.unfreeze_nodes_by_name, or unfreeze_nodes in a"
                 " trainrun).",
             )
-        import_lightning()
-        check_splits(self.datamodule)
 
     @property
     def unfrozen(self) -> list[str]:
@@ -220,18 +255,23 @@ class GradientTrainer:
             seed=self.seed,
             patches=self._patches,
             threads=data.num_workers or 2,
-            limit=_limit(self.trainer_config.limit_train_batches, len(selection)),
+            limit=self.trainer_config.limit_train_batches,
         )
 
     def val_batches(self) -> TrainingBatches | None:
         """The val frames, one by one and in order; None if there are none."""
         data = self.datamodule
-        if not data.has("val"):
+        if not self.validates:
             return None
         selection = data.selection("val")
         check_sizes(data, selection)
-        limit = _limit(self.trainer_config.limit_val_batches, len(selection))
+        limit = self.trainer_config.limit_val_batches
         return TrainingBatches(data.archive, selection, shuffle=False, limit=limit)
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are val frames to look at."""
+        return self.datamodule.has("val") and self.trainer_config.limit_val_batches != 0
 
     def _note(self, result: TrainResult) -> None:
         # Measured on scores that are no more.
@@ -288,10 +328,3 @@ def import_lightning() -> None:
             "gradient training needs the package pytorch-lightning, which is not installed.",
             hint="Install it: pip install 'hsi-batch[train]'.",
         ) from None
-
-
-def _limit(value: float | None, frames: int) -> int | None:
-    """A number of batches, from a number or a share."""
-    if value is None or (value == 1.0 and isinstance(value, float)):
-        return None
-    return max(1, int(value * frames)) if isinstance(value, float) else int(value)

@@ -7,6 +7,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,46 +16,155 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.trainer.states import TrainerStatus
 
+from hsi_batch.archive.layout import BlockKey
 from hsi_batch.errors import ConfigError, HsiBatchWarning
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.run import Failure
 from hsi_batch.training.callbacks import (
     KeepLast,
-    WholeFiles,
+    Pause,
     best_keeper,
     make_callbacks,
     monitored,
 )
+from hsi_batch.training.checkpoints import STATE, WholeFiles, state_in
 from hsi_batch.training.config import CallbacksConfig, SchedulerConfig, TrainerConfig
-from hsi_batch.training.module import STATE, TrainingModule
+from hsi_batch.training.module import TrainingModule
 from hsi_batch.training.node_state import restore_pipeline_state
 from hsi_batch.training.results import Best, TrainResult
-from hsi_batch.training.schedules import check_schedule
+from hsi_batch.training.schedules import check_optimizer, check_schedule
 
 if TYPE_CHECKING:
     from hsi_batch.training.gradient import GradientTrainer
 
-__all__ = ["run_loop", "take_checkpoint"]
+__all__ = [
+    "Stretch",
+    "best_of",
+    "check_loop",
+    "conclude",
+    "run_loop",
+    "run_stretch",
+    "take_checkpoint",
+]
 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
 _PRECISIONS = ("32", "32-true", "16-mixed", "bf16-mixed")
 
 
+@dataclass
+class Stretch:
+    """Epochs that were run without interruption, and where the training stands after them.
+
+    Attributes
+    ----------
+    module : TrainingModule
+        With the values of each epoch so far.
+    kept : ModelCheckpoint or None
+        What keeps the best states.
+    before, steps : int
+        Epochs that were done before; steps so far.
+    seconds, waited : float
+        Of these epochs; of them, those in which the model waited for data.
+    device : str
+    paused : bool
+        Whether the training goes on.
+    failures : dict of BlockKey to str
+    """
+
+    module: TrainingModule
+    kept: pl.callbacks.ModelCheckpoint | None
+    before: int
+    steps: int
+    seconds: float
+    waited: float
+    device: str
+    paused: bool
+    failures: dict[BlockKey, str]
+
+
 def run_loop(owner: GradientTrainer, resume: Path | None, last: Path | None) -> TrainResult:
     """Train the pipeline of a trainer; see :meth:`.GradientTrainer.fit`."""
+    resume = last if resume is None and last is not None and last.exists() else resume
+    done = run_stretch(owner, resume, last, WholeFiles())
+    return conclude(
+        owner,
+        history=done.module.history,
+        best=None if done.kept is None else best_of(done.kept),
+        steps=done.steps,
+        seconds=done.seconds,
+        waited=done.waited,
+        device=done.device,
+        resumed=done.before,
+        failures=done.failures,
+    )
+
+
+def conclude(
+    owner: GradientTrainer,
+    *,
+    history: list[dict[str, float]],
+    best: Best | None,
+    waited: float,
+    seconds: float,
+    failures: dict[BlockKey, str],
+    **values: Any,
+) -> TrainResult:
+    """Take the best state, if one is kept, and say what came of the training."""
+    if best is not None and not Path(best.path).exists():
+        best = None
+    if best is not None:
+        take_checkpoint(owner.pipeline, Path(best.path))
+    return TrainResult(
+        nodes=tuple(owner.unfrozen),
+        parameters=sum(p.numel() for p in owner.pipeline.parameters() if p.requires_grad),
+        epochs=len(history),
+        seconds=seconds,
+        waited=waited / max(seconds, 1e-9),
+        stopped=len(history) < owner.trainer_config.max_epochs,
+        history=tuple(history),
+        best=best,
+        failures=tuple(Failure(key, reason) for key, reason in failures.items()),
+        **values,
+    )
+
+
+def run_stretch(
+    owner: GradientTrainer,
+    resume: Path | None,
+    last: Path | None,
+    files: WholeFiles,
+    seconds: float | None = None,
+) -> Stretch:
+    """Run epochs, to the end of the training or until the time is over.
+
+    Parameters
+    ----------
+    owner : GradientTrainer
+    resume : Path, optional
+        Checkpoint to go on from.
+    last : Path, optional
+        Where the state is kept at the end of each epoch.
+    files : WholeFiles
+        Writes and reads checkpoints.
+    seconds : float, optional
+        After which no other epoch is begun.
+    """
     config = owner.trainer_config
     losses = [node.name for node in owner.loss_nodes]
     metrics = [node.name for node in owner.metrics]
     settings = config.callbacks or CallbacksConfig()
-    callbacks: list[Any] = make_callbacks(settings, losses, metrics)
+    callbacks: list[Any] = make_callbacks(
+        settings, losses, metrics, val_per_epoch=_validates_at_the_ends(config)
+    )
     schedule = _schedule(owner.scheduler_config, config, losses, metrics)
     if last is not None:
         callbacks.append(KeepLast(last))
-        resume = last if resume is None and last.exists() else resume
+    pause = None if seconds is None else Pause(seconds)
+    if pause is not None:
+        callbacks.append(pause)
     batches, val = owner.train_batches(), owner.val_batches()
     if val is None:
         _need_no_val(callbacks, schedule)
-    rate = settings.learning_rate_monitor
     module = TrainingModule(
         owner.pipeline,
         owner.loss_nodes,
@@ -68,13 +178,14 @@ def run_loop(owner: GradientTrainer, resume: Path | None, last: Path | None) -> 
         log_every=config.log_every_n_steps,
         pixels=owner.pixels,
         observer=owner.observer,
-        lr_interval=None if rate is None else (rate.logging_interval or "epoch"),
+        rate_monitor=settings.learning_rate_monitor,
+        release_cuda_cache=owner.release_cuda_cache,
     )
     started = time.monotonic()
     with _quiet(), _own_randomness(), _on_the_cpu_after(owner.pipeline):
-        trainer = _trainer(config, callbacks)
-        held = None if resume is None else _read(resume)
-        before = len(held[STATE]["history"]) if held else 0
+        trainer = _trainer(config, callbacks, files)
+        held = None if resume is None else files.load_checkpoint(resume)
+        before = _whole_epochs(held, resume)
         if held and (held[STATE]["stopped"] or before >= config.max_epochs):
             module.on_load_checkpoint(held)
             _restore_callbacks(callbacks, held)
@@ -82,36 +193,30 @@ def run_loop(owner: GradientTrainer, resume: Path | None, last: Path | None) -> 
         else:
             _fit(trainer, module, batches, val, resume)
             steps = int(trainer.global_step)
-        kept = best_keeper(callbacks)
-        best = None
-        if kept is not None and kept.best_model_path and Path(kept.best_model_path).exists():
-            take_checkpoint(owner.pipeline, Path(kept.best_model_path))
-            value = kept.best_model_score
-            best = Best(
-                str(kept.monitor),
-                float("nan") if value is None else float(value),
-                kept.best_model_path,
-            )
-    seconds = time.monotonic() - started
     for monitor in owner.monitors:
         flush = getattr(monitor, "flush", None)
         if flush is not None:
             flush()
-    failures = {**batches.failures, **({} if val is None else val.failures)}
-    return TrainResult(
-        nodes=tuple(owner.unfrozen),
-        parameters=sum(p.numel() for p in owner.pipeline.parameters() if p.requires_grad),
-        epochs=len(module.history),
+    return Stretch(
+        module=module,
+        kept=best_keeper(callbacks),
+        before=before,
         steps=steps,
-        seconds=seconds,
-        waited=batches.waited / max(seconds, 1e-9),
+        seconds=time.monotonic() - started,
+        waited=batches.waited,
         device=str(trainer.strategy.root_device),
-        stopped=len(module.history) < config.max_epochs,
-        history=tuple(module.history),
-        best=best,
-        resumed=before,
-        failures=tuple(Failure(key, reason) for key, reason in failures.items()),
+        paused=pause is not None and pause.paused,
+        failures={**batches.failures, **({} if val is None else val.failures)},
     )
+
+
+def best_of(kept: pl.callbacks.ModelCheckpoint) -> Best | None:
+    """The best state that is kept, if one is."""
+    if not kept.best_model_path:
+        return None
+    value = kept.best_model_score
+    score = float("nan") if value is None else float(value)
+    return Best(str(kept.monitor), score, kept.best_model_path)
 
 
 def _fit(trainer: pl.Trainer, module: TrainingModule, batches: Any, val: Any, resume: Any) -> None:
@@ -126,13 +231,44 @@ def _fit(trainer: pl.Trainer, module: TrainingModule, batches: Any, val: Any, re
         raise ConfigError(f"the training cannot run: {error}") from None
 
 
-def _trainer(config: TrainerConfig, callbacks: list[Any]) -> pl.Trainer:
+def check_loop(owner: GradientTrainer) -> None:
+    """Raise :class:`~hsi_batch.errors.ConfigError` for settings with which nothing could run."""
+    config = owner.trainer_config
+    losses = [node.name for node in owner.loss_nodes]
+    metrics = [node.name for node in owner.metrics]
+    callbacks = make_callbacks(config.callbacks or CallbacksConfig(), losses, metrics)
+    schedule = _schedule(owner.scheduler_config, config, losses, metrics)
+    check_optimizer(owner.optimizer_config)
+    if not owner.validates:
+        _need_no_val(callbacks, schedule)
+    _check_precision(config)
+
+
+def _check_precision(config: TrainerConfig) -> None:
+    if config.limit_train_batches == 0:
+        raise ConfigError("limit_train_batches 0 leaves nothing to train on.")
+    if config.default_root_dir is not None:
+        raise ConfigError(
+            "default_root_dir: nothing is written there.",
+            hint="Leave it out; name folders with callbacks.checkpoint.dirpath (output_dir in a"
+            " trainrun) and in TensorBoardMonitorNode.",
+        )
+    if config.enable_checkpointing and (
+        config.callbacks is None or config.callbacks.checkpoint is None
+    ):
+        raise ConfigError(
+            "enable_checkpointing: which states are to be kept is not said.",
+            hint="Add callbacks.checkpoint, or leave it out.",
+        )
     if str(config.precision) not in _PRECISIONS:
         raise ConfigError(f"precision {config.precision!r} is not one of {', '.join(_PRECISIONS)}.")
     if config.devices not in (None, 1, "1", "auto", [0]):
         raise ConfigError(
             f"devices {config.devices!r}: a training runs on one device.", hint="Leave it out."
         )
+
+
+def _trainer(config: TrainerConfig, callbacks: list[Any], files: WholeFiles) -> pl.Trainer:
     keeps = any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks)
     options: dict[str, Any] = {
         "precision": config.precision,
@@ -142,7 +278,6 @@ def _trainer(config: TrainerConfig, callbacks: list[Any]) -> pl.Trainer:
         "gradient_clip_val": config.gradient_clip_val,
         "deterministic": config.deterministic or None,
         "benchmark": config.benchmark or None,
-        "default_root_dir": config.default_root_dir,
     }
     try:
         return pl.Trainer(
@@ -150,12 +285,11 @@ def _trainer(config: TrainerConfig, callbacks: list[Any]) -> pl.Trainer:
             accelerator=config.accelerator,
             devices=1,
             callbacks=callbacks,
-            plugins=[WholeFiles()],
+            plugins=[files],
             logger=False,
             enable_checkpointing=keeps,
             enable_progress_bar=False,
             enable_model_summary=False,
-            # A look at val before the training would be told as a validation.
             num_sanity_val_steps=config.num_sanity_val_steps or 0,
             **options,
         )
@@ -192,23 +326,35 @@ def _need_no_val(callbacks: list[Any], schedule: SchedulerConfig | None) -> None
 
 def take_checkpoint(pipeline: Pipeline, path: Path) -> None:
     """Give the nodes of a pipeline the state of a checkpoint."""
-    restore_pipeline_state(pipeline, _read(path)[STATE]["nodes"])
+    restore_pipeline_state(pipeline, state_in(path)[STATE]["nodes"])
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        held: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - a damaged file fails in any way it likes
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"this is no checkpoint: {why}", path=str(path)) from None
-    if STATE not in held:
+def _whole_epochs(held: dict[str, Any] | None, path: Path | None) -> int:
+    """Epochs of a checkpoint, which must be of the end of one."""
+    if held is None:
+        return 0
+    done = len(held[STATE]["history"])
+    if "optimizer_states" not in held:
         raise ConfigError(
-            "the checkpoint was not written by hsi_batch.",
+            "the checkpoint holds weights only (save_weights_only); a training cannot go on from"
+            " it.",
             path=str(path),
-            hint="Checkpoints of cuvis-ai depend on the order of nodes in its graph; take the"
-            " weights file (.pt) instead.",
+            hint="Name last.ckpt (save_last).",
         )
-    return held
+    if done != held["epoch"] + 1:
+        raise ConfigError(
+            f"the checkpoint is of the middle of epoch {held['epoch']}; a training goes on from"
+            " the end of one.",
+            path=str(path),
+            hint="Name last.ckpt (save_last), or keep states at the ends of epochs"
+            " (save_on_train_epoch_end).",
+        )
+    return done
+
+
+def _validates_at_the_ends(config: TrainerConfig) -> bool:
+    """Whether there is one validation in each epoch, at its end."""
+    return config.val_check_interval in (None, 1.0) and config.check_val_every_n_epoch in (None, 1)
 
 
 def _restore_callbacks(callbacks: list[Any], held: dict[str, Any]) -> None:

@@ -20,17 +20,20 @@ from hsi_batch.nodes import Context, Node, PortRef, Stage
 from hsi_batch.nodes.annealed import Annealed
 from hsi_batch.nodes.losses import LossNode
 from hsi_batch.pipeline.pipeline import Pipeline
-from hsi_batch.training.config import OptimizerConfig, SchedulerConfig
+from hsi_batch.training.channel_weights import channel_weights
+from hsi_batch.training.checkpoints import STATE
+from hsi_batch.training.config import (
+    LearningRateMonitorConfig,
+    OptimizerConfig,
+    SchedulerConfig,
+)
 from hsi_batch.training.evaluation import Evaluation
 from hsi_batch.training.feeding import Feed
 from hsi_batch.training.node_state import pipeline_state, restore_pipeline_state
 from hsi_batch.training.results import TrainProgress
 from hsi_batch.training.schedules import Schedule, make_optimizer
 
-__all__ = ["STATE", "TrainingModule"]
-
-#: Key of our own part of a checkpoint.
-STATE = "hsi_batch"
+__all__ = ["TrainingModule"]
 
 
 class TrainingModule(pl.LightningModule):
@@ -57,6 +60,10 @@ class TrainingModule(pl.LightningModule):
     observer : callable
         Told of progress.
     batches : TrainingBatches
+    rate_monitor : LearningRateMonitorConfig
+        What of the optimiser monitors are given.
+    release_cuda_cache : bool
+        Hand kept memory of a GPU back around validations.
 
     Attributes
     ----------
@@ -79,7 +86,8 @@ class TrainingModule(pl.LightningModule):
         log_every: int = 50,
         pixels: PixelChoice = "valid",
         observer: Observer | None = None,
-        lr_interval: str | None = None,
+        rate_monitor: LearningRateMonitorConfig | None = None,
+        release_cuda_cache: bool = False,
     ) -> None:
         super().__init__()
         self.pipeline = pipeline
@@ -95,7 +103,8 @@ class TrainingModule(pl.LightningModule):
         self._log_every = log_every
         self._pixels = pixels
         self._observer = observer
-        self._lr_interval = lr_interval
+        self._rate_monitor = rate_monitor
+        self._release = release_cuda_cache
         self._feed = Feed(pipeline, (), pixels)
         self._sums: dict[str, list[tuple[float, int]]] = {}
         self._values: dict[str, float] = {}
@@ -126,19 +135,31 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Anneal, and shuffle."""
+        if self.current_epoch == 0 and self._monitors:
+            self._log(channel_weights(self.pipeline))
         self._batches.epoch = self.current_epoch
         self.progress.epoch = self.current_epoch + 1
         self._sums = {}
         for node in self.pipeline.nodes.values():
             if isinstance(node, Annealed) and not node.frozen:
                 node.begin_epoch(self.current_epoch)
-        if self._lr_interval is not None:
-            self._log({self._rate_name(): self.rate})
+        self._log_rate("epoch")
 
-    def _rate_name(self) -> str:
+    def _log_rate(self, interval: str) -> None:
+        """Log the rate, and what else of the optimiser is asked for."""
+        wanted = self._rate_monitor
+        if wanted is None or (wanted.logging_interval or "epoch") != interval:
+            return
         optimizer = self.optimizers()
-        inner = getattr(optimizer, "optimizer", optimizer)
-        return f"lr-{type(inner).__name__}"
+        inner: Any = getattr(optimizer, "optimizer", optimizer)
+        name, group = f"lr-{type(inner).__name__}", inner.param_groups[0]
+        values = {name: float(group["lr"])}
+        if wanted.log_momentum:
+            momentum = group["momentum"] if "momentum" in group else group["betas"][0]
+            values[f"{name}-momentum"] = float(momentum)
+        if wanted.log_weight_decay:
+            values[f"{name}-weight_decay"] = float(group["weight_decay"])
+        self._log(values)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The sum of the listed losses."""
@@ -179,8 +200,7 @@ class TrainingModule(pl.LightningModule):
         step = self.global_step
         if step % self._log_every == 0:
             self._log({"train/loss_step": loss})
-        if self._lr_interval == "step":
-            self._log({self._rate_name(): self.rate})
+        self._log_rate("step")
         self.progress.done = self.current_epoch * len(self._batches) + batch_idx + 1
         self.progress.loss = loss
         if self._observer is not None:
@@ -203,6 +223,8 @@ class TrainingModule(pl.LightningModule):
         values = {"epoch": float(self.current_epoch), "lr": self.rate, **self._values}
         self.history.append(values)
         self._log(means)
+        if self._monitors:
+            self._log(channel_weights(self.pipeline))
         assert self._schedule is not None
         self._schedule.end_epoch(self.current_epoch, self._values)
         self._values = {}
@@ -220,6 +242,18 @@ class TrainingModule(pl.LightningModule):
 
     # -- validation --------------------------------------------------------------------------
 
+    def on_validation_start(self) -> None:
+        """Make room on the GPU, if that is asked for."""
+        self._make_room()
+
+    def on_validation_end(self) -> None:
+        """Make room on the GPU, if that is asked for."""
+        self._make_room()
+
+    def _make_room(self) -> None:
+        if self._release and self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def on_validation_epoch_start(self) -> None:
         """Begin to measure."""
         self._evaluation = Evaluation(self.pipeline, self._metrics, Stage.VAL, self._pixels)
@@ -233,6 +267,9 @@ class TrainingModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Metrics of all val frames together, and means of their losses."""
         assert self._evaluation is not None
+        if self.trainer.sanity_checking:
+            # Only whether it runs; nothing was trained yet.
+            return
         losses = self._evaluation.losses()
         listed = [losses[name] for name in self._listed if name in losses]
         values = {**self._evaluation.values(), **_named("val", losses)}

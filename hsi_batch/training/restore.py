@@ -22,7 +22,9 @@ from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place
 from hsi_batch.stages.score import ScoreResult, score
+from hsi_batch.training.calibration import calibrate_deciders
 from hsi_batch.training.evaluation import StageResults
+from hsi_batch.training.gradient import import_lightning
 from hsi_batch.training.results import TrainResult
 from hsi_batch.training.statistical import StatisticalTrainer
 from hsi_batch.training.trainrun import TrainRunConfig, build_pipeline, read_trainrun
@@ -254,6 +256,7 @@ def restore_trainrun(
     pipeline = build_pipeline(config, path)
     restored = Path(config.output_dir) / "trained_models" / f"{pipeline.name}_restored.yaml"
     if config.training is not None and (mode == "train" or checkpoint_path is not None):
+        import_lightning()
         return _gradient(
             config,
             path,
@@ -280,6 +283,8 @@ def restore_trainrun(
     if mode == "train":
         check_place(restored)
         fitted = trainer.fit()
+        if config.calibrate:
+            calibrate_deciders(pipeline, trainer.datamodule or data_module(config.data))
         written = pipeline.save(restored)
         val, test = _optional(trainer, "val"), _optional(trainer, "test")
         return RestoredRun(config.name, mode, None, fitted, val, test, str(written))
@@ -325,6 +330,8 @@ def _gradient(
         return RestoredRun(config.name, mode, None, fitted, val, test)
     check_place(restored)
     trained = trainer.fit(checkpoint)
+    if config.calibrate:
+        calibrate_deciders(pipeline, data)
     written = pipeline.save(restored)
     judge = StatisticalTrainer(pipeline, data, trainer.metrics)
     val, test = _optional(judge, "val"), _optional(judge, "test")

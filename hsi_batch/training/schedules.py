@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from hsi_batch.errors import ConfigError, did_you_mean
 from hsi_batch.training.config import OptimizerConfig, SchedulerConfig
 
-__all__ = ["Schedule", "check_schedule", "make_optimizer"]
+__all__ = ["Schedule", "check_optimizer", "check_schedule", "make_optimizer"]
 
 _NAMES = ("reduce_on_plateau", "plateau", "cosine", "step", "exponential", "none")
 _OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -125,16 +125,23 @@ def check_schedule(config: SchedulerConfig, max_epochs: int) -> None:
         raise ConfigError("a schedule on a plateau has no warm-up.", hint="Set warmup_epochs to 0.")
 
 
-def make_optimizer(parameters: list[Any], config: OptimizerConfig) -> Optimizer:
-    """The optimiser that the settings name, over the parameters that train.
+def check_optimizer(config: OptimizerConfig) -> None:
+    """Raise :class:`~hsi_batch.errors.ConfigError` if there is no such optimiser."""
+    name = config.name.lower()
+    if name not in _OPTIMIZERS:
+        raise ConfigError(
+            f"there is no optimiser {config.name!r}.{did_you_mean(name, _OPTIMIZERS)}",
+            hint=f"There are {', '.join(_OPTIMIZERS)}.",
+        )
+    if name == "sgd" and config.betas is not None:
+        raise ConfigError("betas are of adam and adamw; sgd has none.", hint="Leave them out.")
 
-    Raises
-    ------
-    hsi_batch.errors.ConfigError
-        There is no such optimiser.
-    """
+
+def make_optimizer(parameters: list[Any], config: OptimizerConfig) -> Optimizer:
+    """The optimiser that the settings name, over the parameters that train."""
     from torch.optim import SGD, Adam, AdamW
 
+    check_optimizer(config)
     name = config.name.lower()
     if name == "sgd":
         return SGD(
@@ -142,11 +149,6 @@ def make_optimizer(parameters: list[Any], config: OptimizerConfig) -> Optimizer:
             lr=config.lr,
             weight_decay=config.weight_decay,
             momentum=config.momentum or 0.0,
-        )
-    if name not in _OPTIMIZERS:
-        raise ConfigError(
-            f"there is no optimiser {config.name!r}.{did_you_mean(name, _OPTIMIZERS)}",
-            hint=f"There are {', '.join(_OPTIMIZERS)}.",
         )
     cls = Adam if name == "adam" else AdamW
     betas = config.betas or (0.9, 0.999)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hsi_batch.archive.store import state_folder
 from hsi_batch.data.config import DataConfig, data_module
 from hsi_batch.data.module import DataModule, Split
-from hsi_batch.errors import ConfigError, did_you_mean
-from hsi_batch.files import digest_json
-from hsi_batch.nodes import Stage
+from hsi_batch.errors import ConfigError, DataWarning, did_you_mean
+from hsi_batch.files import digest_json, remove_unfinished
 from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.stages.fit import fit
 from hsi_batch.stages.fit_file import provenance_of
 from hsi_batch.stages.fit_result import FitResult
-from hsi_batch.stages.outputs import check_place
+from hsi_batch.stages.outputs import check_place, held_store
+from hsi_batch.training.calibration import Calibrated, calibrate_deciders, check_calibration
+from hsi_batch.training.comparison import compared, measure
 from hsi_batch.training.config import TrainingConfig
-from hsi_batch.training.evaluation import StageResults, evaluate_frames
-from hsi_batch.training.gradient import GradientTrainer
+from hsi_batch.training.evaluation import StageResults
+from hsi_batch.training.gradient import GradientTrainer, import_lightning
+from hsi_batch.training.plan import TrainPlan, plan_of
 from hsi_batch.training.results import TrainResult
 from hsi_batch.training.statistical import StatisticalTrainer
 from hsi_batch.training.trainrun import TrainRunConfig, build_pipeline, read_trainrun
@@ -29,7 +35,7 @@ if TYPE_CHECKING:
 
     from hsi_batch.engine.events import Observer
 
-__all__ = ["TrainedRun", "check_trainable", "gradient_trainer", "in_archive", "train"]
+__all__ = ["TrainedRun", "check_trainable", "gradient_trainer", "in_archive", "plan", "train"]
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,12 @@ class TrainedRun:
     fit : FitResult, optional
     train : TrainResult, optional
     before, after : dict of str to StageResults
-        Metrics of val and test, of the pipeline as it was fitted and as it was trained.
+        Metrics of val and test, of the pipeline as it was fitted and as it was trained; of train
+        where no frames are named for them.
     up_to_date : bool
         Whether it was there already, and nothing was done.
+    calibrated : tuple of Calibrated
+        Thresholds that were set on the val frames.
     """
 
     name: str
@@ -56,6 +65,7 @@ class TrainedRun:
     before: dict[str, StageResults] = field(default_factory=dict)
     after: dict[str, StageResults] = field(default_factory=dict)
     up_to_date: bool = False
+    calibrated: tuple[Calibrated, ...] = ()
 
     @property
     def failed(self) -> int:
@@ -77,13 +87,14 @@ class TrainedRun:
             "train": self.train and self.train.to_dict(),
             "before": {split: found.metrics for split, found in self.before.items()},
             "after": {split: found.metrics for split, found in self.after.items()},
+            "calibrated": [vars(cut) for cut in self.calibrated],
             "failed": self.failed,
         }
 
     def __str__(self) -> str:
         if self.up_to_date:
             return f"{self.name}: up to date, {self.out}"
-        lines = [f"{self.name}: {self.train}"]
+        lines = [f"{self.name}: {self.train}", *map(str, self.calibrated)]
         for split, found in self.after.items():
             was = self.before[split].metrics if split in self.before else {}
             lines.append(f"{split}, {found.frames} frames, fitted -> trained:")
@@ -132,6 +143,84 @@ def train(
     hsi_batch.errors.ConfigError
         The trainrun is wrong; nothing was started.
     """
+    config, pipeline, data, target = _read(path, archive, out, overrides)
+    digest = _digest(config, pipeline, data)
+    if not force and _digest_of(target) == digest:
+        return TrainedRun(config.name, str(target), up_to_date=True)
+    with warnings.catch_warnings():
+        # What is wrong is told before the fit; what is only doubtful, once, by the training.
+        warnings.simplefilter("ignore", DataWarning)
+        _trainer(config, pipeline, data).check_settings()
+    if config.resources:
+        from hsi_batch.training.elsewhere import check_offered
+
+        check_offered(client, config.resources)
+    with held_store(os.fspath(target), "train"):
+        resume = _resume_point(target, digest, force=force)
+        fitted = StatisticalTrainer(
+            pipeline, data, client=client, workers=workers, observer=observer
+        ).fit()
+        trainer = gradient_trainer(config, pipeline, data, path, observer=observer, client=client)
+        _remove_unfinished(trainer)
+        before = measure(trainer)
+        result = trainer.fit(last=resume)
+        cuts = tuple(calibrate_deciders(pipeline, data)) if config.calibrate else ()
+        after = measure(trainer)
+        pipeline.provenance["training"] |= {
+            "digest": digest,
+            "compared": compared(before, after, pipeline),
+        }
+        pipeline.save(target)
+        _discard(resume)
+    with contextlib.suppress(OSError):
+        resume.parent.parent.rmdir()
+    results = before.results, after.results
+    return TrainedRun(config.name, str(target), fitted, result, *results, calibrated=cuts)
+
+
+def plan(
+    path: str | os.PathLike[str],
+    *,
+    archive: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    overrides: Sequence[str] = (),
+    force: bool = False,
+    client: Client | None = None,
+    workers: int | None = None,
+) -> TrainPlan:
+    """What :func:`train` would do; nothing is fitted, trained or written.
+
+    Recordings that were never converted have no archive yet, and are converted.
+    """
+    config, pipeline, data, target = _read(path, archive, out, overrides)
+    digest = _digest(config, pipeline, data)
+    done = not force and _digest_of(target) == digest
+    resume = _kept_at(target, digest)
+    trainer = _trainer(config, pipeline, data)
+    trainer.check_settings()
+    fitted = fit(
+        pipeline,
+        data.archive,
+        frames=data.frames("train"),
+        client=client,
+        workers=workers,
+        dry_run=True,
+    )
+    resumed = 0
+    if resume.exists() and not force:
+        from hsi_batch.training.checkpoints import STATE, state_in
+
+        resumed = len(state_in(resume)[STATE]["history"])
+    return plan_of(trainer, fitted, _trained(config), resumed, up_to_date=done)
+
+
+def _read(
+    path: str | os.PathLike[str],
+    archive: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str] | None,
+    overrides: Sequence[str],
+) -> tuple[TrainRunConfig, Pipeline, DataModule, Path]:
+    """A trainrun, checked, with its pipeline, its data and what is written."""
     config, _ = read_trainrun(path, overrides)
     if config.training is None:
         raise ConfigError(
@@ -145,24 +234,42 @@ def train(
     target = Path(out) if out is not None else folder / "trained_models" / f"{config.name}.yaml"
     check_place(target)
     # Everything that can be wrong is found before the fit.
+    import_lightning()
     check_trainable(config, pipeline, path)
-    digest = _digest(config, pipeline, data)
-    if not force and provenance_of(target).get("training", {}).get("digest") == digest:
-        return TrainedRun(config.name, str(target), up_to_date=True)
-    resume = folder / "checkpoints" / f"resume-{digest[:12]}.ckpt"
-    if force:
-        resume.unlink(missing_ok=True)
-    fitted = StatisticalTrainer(
-        pipeline, data, client=client, workers=workers, observer=observer
-    ).fit()
-    trainer = gradient_trainer(config, pipeline, data, path, observer=observer)
-    before = _evaluated(trainer)
-    result = trainer.fit(last=resume)
-    after = _evaluated(trainer)
-    pipeline.provenance["training"]["digest"] = digest
-    pipeline.save(target)
+    if config.calibrate:
+        check_calibration(pipeline, data)
+    return config, pipeline, data, target
+
+
+def _digest_of(target: Path) -> str | None:
+    found = provenance_of(target).get("training", {}).get("digest")
+    return None if found is None else str(found)
+
+
+def _kept_at(target: Path, digest: str) -> Path:
+    return state_folder(target) / "train" / f"{digest[:16]}.ckpt"
+
+
+def _resume_point(target: Path, digest: str, *, force: bool) -> Path:
+    """Where the state of this training is kept while it runs; that of any other is removed."""
+    kept = _kept_at(target, digest)
+    remove_unfinished(kept.parent, "*.ckpt")
+    for other in kept.parent.glob("*.ckpt"):
+        if force or other != kept:
+            other.unlink(missing_ok=True)
+    return kept
+
+
+def _discard(resume: Path) -> None:
     resume.unlink(missing_ok=True)
-    return TrainedRun(config.name, str(target), fitted, result, before, after)
+    with contextlib.suppress(OSError):
+        resume.parent.rmdir()
+
+
+def _remove_unfinished(trainer: GradientTrainer) -> None:
+    callbacks = trainer.trainer_config.callbacks
+    if callbacks is not None and callbacks.checkpoint is not None:
+        remove_unfinished(Path(callbacks.checkpoint.dirpath), "*.ckpt")
 
 
 def gradient_trainer(
@@ -172,6 +279,7 @@ def gradient_trainer(
     path: str | os.PathLike[str],
     *,
     observer: Observer | None = None,
+    client: Client | None = None,
 ) -> GradientTrainer:
     """The trainer that a trainrun describes, for its fitted pipeline.
 
@@ -181,13 +289,19 @@ def gradient_trainer(
         It names nodes that the pipeline does not have, or trains none.
     """
     check_trainable(config, pipeline, path)
+    pipeline.freeze_nodes_by_name(list(pipeline.nodes))
+    pipeline.unfreeze_nodes_by_name(_trained(config))
+    return _trainer(config, pipeline, data, observer=observer, client=client)
+
+
+def _trainer(
+    config: TrainRunConfig, pipeline: Pipeline, data: DataModule, **running: Any
+) -> GradientTrainer:
     training = config.training or TrainingConfig()
     settings = training.trainer.model_copy(deep=True)
     if settings.callbacks is not None and settings.callbacks.checkpoint is not None:
         kept = settings.callbacks.checkpoint
-        kept.dirpath = str(Path(config.output_dir) / kept.dirpath)
-    pipeline.freeze_nodes_by_name(list(pipeline.nodes))
-    pipeline.unfreeze_nodes_by_name(_trained(config))
+        kept.dirpath = str((Path(config.output_dir) / kept.dirpath).absolute())
     return GradientTrainer(
         pipeline,
         data,
@@ -201,7 +315,9 @@ def gradient_trainer(
         patch=training.patch,
         patches_per_frame=training.patches_per_frame,
         balance=training.balance,
-        observer=observer,
+        release_cuda_cache=training.release_cuda_cache_on_validation,
+        resources=config.resources,
+        **running,
     )
 
 
@@ -239,26 +355,14 @@ def _digest(config: TrainRunConfig, pipeline: Pipeline, data: DataModule) -> str
         if data.has(split)
     }
     sessions = {name for rows in chosen.values() for name, *_ in rows}
-    sources = {
-        name: data.archive.session(name).attrs.get("source", {}).get("sha256") for name in sessions
-    }
+    contents = {name: data.archive.session(name).attrs.get("digest") for name in sessions}
     content = pipeline.serialize()
-    given = config.model_dump(mode="json", exclude={"pipeline", "data", "name", "tags"})
-    return digest_json([content["nodes"], content["connections"], given, chosen, sources])
-
-
-def _evaluated(trainer: GradientTrainer) -> dict[str, StageResults]:
-    data = trainer.datamodule
-    if data.undivided:
-        return {}
-    splits: tuple[tuple[Split, Stage], ...] = (("val", Stage.VAL), ("test", Stage.TEST))
-    return {
-        split: evaluate_frames(
-            trainer.pipeline, data, stage, trainer.metrics, trainer.loss_nodes, trainer.pixels
-        )
-        for split, stage in splits
-        if data.has(split)
-    }
+    given = config.model_dump(
+        mode="json", exclude={"pipeline", "data", "name", "tags", "resources"}
+    )
+    return digest_json(
+        [content["nodes"], content["connections"], given, chosen, contents, data.batch_size]
+    )
 
 
 def in_archive(config: DataConfig, archive: str | os.PathLike[str]) -> DataConfig:

@@ -6,15 +6,16 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from hsi_batch.data.config import DataConfig
-from hsi_batch.documents import Document, read_yaml, set_value, validate
+from hsi_batch.documents import Document, read_yaml, set_value
 from hsi_batch.errors import ConfigError
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.training.config import Settings, TrainingConfig
+from hsi_batch.validation import validate
 
 __all__ = ["TrainRunConfig", "build_pipeline", "read_trainrun"]
 
@@ -32,8 +33,14 @@ class TrainRunConfig(Settings):
         The gradient stage; without it there is a statistical fit only.
     loss_nodes, metric_nodes, freeze_nodes, unfreeze_nodes : list of str
         Names of nodes.
+    calibrate : bool
+        In the end, set the thresholds of deciders to those of the largest F1 score on the val
+        frames.
     output_dir : str
     tags : dict
+    resources : dict
+        Train on a worker of the cluster that offers these (``GPU: 1``), not in the process that
+        the command is given in.
     """
 
     name: str
@@ -44,8 +51,10 @@ class TrainRunConfig(Settings):
     metric_nodes: list[str] = Field(default_factory=list)
     freeze_nodes: list[str] = Field(default_factory=list)
     unfreeze_nodes: list[str] = Field(default_factory=list)
+    calibrate: bool = False
     output_dir: str = "./outputs"
     tags: dict[str, str] = Field(default_factory=dict)
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
 
 
 def read_trainrun(

@@ -246,3 +246,33 @@ def test_wrong_kinds(hsi, tmp_path):
     shutil.copy(SHIPPED[0], tmp_path / "x.yaml")
     assert hsi("check", tmp_path / "x.yaml", "--kind", "x").code == 2
     assert hsi("check").code == 2
+
+
+def test_a_trainrun_in_parts_is_no_workflow(hsi, tmp_path):
+    path = tmp_path / "part.yaml"
+    path.write_text("defaults: [_self_]\nname: x\nlost: 1\n")
+    done = hsi("check", path)
+    assert done.code == 2
+    assert "part.yaml: trainrun," in done.out
+    assert "archive" not in done.out
+
+
+@pytest.mark.parametrize(
+    ("text", "held"), [("", "nothing"), ("- a\n", "a list"), ("a\n", "a single")]
+)
+def test_a_file_that_holds_no_keys_is_of_no_kind(hsi, tmp_path, text, held):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    done = hsi("check", path)
+    assert done.code == 2
+    assert f"holds {held}" in done.out
+    assert f"{path}: file, 1 problem" in done.out
+
+
+def test_a_place_with_too_many_parts_is_counted(hsi, tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "nodes: [{name: data, class_name: CU3SDataNode}, {name: rx, class_name: RXGlobal}]\n"
+        "connections: [{source: data, target: rx.inputs.data}]\n"
+    )
+    assert "(found 1 part)" in hsi("check", path).out

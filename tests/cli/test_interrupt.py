@@ -13,21 +13,21 @@ from recordings import scene, write_envi
 
 from hsi_batch.archive.records import Records
 
-BLOCKS = 1000
+BLOCKS = 250
 
 
 @pytest.fixture(scope="module")
 def long_recording(tmp_path_factory):
     """Many small blocks, so that there is a middle."""
     path = tmp_path_factory.mktemp("long") / "s.hdr"
-    cube = scene(1, lines=BLOCKS * 16, samples=15, bands=8)[0]
+    cube = scene(1, lines=BLOCKS * 32, samples=30, bands=8)[0]
     write_envi(path, cube)
     return path, cube
 
 
 def begin(path, archive, *arguments, env=None):
     """Start a conversion and come back in the middle of it."""
-    run = start("convert", path, "--archive", archive, "--block-lines", "16", *arguments, env=env)
+    run = start("convert", path, "--archive", archive, "--block-lines", "32", *arguments, env=env)
     records = Records(archive.with_name(archive.name + ".hsi-batch") / "records" / "convert")
     while run.poll() is None and len(records.load()) < 5:
         time.sleep(0.01)
@@ -58,7 +58,7 @@ def test_interrupted_and_resumed(hsi, long_recording, tmp_path):
     assert listed.code == 0
     assert "not finished: s" in listed.err
     assert hsi("verify", archive).code == 3
-    convert = ["convert", path, "--archive", archive, "--block-lines", "16"]
+    convert = ["convert", path, "--archive", archive, "--block-lines", "32"]
     plan = hsi(*convert, "--dry-run", "--json").json
     assert plan["counts"] == {"resume": 1}
     assert plan["blocks"] == BLOCKS - len(recorded)
@@ -66,7 +66,7 @@ def test_interrupted_and_resumed(hsi, long_recording, tmp_path):
     assert again.code == 0
     assert again.json["blocks"] == BLOCKS - len(recorded)
     after = chunks(archive / "s" / "cube")
-    kept = [archive / "s" / f"cube/c/0/{key.start // 16}/0/0" for key in recorded]
+    kept = [archive / "s" / f"cube/c/0/{key.start // 32}/0/0" for key in recorded]
     assert all(after[chunk] == before[chunk] for chunk in kept)
     np.testing.assert_array_equal(zarr.open_array(archive, path="s/cube", mode="r")[0], cube)
     assert hsi("verify", archive, "--json").json["damages"] == []
@@ -88,7 +88,7 @@ def test_the_second_run_is_refused(long_recording, tmp_path, cluster_file):
     done = ended(run).checked()
     assert done.code == 0
     assert f"{BLOCKS} blocks" in done.out
-    assert command("convert", path, "--archive", archive, "--block-lines", "16").code == 0
+    assert command("convert", path, "--archive", archive, "--block-lines", "32").code == 0
 
 
 def test_ctrl_c_in_a_terminal(long_recording, tmp_path):

@@ -124,3 +124,9 @@ def test_what_is_wrong_with_a_graph_is_said(hsi, tmp_path):
     assert done.code == 2
     assert "is an SVG file" in done.err
     assert [Path(p).name for p in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+def test_a_picture_that_cannot_be_written_is_refused(hsi):
+    done = hsi("graph", PIPELINES[0], "--out", "/proc/x.svg")
+    assert done.code == 2
+    assert "cannot be written to" in done.err

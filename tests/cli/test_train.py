@@ -1,5 +1,7 @@
 """``train`` and the trainruns that ask for gradients."""
 
+import sys
+
 import pytest
 import torch
 import yaml
@@ -142,3 +144,59 @@ def hb_error():
     from hsi_batch.errors import ConfigError
 
     return ConfigError
+
+
+def test_a_plan_says_what_would_be_done_and_does_nothing(hsi, place, there):
+    path = trainrun(place, "planned", {**SECTION, "trainer": LOOP})
+    before = sorted(place.rglob("*"))
+    found = hsi("train", path, "--dry-run", "--json").json
+    assert found["nodes"] == ["selector", "logit"]
+    assert found["frames"] == {"train": 2, "val": 1}
+    assert (found["epochs"], found["batches"], found["resumed"]) == (3, 2, 0)
+    assert (found["epoch_bytes"], found["val_bytes"]) == (2 * 14 * 12 * 6 * 2, 14 * 12 * 6 * 2)
+    assert found["fit"]["frames"] == 2
+    assert not found["up_to_date"]
+    said = hsi("train", path, "--dry-run", "--set", "training.patch=[4,4]")
+    assert "3 epochs, 2 batches in each; an epoch reads at most" in said.out
+    assert hsi("train", path, "--dry-run", "-q").out == ""
+    assert sorted(place.rglob("*")) == before
+    assert not list(there.iterdir())
+    assert hsi("train", path, "-q", "--out", "p.yaml").code == 0
+    assert hsi("train", path, "--out", "p.yaml", "--dry-run", "--json").json["up_to_date"]
+    forced = hsi("train", path, "--out", "p.yaml", "--dry-run", "--force", "--json").json
+    assert not forced["up_to_date"]
+    again = hsi("train", path, "--out", "p.yaml", "--force", "--json").json
+    assert (again["train"]["epochs"], again["train"]["resumed"]) == (3, 0)
+    nowhere = hsi("train", path, "--set", "resources.GPU=1")
+    assert nowhere.code == 2
+    assert "no worker of the cluster offers the resources of the training (GPU: 1)" in nowhere.err
+
+
+def test_deciders_are_calibrated_if_that_is_asked_for(hsi, place, there):
+    hb.convert([place / "in"], there / "b.zarr", annotations="sibling")
+    data = {
+        "data_module": "archive",
+        "params": {"archive": str(there / "b.zarr"), "train": ["s0", "s1"], "val": "s2"},
+    }
+    section = {**SECTION, "trainer": {"max_epochs": 1}}
+    path = trainrun(place, "cut", section, data=data, calibrate=True)
+    done = hsi("train", path, "--out", "c.yaml")
+    assert done.code == 0, done.err
+    assert "calibrated decider on val: threshold 0.5 -> " in done.out
+    assert Pipeline.from_yaml("c.yaml").nodes["decider"].threshold != 0.5
+    del data["params"]["val"]
+    path = trainrun(place, "blind", section, data=data, calibrate=True)
+    assert "calibrate: no frames are named for val" in hsi("train", path).err
+
+
+@pytest.mark.parametrize(
+    "words", [("train",), ("restore-trainrun", "--mode", "train", "--trainrun-path")]
+)
+def test_a_missing_library_is_named_before_the_fit(hsi, place, there, monkeypatch, words):
+    path = trainrun(place, "bare", {**SECTION, "trainer": LOOP})
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
+    done = hsi(*words, path)
+    assert done.code == 2
+    assert "pip install 'hsi-batch[train]'" in done.err
+    assert "pass" not in done.err
+    assert not list(there.rglob("*.pt"))

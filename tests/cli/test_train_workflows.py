@@ -31,7 +31,10 @@ def test_shipped_workflows_train(hsi, tmp_path, monkeypatch, name):
     assert found["train"]["epochs"] == 3
     assert set(found["after"]) == {"val", "test"}
     assert "metrics_anomaly/average_precision" in found["after"]["val"]
-    assert (tmp_path / f"report_{name}.html").exists()
+    text = (tmp_path / f"report_{name}.html").read_text()
+    assert "Training: as fitted, as trained" in text
+    assert "<h3>test (1 frame)</h3>" in text
+    assert ("Channels of selector" in text) == (name == "channel_selector")
     assert hsi("check", workflow, trainrun).code == 0
     again = hsi("run", workflow)
     assert "up to date" in again.out

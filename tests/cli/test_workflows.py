@@ -223,7 +223,7 @@ def test_what_stages_would_refuse_starts_nothing(hsi, folder):
         (6, "NOPE is not set"),
         (5, "fit.out: the fitted pipeline is a YAML file"),
         (10, "no output 'scors'. Did you mean 'scores'?"),
-        (12, "data.wavelengths has no pixels"),
+        (12, "has no pixels, so it cannot be stored per pixel"),
     ]
     for line, says in expected:
         assert any(f"w.yaml:{line}: " in p and says in p for p in problems), (line, says, problems)

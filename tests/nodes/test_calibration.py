@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from sklearn.metrics import f1_score
@@ -38,6 +38,7 @@ def test_no_threshold_is_better(scores, seed):
     assert cut.threshold == (level if not below else (level + max(below)) / 2)
 
 
+@example(np.array([0, 0, -1], np.float32), 0)
 @given(SCORES, st.integers(0, 99))
 def test_a_binary_decider_decides_by_it(scores, seed):
     wanted, node = labels(scores, seed), BinaryDecider(0.5)

@@ -5,13 +5,15 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from graph_helpers import chain, fit, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
 
+import hsi_batch as hb
 from hsi_batch.errors import DataError, DataWarning, NotFittedError, PipelineError
-from hsi_batch.nodes import GaussianMixtureClusterer
+from hsi_batch.nodes import GaussianMixtureClusterer, IntensityThresholdSegmenter
 from hsi_batch.pipeline import Pipeline
 
 MEANS = np.array([[100, 900, 400], [500, 300, 450], [700, 700, 900]], float)
@@ -126,6 +128,16 @@ def test_saved_and_loaded(tmp_path):
     assert torch.isnan(out["abundances"]).all()
 
 
+def test_a_mixture_that_rests_at_once():
+    # The first step over all pixels gives the mixture of the sample to the last bit.
+    cube = np.array([[[1, 2, 3]], [[7, 8, 9]]], dtype=np.uint16)
+    pipeline = chain(GaussianMixtureClusterer(2, name="gmm"))
+    hb.fit(pipeline, xr.DataArray(cube, dims=("y", "x", "channel")))
+    assert pipeline.fitted
+    np.testing.assert_allclose(pipeline.nodes["gmm"].state["means"], [[1, 2, 3], [7, 8, 9]])
+    np.testing.assert_allclose(pipeline.nodes["gmm"].state["weights"], 0.5)
+
+
 def test_what_is_refused():
     for arguments, text in (
         ({"n_components": 0}, "n_components 0 must be at least 1"),
@@ -143,3 +155,28 @@ def test_what_is_refused():
     level = np.repeat(cube_of(1)[..., :1], 3, axis=2)
     with pytest.raises(DataError, match="gmm: the covariance of a component is singular"):
         fit(chain(GaussianMixtureClusterer(reg_covar=0.0, name="gmm")), level)
+
+
+@pytest.mark.parametrize("block", [None, 1])
+def test_a_mask_restricts_the_fit_to_its_pixels(block):
+    cube = cube_of(3, dtype="float32")
+    mixtures = []
+    for steps in (0, 3):
+        node = GaussianMixtureClusterer(2, max_passes=steps, tol=0.0, name="gmm")
+        pipeline = chain(node)
+        dark = IntensityThresholdSegmenter(0.0, 600.0, name="dark")
+        pipeline.connect(
+            (pipeline.nodes["data"].outputs.cube, dark.inputs.cube),
+            (dark.outputs.mask, node.inputs.mask),
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)
+            fit(pipeline, cube, block=block)
+        mixtures.append(node)
+    x = flat(cube)
+    inside = x[x.astype(np.float32).mean(axis=1) <= 600.0]
+    assert 0.5 * len(x) < len(inside) < len(x)
+    theirs = sklearn_from(mixtures[0], inside, 3)
+    order = np.lexsort(theirs.means_.T[::-1])
+    np.testing.assert_allclose(mixtures[1].state["means"], theirs.means_[order], rtol=1e-6)
+    np.testing.assert_allclose(mixtures[1].state["weights"], theirs.weights_[order], rtol=1e-6)

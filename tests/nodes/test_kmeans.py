@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from hsi_batch.errors import DataError, DataWarning, NotFittedError, PipelineError
-from hsi_batch.nodes import KMeansClusterer, MinMaxNormalizer
+from hsi_batch.nodes import (
+    CU3SDataNode,
+    GridSubsample,
+    IntensityThresholdSegmenter,
+    KMeansClusterer,
+    MinMaxNormalizer,
+    SpatialRotateNode,
+)
 from hsi_batch.pipeline import Pipeline
 
 CENTRES = np.array([[100, 900, 400], [800, 200, 300], [500, 500, 950], [900, 900, 100]], float)
@@ -147,3 +154,57 @@ def test_what_is_refused_and_warned_about():
     hasty = KMeansClusterer(4, max_fit_pixels=30, max_passes=1, tol=0.0, name="km")
     with pytest.warns(DataWarning, match="still move after 1 passes"):
         fit(chain(hasty), cube_of(8, spread=300.0, dtype="float32"))
+
+
+@settings(max_examples=4)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([None, 1]))
+def test_a_mask_restricts_the_fit_to_its_pixels(seed, block):
+    cubes = [cube_of(seed), cube_of(seed + 1, height=25)]
+    node = KMeansClusterer(2, max_fit_pixels=100, tol=0.0, max_passes=30, name="km")
+    pipeline = chain(node)
+    first = IntensityThresholdSegmenter(0.0, 560.0, name="first")
+    data = pipeline.nodes["data"].outputs.cube
+    pipeline.connect((data, first.inputs.cube))
+    pipeline.connect((first.outputs.mask, node.inputs.mask))
+    fit(pipeline, *cubes, block=block)
+    x = flat(*cubes)
+    inside = x[x.mean(axis=1) <= 560.0]
+    assert 0.2 * len(x) < len(inside) < 0.9 * len(x)
+    theirs = KMeans(2, n_init=10, tol=0, random_state=0).fit(inside)
+    want = theirs.cluster_centers_[np.lexsort(theirs.cluster_centers_.T[::-1])]
+    np.testing.assert_allclose(node.state["centroids"], want, rtol=1e-6)
+    assert node.state["counts"].sum() == len(inside)
+    # Labels are given to all pixels.
+    labels = run(pipeline, "km.class_mask", cube=cubes[0], block=block)
+    apart = ((flat(cubes[0])[:, None] - want) ** 2).sum(axis=-1)
+    np.testing.assert_array_equal(labels.ravel(), apart.argmin(axis=1))
+
+
+@pytest.mark.parametrize("elsewhere", [GridSubsample(2), SpatialRotateNode(90)])
+def test_a_mask_elsewhere(elsewhere):
+    cube = cube_of(7)
+    pipeline = Pipeline("coarse")
+    data, grid = CU3SDataNode(name="data"), elsewhere
+    first = IntensityThresholdSegmenter(0.0, 560.0, name="first")
+    node = KMeansClusterer(2, tol=0.0, max_passes=20, name="km")
+    pipeline.connect(
+        (data.outputs.cube, grid.inputs.cube),
+        (grid.outputs.cube, first.inputs.cube),
+        (grid.outputs.cube, node.inputs.cube),
+        (first.outputs.mask, node.inputs.mask),
+    )
+    fit(pipeline, cube, block=1)
+    step = 2 if isinstance(grid, GridSubsample) else 1
+    thin = flat(cube[::step, ::step])
+    assert node.state["counts"].sum() == (thin.mean(axis=1) <= 560.0).sum()
+
+
+def test_an_empty_mask_is_told():
+    pipeline = chain(KMeansClusterer(2, name="km"))
+    none = IntensityThresholdSegmenter(1e6, 2e6, name="none")
+    pipeline.connect(
+        (pipeline.nodes["data"].outputs.cube, none.inputs.cube),
+        (none.outputs.mask, pipeline.nodes["km"].inputs.mask),
+    )
+    with pytest.raises(DataError, match="2 clusters are asked for, but there are 0 different"):
+        fit(pipeline, cube_of(7))

@@ -109,6 +109,23 @@ def test_a_fit_behind_it_counts_what_it_scores():
     assert pipeline.nodes["logit"].state["bias"] == pytest.approx(bias, rel=1e-6)
 
 
+@pytest.mark.parametrize("height", [1, 3, 20])
+def test_frames_lower_than_the_window_are_applied_lazily(height):
+    cube = scene(height, 5, 2)
+    pipeline = chain(LocalRX(3, 9, loading=1e-3, name="local"))
+    pipeline.resolve(ChannelAxis(2))
+    scores = pipeline.apply(labelled(cube)).to_numpy()
+    np.testing.assert_allclose(scores, reference(cube, 3, 9, loading=1e-3), rtol=1e-5)
+
+
+def test_a_shared_covariance_that_helps_no_ring_is_told():
+    cube = scene(14, 11, 3)
+    cube[..., 2] = cube[..., 0]
+    with pytest.warns(DataWarning, match=r"local: the covariance of 3 channels has rank 2"):
+        fit(chain(LocalRX(1, 5, 0.2, name="local")), cube)
+    fit(chain(LocalRX(1, 5, 0.2, 1e-3, name="local")), cube)
+
+
 def test_only_the_lines_that_are_needed_are_scored(monkeypatch):
     cube = scene(64, 20, 2)
     pipeline = chain(LocalRX(3, 9, loading=1e-3, name="local"))

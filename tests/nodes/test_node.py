@@ -131,12 +131,14 @@ def test_scopes_of_the_library():
     running = {n: c for n, c in node_classes().items() if Stage.INFERENCE in c.stages}
     scopes = {n: c(*arguments.get(n, [])).scope for n, c in running.items()}
     assert {n for n, s in scopes.items() if s is Scope.FRAME} == {
+        "BBoxSpectralExtractor",
         "BlobDetector",
         "DistinctLabelCount",
         "FastRGBSelector",
         "FixedPCAProjection",
         "FrameScoreGate",
         "GridSubsample",
+        "MaskedMeanSpectrum",
         "NNLSUnmixing",
         "PCA",
         "QuantileBinaryDecider",
@@ -144,8 +146,11 @@ def test_scopes_of_the_library():
         "ScoreUpsample",
         "ShapeMorphology",
         "SigmoidNormalizer",
+        "SignaturesToReferences",
+        "SpatialRotateNode",
         "SpectralAngleMapper",
         "SpectralObjectMask",
+        "SpectralSignatureExtractor",
         "TwoStageBinaryDecider",
         "ZScoreNormalizer",
     }

@@ -111,6 +111,11 @@ def test_saved_and_loaded(tmp_path):
     np.testing.assert_allclose(node.affine().matrix, np.eye(4)[:2])
 
 
+def test_lines_of_one_pixel_have_no_neighbours():
+    with pytest.raises(DataError, match="mnf: 0 pixels have a valid neighbour in their line"):
+        fit(chain(MNF(name="mnf")), np.arange(120, dtype="u2").reshape(40, 1, 3))
+
+
 def test_refusals():
     with pytest.raises(PipelineError, match="n_components 0 must be at least 1"):
         MNF(n_components=0)

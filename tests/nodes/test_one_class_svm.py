@@ -12,8 +12,8 @@ from sklearn.svm import OneClassSVM
 
 from hsi_batch.errors import ConfigError, DataError, NotFittedError, PipelineError
 from hsi_batch.nodes import MinMaxNormalizer, OneClassSVMDetector
-from hsi_batch.nodes import one_class_svm as module
 from hsi_batch.pipeline import Pipeline
+from hsi_batch.statistics.sample import SampleMeasure
 
 
 def scene(seed, height=18, width=12, channels=4):
@@ -40,7 +40,7 @@ def test_scores_are_those_of_scikit_learn(seed, nu, gamma, block):
     assert fit(pipeline, cube, block=block).passes == 1
     x = flat(cube)
     # In the order of the sample, so that the solver takes the same steps.
-    spectra = module.SampleMeasure(10**6).of(cube, None, None).spectra.astype(float)
+    spectra = SampleMeasure(10**6).of(cube, None, None).spectra.astype(float)
     model = OneClassSVM(nu=nu, gamma=gamma).fit(spectra)
     scores, decisions = run(pipeline, "svm.scores", "svm.decisions", cube=cube, block=1)
     expected = model.decision_function(x)
@@ -88,7 +88,7 @@ def test_saved_and_scored_without_scikit_learn(tmp_path, monkeypatch):
     fit(pipeline, cube)
     expected = run(pipeline, "svm.scores", cube=cube)
     pipeline.save(tmp_path / "svm.yaml")
-    monkeypatch.setattr(module, "find_spec", lambda _name: None)
+    monkeypatch.setattr("hsi_batch.nodes.one_class_svm.find_spec", lambda _name: None)
     back = Pipeline.from_yaml(tmp_path / "svm.yaml")
     copy = back.nodes["svm"]
     vectors = len(node.state["dual_coef"])

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from graph_helpers import chain, fit, flat, labelled, mahalanobis, run, scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 from sklearn.covariance import OAS, LedoitWolf
 
-from hsi_batch.errors import DataWarning, PipelineError
+import hsi_batch as hb
+from hsi_batch.errors import DataError, DataWarning, PipelineError
 from hsi_batch.nodes import MinMaxNormalizer, PerPixelUnitNorm, RobustRX, RXGlobal, ScoreToLogit
 from hsi_batch.pipeline import Pipeline
 from hsi_batch.pipeline.fitting import plan_fit
@@ -291,6 +293,8 @@ def test_without_shrinkage_nothing_changes():
 AUC = {"abu-airport-1": 0.8761, "abu-urban-4": 0.9932, "envi-lhdata-100": 0.9961}
 
 
+# Of the decider, for frames that hold many anomalies.
+@pytest.mark.filterwarnings("ignore:decider. the tail of the scores:hsi_batch.errors.DataWarning")
 @pytest.mark.parametrize("name", AUC)
 def test_areas_under_the_curve_of_the_shipped_pipeline(shared_data, name):
     from pathlib import Path
@@ -301,6 +305,28 @@ def test_areas_under_the_curve_of_the_shipped_pipeline(shared_data, name):
         cube, mask = stored["cube"], stored["mask"]
     root = Path(__file__).parent.parent.parent
     pipeline = Pipeline.from_yaml(root / "workflows" / "pipelines" / "robust_rx.yaml")
-    assert fit(pipeline, cube, stored=("moments",), sample=False).passes == 2
+    # A round, the next one, and the scores that the decider counts.
+    assert fit(pipeline, cube, stored=("moments",), sample=False).passes == 3
     scores = pipeline.apply(labelled(cube)).to_numpy()
     assert roc_auc_score(mask.ravel() == 1, scores.ravel()) == pytest.approx(AUC[name], abs=2e-4)
+
+
+def test_a_fit_whose_pixels_stay_the_same_comes_to_an_end():
+    # The pixels that are kept no longer change, and rounding is more than a tolerance of zero.
+    cube, _ = with_targets(3)
+    pipeline = chain(RobustRX(keep=0.999, rounds=25, tolerance=0.0, name="rx"))
+    hb.fit(pipeline, xr.DataArray(cube, dims=("y", "x", "channel")))
+    assert pipeline.fitted
+    mean, _, count = reference(flat(cube), 0.999, 25)
+    assert (pipeline.nodes["rx"].state["count"], pipeline.nodes["rx"].state["rounds"]) == (
+        count,
+        25,
+    )
+    np.testing.assert_allclose(pipeline.nodes["rx"].state["mean"], mean, rtol=1e-12)
+
+
+@pytest.mark.parametrize("weights", ["trimmed", "student"])
+def test_no_valid_pixel_is_an_error_that_says_so(weights):
+    cube = xr.DataArray(np.full((8, 8, 3), np.nan, "f4"), dims=("y", "x", "channel"))
+    with pytest.raises(DataError, match="0 valid pixels"):
+        hb.fit(chain(RobustRX(weights=weights, name="rx")), cube)

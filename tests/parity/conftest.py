@@ -13,6 +13,14 @@ collect_ignore_glob = [] if find_spec("cuvis_ai") else ["*"]
 FIGURES: list[tuple[str, float, float]] = []
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _elsewhere(tmp_path_factory):
+    """Where TensorBoard logs of both may fall."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("here"))
+        yield
+
+
 @pytest.fixture
 def close(request):
     """Compare with a bound relative to the largest entry, and note the deviation."""

@@ -16,12 +16,13 @@ _SCORES = {"scores": PortSpec(dtype=torch.float32, shape=(-1, -1, -1, 1))}
 
 
 class Spectra(Node):
-    """Spectra made from four pixels of a frame, in the two shapes that references have."""
+    """Spectra made from four pixels of a frame, in the shapes that spectra have."""
 
     INPUT_SPECS = _CUBE
     OUTPUT_SPECS = {
         "signatures": PortSpec(dtype=torch.float32, shape=(-1, -1, -1, -1)),
         "endmembers": PortSpec(dtype=torch.float32, shape=(-1, -1)),
+        "table": PortSpec(dtype=torch.float32, shape=(1, -1, -1)),
     }
 
     def forward(self, cube: torch.Tensor, **_: Any) -> dict[str, torch.Tensor]:
@@ -34,22 +35,35 @@ class Spectra(Node):
         spectra = bright * (
             1.0 + 0.5 * torch.sin(torch.arange(bright.numel()).reshape(bright.shape))
         )
-        return {"signatures": spectra[:, None, None, :], "endmembers": spectra}
+        return {
+            "signatures": spectra[:, None, None, :],
+            "endmembers": spectra,
+            "table": spectra[None],
+        }
 
 
 class Labels(Node):
     """Squares of 5 pixels in three classes, of which one is the background."""
 
     INPUT_SPECS = _CUBE
-    OUTPUT_SPECS = {"labels": PortSpec(dtype=torch.int32, shape=(-1, -1, -1))}
+    OUTPUT_SPECS = {
+        "labels": PortSpec(dtype=torch.int32, shape=(-1, -1, -1)),
+        "numbers": PortSpec(dtype=torch.int64, shape=(1, -1)),
+        "boxes": PortSpec(dtype=torch.float32, shape=(-1, -1, 4)),
+    }
 
     def forward(self, cube: torch.Tensor, **_: Any) -> dict[str, torch.Tensor]:
-        """With a gap of a pixel between them."""
+        """With a gap of a pixel between them, numbers of classes, and boxes, some of no use."""
         y, x = torch.arange(cube.shape[1]), torch.arange(cube.shape[2])
         inside = ((y % 6) < 5)[:, None] & ((x % 6) < 5)[None, :]
         classes = ((y // 6)[:, None] + (x // 6)[None, :]) % 3
         labels = torch.where(inside, classes, 0).to(torch.int32)
-        return {"labels": labels.expand(len(cube), -1, -1).contiguous()}
+        boxes = [[2.2, 1.6, 9.4, 8.0], [0.0, 0.0, 2.0, 1.0], [-3.0, 15.0, 7.0, 99.0], [40.0] * 4]
+        return {
+            "labels": labels.expand(len(cube), -1, -1).contiguous(),
+            "numbers": torch.tensor([[2, 7, 1]]),
+            "boxes": torch.tensor([boxes]).expand(len(cube), -1, -1).contiguous(),
+        }
 
 
 class Picture(Node):

@@ -232,6 +232,14 @@ def matched(ours: torch.Tensor, theirs: torch.Tensor) -> list[int]:
     return list(min(orders, key=lambda o: sum(float(apart[i, k]) for i, k in enumerate(o))))
 
 
+def same_vectors(ours: Any, theirs: Any) -> list[int]:
+    """Their number of each support vector of ours, where there are any."""
+    if not hasattr(ours, "support_vectors"):
+        return []
+    apart = torch.cdist(ours.support_vectors.double(), theirs.support_vectors.double())
+    return [int(i) for i in apart.argmin(dim=1)]
+
+
 def aligned(name: str, found: Any, expected: Any) -> tuple[np.ndarray, np.ndarray]:
     """Two arrays in float64; components, and projections on them, with one sign each."""
     got, want = (np.asarray(torch.as_tensor(v).detach().double()) for v in (found, expected))

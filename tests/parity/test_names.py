@@ -31,8 +31,6 @@ OTHERWISE = {
 
 #: Ports that ours leave out, or that take another number of axes, and why.
 PORTS = {
-    ("GaussianMixtureClusterer", "mask"): "a fit is told which pixels it takes",
-    ("KMeansClusterer", "mask"): "a fit is told which pixels it takes",
     ("ScoreStatisticsMetric", "scores"): "theirs takes (B, y, x), which no scores of theirs are;"
     " ours takes both",
 }

@@ -23,13 +23,17 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*of cuvis-ai has no ")
 DERIVED_BUFFERS = {
     *("cov_inv", "_components", "L", "_tracked_center", "bias", "centroids", "means"),
     *("precisions_chol", "weights", "band_scores", "fisher_scores", "auc_scores", "mi_scores"),
-    *("running_min", "running_max"),
+    *("running_min", "running_max", "offset_buf", "gamma_buf"),
 }
+#: libsvm stops at 1e-3 of a coefficient, elsewhere for another order of pixels; scores agree.
+COEFFICIENT = 3e-2
+#: Fitted otherwise on purpose; test_single_nodes.py shows that ours fits better.
+FITTED_OTHERWISE = {"NMFUnmixing"}
+#: Their rows come in any order.
+ORDERED = {"centroids", "means", "precisions_chol", "weights", "support_vectors", "dual_coef"}
 #: Outputs that differ on purpose; test_differences.py shows why.
 OTHERWISE = {
     ("TrainablePCA", "explained_variance_ratio"),
-    # Theirs leaves values outside 0..1 if no pixel of the batch is in the mask.
-    ("MaskOverlayNode", "rgb_with_overlay"),
     ("PCA", "explained_variance_ratio"),
 }
 #: Metrics that differ on purpose.
@@ -57,15 +61,20 @@ def made(request, tmp_path_factory) -> peer.Both:
 
 def test_what_a_fit_finds(made, close):
     there = peer.nodes_there(made.theirs)
+    made.order = made.order or peer.same_vectors(made.ours.nodes["node"], there["node"])
     for node_name, node in made.ours.nodes.items():
         expected = there[node_name].state_dict()
         assert set(node.state_dict()) == set(expected)
         for buffer, tensor in node.state_dict().items():
             want = expected[buffer]
-            if made.order and buffer in ("centroids", "means", "precisions_chol", "weights"):
+            if made.order and buffer in ORDERED:
                 want = want[made.order]
+            if made.case.name in FITTED_OTHERWISE:
+                assert tensor.shape == want.shape
+                continue
             found, want = peer.aligned(buffer, tensor, want)
             bound = DERIVED if buffer in DERIVED_BUFFERS else STATISTIC
+            bound = COEFFICIENT if buffer == "dual_coef" else bound
             close(f"{node_name}.{buffer}", found, want, bound)
 
 
@@ -142,6 +151,9 @@ def test_what_they_give_on_a_frame(made, close):
     stage = stage_of(made.case.name)
     here = peer.run_here(made.ours, made.found[1], stage)
     there = peer.run_there(made.theirs, made.found[1], stage)
+    if made.case.name in FITTED_OTHERWISE:
+        assert {ref for ref in there if ref[0] == "node"} <= set(here)
+        return
     compare(made, here, there, close, "fitted each")
 
 
@@ -183,7 +195,7 @@ def test_their_loader_passes_over_our_part_of_the_weights(tmp_path):
 
 def test_every_shared_class_is_compared_with_all_its_inputs():
     assert {case.name for case in cases.cases()} == set(cases.shared())
-    assert len(cases.shared()) >= 103
+    assert len(cases.shared()) >= 111
     for case in cases.cases():
         pipeline = cases.graph(case)
         node = pipeline.nodes["node"]

@@ -9,16 +9,22 @@ import peer
 import pytest
 import torch
 from cases import CHANNELS, NM
+from scipy.optimize import nnls
 from test_differences import chain
 
 from hsi_batch.errors import PipelineError
 from hsi_batch.nodes import (
+    BBoxSpectralExtractor,
+    ClassMapToRGB,
     CubeRGBVisualizer,
     DistinctnessLoss,
+    MaskedMeanSpectrum,
+    NMFUnmixing,
     NNLSUnmixing,
     PercentileNormalizer,
     ScoreMapSmoothing,
     ScoreStatisticsMetric,
+    SignaturesToReferences,
     SpectralAngleMapper,
     SpectralObjectMask,
     Stage,
@@ -58,7 +64,6 @@ def test_the_angle_of_a_reference_to_itself():
 def test_abundances_are_those_of_least_squares():
     # Theirs stops its steps along the gradient early.
     from cuvis_ai.node.unmixing.nnls import NNLSUnmixing as Theirs
-    from scipy.optimize import nnls
 
     rng = np.random.default_rng(1)
     endmembers = np.linspace(0.2, 0.8, CHANNELS) + 0.05 * rng.random((4, CHANNELS))
@@ -221,7 +226,7 @@ def test_both_write_the_same_log(tmp_path):
     assert logs[0] == logs[1] != {}
 
 
-def test_a_mask_that_restricts_a_fit_is_left_out(tmp_path):
+def test_a_mask_restricts_a_fit_alike(tmp_path):
     from cuvis_ai.node.clustering.kmeans import KMeansClusterer as Theirs
     from cuvis_ai.node.data import CU3SDataNode as TheirData
     from cuvis_ai.node.segmentation.intensity import IntensityThresholdSegmenter as TheirMask
@@ -229,18 +234,86 @@ def test_a_mask_that_restricts_a_fit_is_left_out(tmp_path):
 
     cube, _ = peer.materials()
     theirs = CuvisPipeline("masked")
-    data, foreground, clusters = TheirData(), TheirMask(low=0.9, high=9.0), Theirs(n_clusters=3)
+    clusters = Theirs(n_clusters=2, max_fit_pixels=0)
+    data, foreground = TheirData(), TheirMask(low=0.9, high=9.0)
     theirs.connect(
         (data.outputs.cube, foreground.inputs.cube),
         (data.outputs.cube, clusters.inputs.cube),
         (foreground.outputs.mask, clusters.inputs.mask),
     )
-    # Before any fit too: their empty buffers have another number of axes.
-    with pytest.warns(UserWarning, match=r"KMeansClusterer\.inputs\.mask is left out"):
-        assert not peer.load_here(theirs, tmp_path).fitted
+    ours = peer.load_here(theirs, tmp_path)
+    assert not ours.fitted
     peer.fit_there(theirs, peer.batches(cube, None))
-    with pytest.warns(UserWarning, match=r"pixels: labelled-normal"):
-        ours = peer.load_here(theirs, tmp_path)
-    batch = peer.batches(cube, None)[1]
-    ref = ("KMeansClusterer", "class_mask")
-    assert torch.equal(peer.run_here(ours, batch)[ref], peer.run_there(theirs, batch)[ref])
+    peer.fit_here(ours, cube)
+    want = clusters.centroids.double().numpy()
+    want = want[np.lexsort(want.T[::-1])]
+    np.testing.assert_allclose(ours.nodes["KMeansClusterer"].state["centroids"], want, rtol=1e-5)
+    inside = foreground.forward(cube=torch.from_numpy(cube))["mask"].numpy() > 0
+    assert 0.1 < inside.mean() < 0.9
+
+
+def test_endmembers_of_all_pixels_leave_less_over(tmp_path):
+    # Theirs stops its descent early, and scales endmembers with the number of pixels.
+    cube, mask = peer.scene()
+    ours = chain(NMFUnmixing(3, name="nmf"))
+    ours._resolve_batch(peer.batches(cube, mask)[0])
+    theirs = peer.load_there(ours, tmp_path, weights=False)
+    peer.fit_there(theirs, peer.batches(cube, mask))
+    peer.fit_here(ours, cube)
+
+    def left_over(endmembers):
+        basis = endmembers.double().numpy().T
+        pixels = cube.reshape(-1, CHANNELS).astype(np.float64)
+        return sum(nnls(basis, pixel)[1] ** 2 for pixel in pixels)
+
+    here = left_over(ours.nodes["nmf"].endmembers_buf)
+    there = left_over(peer.nodes_there(theirs)["nmf"].endmembers_buf)
+    assert here < there * (1 + 1e-6)
+
+
+def test_colours_of_classes():
+    from cuvis_ai.node.colormap import ClassMapToRGB as Theirs
+
+    classes = torch.arange(-2, 28).reshape(1, 5, 6)
+    mask = (classes % 3 > 0).to(torch.int32)
+    for arguments in ({}, {"background_value": 4}):
+        here = ClassMapToRGB(**arguments)(class_map=classes.to(torch.int32), mask=mask)
+        there = Theirs(**arguments).forward(class_map=classes, mask=mask)
+        torch.testing.assert_close(here["label_rgb"], there["label_rgb"])
+
+
+def test_the_median_of_an_even_number_is_between_the_two_in_the_middle():
+    from cuvis_ai.node.spectral_extractor import BBoxSpectralExtractor as Theirs
+
+    given = {"center_crop_scale": 1.0, "trim_fraction": 0.0, "l2_normalize": False}
+    cube = torch.rand(1, 4, 5, CHANNELS, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[[0.0, 0.0, 5.0, 4.0]]])
+    truth = np.median(cube[0].double().numpy().reshape(-1, CHANNELS), axis=0)
+    here, there = (
+        node(cube=cube, bboxes=boxes)["spectral_signatures"][0, 0].numpy()
+        for node in (BBoxSpectralExtractor(**given), Theirs(**given).forward)
+    )
+    np.testing.assert_allclose(here, truth, rtol=1e-6)
+    assert (there < truth).all()
+
+
+def test_a_pixel_without_a_value_leaves_the_mean_of_others():
+    from cuvis_ai.node.spectral_extractor import MaskedMeanSpectrum as Theirs
+
+    cube, mask = torch.rand(1, 4, 5, CHANNELS), torch.ones(1, 4, 5, dtype=torch.int32)
+    cube[0, 1, 2, 3] = torch.nan
+    here = MaskedMeanSpectrum()(cube=cube, mask=mask)["mean_spectrum"][0]
+    there = Theirs().forward(cube=cube, mask=mask)["mean_spectrum"][0]
+    valid = torch.isfinite(cube[0]).all(dim=-1)
+    np.testing.assert_allclose(here, cube[0][valid].double().mean(dim=0), rtol=1e-6)
+    assert torch.isnan(there[3])
+
+
+def test_a_spectrum_below_zero_keeps_its_length_and_direction():
+    from cuvis_ai.node.spectral_extractor import SignaturesToReferences as Theirs
+
+    given = {"signatures": torch.tensor([[[-3.0, 1.0]]])}
+    here = SignaturesToReferences("unit_mean")(**given)["spectral_signature"].flatten()
+    there = Theirs("unit_mean").forward(**given)["spectral_signature"].flatten()
+    assert here.tolist() == [-3.0, 1.0]
+    assert there.abs().max() > 1e7

@@ -276,3 +276,36 @@ def test_weights_that_hold_code_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds more than tensors"):
         Pipeline.from_yaml(path)
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "version", "gate"),
+    [
+        ("cuvis_ai.node.deciders", "0.15.2", 0.5),
+        ("cuvis_ai.node.deciders", "0.16.4", 0.5),
+        ("cuvis_ai.node.deciders", "0.17.0", None),
+        ("cuvis_ai.node.deciders", "0.19.3", None),
+        ("cuvis_ai.node.deciders", "", None),
+        ("cuvis_ai.deciders.two_stage_decider", "", 0.5),
+        ("cuvis_ai.deciders.two_stage_decider", "0.19.3", None),
+    ],
+)
+def test_a_gate_that_is_left_out_means_what_the_version_meant(path, version, gate):
+    from hsi_batch.documents import read_yaml
+    from hsi_batch.pipeline.build import build
+    from hsi_batch.pipeline.graph import Graph
+
+    text = f"""\
+nodes:
+- {{name: data, class_name: cuvis_ai.node.data.CU3SDataNode}}
+- {{name: rx, class_name: cuvis_ai.node.anomaly.rx_detector.RXGlobal}}
+- {{name: two, class_name: {path}.TwoStageBinaryDecider, hparams: HPARAMS}}
+connections:
+- {{source: data.outputs.cube, target: rx.inputs.data}}
+- {{source: rx.outputs.scores, target: two.inputs.logits}}
+metadata: {{name: x, cuvis_ai_version: "{version}"}}
+"""
+    for hparams, expected in (("{}", gate), ("{image_threshold: 3.0}", 3.0)):
+        graph = Graph()
+        build(read_yaml("p.yaml", text=text.replace("HPARAMS", hparams)), graph)
+        assert graph.nodes["two"].image_threshold == expected

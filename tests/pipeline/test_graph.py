@@ -347,10 +347,14 @@ def test_stages_are_told_to_nodes():
             seen.append((self.training, context.stage))
             return {"seen": data}
 
-    pipeline = chain(Watch())
-    for stage in Stage:
-        pipeline.forward(batch_of(scene()), stage=stage)
-    assert seen == [(s is Stage.TRAIN, s) for s in Stage]
+    pipeline = chain(Watch(name="watch"))
+    # What is frozen does in training what it does in inference.
+    for names in ([], ["watch"]):
+        pipeline.unfreeze_nodes_by_name(names)
+        seen.clear()
+        for stage in Stage:
+            pipeline.forward(batch_of(scene()), stage=stage)
+        assert seen == [(bool(names) and s is Stage.TRAIN, s) for s in Stage]
     with pytest.raises(ValueError, match="warmup"):
         pipeline.forward(batch_of(scene()), stage="warmup")
 

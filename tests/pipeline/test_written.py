@@ -11,7 +11,7 @@ import yaml
 from graph_helpers import chain, fit, labelled, scene
 
 from hsi_batch.documents import read_yaml
-from hsi_batch.errors import ConfigError, PipelineError
+from hsi_batch.errors import PipelineError
 from hsi_batch.nodes import (
     BandpassByWavelength,
     BinaryDecider,
@@ -29,9 +29,10 @@ from hsi_batch.nodes import (
     SpectralDerivative,
     ZScoreNormalizerGlobal,
 )
-from hsi_batch.nodes.ports import mismatch
+from hsi_batch.nodes.ports import PortRef, mismatch
 from hsi_batch.pipeline import Pipeline
 from hsi_batch.pipeline.catalogue import cuvis_classes
+from hsi_batch.pipeline.program import compile_program
 
 
 def read(text, path="p.yaml"):
@@ -109,7 +110,7 @@ def test_maps_without_a_channel_axis_fit_where_one_is_taken():
     assert mismatch(labels.valid, scores) is not None
 
 
-def test_a_mask_that_only_restricts_a_fit_is_left_out():
+def test_a_mask_that_only_restricts_a_fit_is_kept():
     text = """\
 nodes:
 - {name: d, class_name: cuvis_ai.node.data.CU3SDataNode}
@@ -120,16 +121,14 @@ connections:
 - {source: d.outputs.cube, target: k.inputs.cube}
 - {source: m.outputs.mask, target: k.inputs.mask}
 """
-    with pytest.warns(UserWarning, match=r"p\.yaml:8: k\.inputs\.mask is left out") as caught:
-        pipeline = read(text)
-    assert len(caught) == 1
-    assert len(pipeline.edges) == 2
-    with pytest.raises(ConfigError, match="has no input 'mask'"):
-        read(
-            text.replace("cuvis_ai.node.data.", "")
-            .replace("cuvis_ai.node.segmentation.intensity.", "")
-            .replace("cuvis_ai.node.clustering.kmeans.", "")
-        )
+    pipeline = read(text)
+    assert len(pipeline.edges) == 3
+    written = pipeline.serialize("cuvis-ai")["connections"]
+    assert {"source": "m.outputs.mask", "target": "k.inputs.mask"} in written
+    # Nothing of it is computed to label pixels.
+    pipeline.nodes["k"].mark_fitted(True)
+    steps = compile_program(pipeline, (PortRef("k", "class_mask"),)).steps
+    assert {ref.node for step in steps for ref in step.outputs} == {"d", "k"}
 
 
 def test_weights_of_cuvis_ai_that_leave_directions_out_are_told(tmp_path):

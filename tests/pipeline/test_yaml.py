@@ -303,7 +303,7 @@ nodes:
   unit: PerPixelUnitNorm
 connections:
   - [data.cube, norm.data]
-  - [data.cube, rx]                           #! 'rx' is not an input; write node.inputs.port (found 1 parts)
+  - [data.cube, rx]                           #! 'rx' is not an input; write node.inputs.port (found 1 part)
   - [data.cube, unit.data, rx.data]           #! a connection is a pair [a.output, b.input]; this list has 3 items
   - [data.cubes, unit.data]                   #! Did you mean 'cube'?
 """  # noqa: E501
@@ -320,7 +320,7 @@ def test_mistakes_in_the_short_form_have_their_lines():
 @pytest.mark.parametrize(
     ("text", "line", "part"),
     [
-        ("nodes: []\n", 1, "nodes: list should have at least 1 item"),
+        ("nodes: []\n", 1, "nodes: at least 1 entry was expected, not 0"),
         ("nodes: 3\n", 1, "nodes: a list was expected, not 3"),
         ("connections: []\n", 1, "key 'nodes' is missing"),
         (

@@ -303,3 +303,22 @@ def test_the_short_form(script, recorded, client, name):
     result = hb.StatisticalTrainer(pipeline, module).fit()
     assert (pipeline.fitted, result.passes) == (True, int("svdd" in name))
     assert yaml.safe_load((HERE / name).read_text())["nodes"].keys() == pipeline.nodes.keys()
+
+
+def test_methods_that_are_shown(script):
+    names, said = script("method_bodies.py")
+    shown, rx = names["shown"], names["rx_node"]
+    assert all("not connected yet" in s for s in said)
+    assert {name for name, _ in shown.named_parameters()} == {"mu", "sigma"}
+    # What the page sums in float64 is what we fit.
+    torch.testing.assert_close(rx.mu, shown.mu.detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(rx.sigma, shown.sigma.detach(), rtol=1e-5, atol=1e-3)
+
+
+def test_advice_on_numbers_of_channels(script):
+    names, _ = script("channel_counts.py")
+    assert "50" in str(names["error"])
+    assert "61" in str(names["error"])
+    for output in names["outputs"]:
+        assert torch.isfinite(output).all()
+        assert float(output.abs().max()) < 10

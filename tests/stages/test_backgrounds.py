@@ -17,13 +17,14 @@ from hsi_batch.archive.selection import Selection, select
 from hsi_batch.archive.stored import stored_statistic
 from hsi_batch.cluster import connect
 from hsi_batch.errors import ConfigError, DataError, PipelineError, PlanError
-from hsi_batch.nodes import PercentileNormalizer, PerPixelUnitNorm, RXGlobal
+from hsi_batch.nodes import CFARThreshold, PercentileNormalizer, PerPixelUnitNorm, RXGlobal
 from hsi_batch.pipeline import Pipeline
 from hsi_batch.pipeline.groups import Groups
+from hsi_batch.stages import fit_waves
 from hsi_batch.stages.convert import convert
 from hsi_batch.stages.drift import drift
 from hsi_batch.stages.fit import fit
-from hsi_batch.stages.fit_members import StoredStatistics
+from hsi_batch.stages.fit_members import Member, StoredStatistics
 from hsi_batch.stages.score import score
 
 SENSORS = {"s0": "FX10", "s1": "FX17", "s2": "FX10", "s3": "FX17"}
@@ -281,6 +282,95 @@ def test_what_names_no_background(archive, client, options, message):
 def test_arrays_have_no_sessions(archive):
     with pytest.raises(ConfigError, match="an array has no sessions"):
         hb.fit(rx_raw(), archive["s0"].cube, background="session")
+
+
+def cfar():
+    return chain(RXGlobal(name="rx", eps=0.0), CFARThreshold(pfa=0.1, name="cfar"))
+
+
+def test_backgrounds_whose_statistics_are_large_are_fitted_in_runs(
+    archive, client, monkeypatch, tmp_path
+):
+    """Histograms of hundreds of sessions would not fit into memory together."""
+    together, runs = cfar(), cfar()
+    fit(together, archive, background="session", client=client)
+    # Room for those of two sessions.
+    monkeypatch.setattr(fit_waves, "MOST", 2 * 3 * 12 * 1440)
+    planned = fit(runs, archive, background="session", dry_run=True, client=client)
+    with counting(client, archive.path) as counts:
+        result = fit(runs, archive, background="session", client=client)
+    assert set(counts.values()) == {1}
+    assert (result.passes, result.blocks, planned.blocks) == (1, 12, 12)
+    for name in SENSORS:
+        assert states(runs, name) == states(together, name)
+    # A run that was finished before a fit was interrupted is not read again.
+    again, supply = cfar(), Member.supply
+
+    def stopped(member, found):
+        if member.group == "s3" and any(need.kind == "histogram" for need in found):
+            raise KeyboardInterrupt
+        supply(member, found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Member, "supply", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fit(cfar(), archive, background="session", keep=tmp_path / "k", client=client)
+    plan = fit(cfar(), archive, background="session", keep=tmp_path / "k", dry_run=True)
+    result = fit(again, archive, background="session", keep=tmp_path / "k", client=client)
+    assert (plan.kept, plan.blocks, result.kept, result.blocks) == (12, 0, 12, 0)
+    assert states(again, "s3") == states(together, "s3")
+
+
+def test_all_pixels_go_by_themselves_where_backgrounds_go_in_runs(archive, client, monkeypatch):
+    together, runs = cfar(), cfar()
+    fit(together, archive, background="session", fallback="archive", client=client)
+    monkeypatch.setattr(fit_waves, "MOST", 3 * 3 * 12 * 1440)
+    with counting(client, archive.path) as counts:
+        result = fit(runs, archive, background="session", fallback="archive", client=client)
+    assert (result.passes, set(counts.values())) == (2, {2})
+    assert states(runs.pooled()) == states(together.pooled())
+    assert states(runs, "s3") == states(together, "s3")
+
+
+def test_each_background_has_its_own_threshold(archive, client, tmp_path):
+    """In scores, decisions, files and words, also where an earlier fit gave the same."""
+    pipeline = cfar()
+    fit(pipeline, archive, frames="s1", client=client)
+    before = pipeline.nodes["cfar"].hparams["threshold"]
+    fit(pipeline, archive, background="session", fallback="archive", client=client)
+    pipeline.save(tmp_path / "f.yaml")
+    loaded = Pipeline.from_yaml(tmp_path / "f.yaml")
+    thresholds = {}
+    for name in SENSORS:
+        own = archive[name].cube.values.reshape(-1, 8).astype(float)
+        scores = np.sort(mahalanobis(own, own))
+        for each in (pipeline, loaded):
+            node = each.for_group(name).nodes["cfar"]
+            # The smallest score that at most a tenth of all lies at or above.
+            assert node.hparams["threshold"] == pytest.approx(scores[-144], rel=1e-6)
+            assert node.hparams["threshold"] == float(node.threshold)
+        thresholds[name] = float(node.threshold)
+    assert thresholds["s1"] == before
+    assert len(set(thresholds.values())) == 4
+    loaded.for_group("s1").save(tmp_path / "one.yaml")
+    assert Pipeline.from_yaml(tmp_path / "one.yaml").nodes["cfar"].hparams["threshold"] == before
+    score(loaded, archive, tmp_path / "s.zarr", client=client)
+    root = zarr.open_group(tmp_path / "s.zarr", mode="r")
+    for name, limit in thresholds.items():
+        assert root[name].attrs["background"]["arguments"] == {"cfar": {"threshold": limit}}
+        flagged = root[name]["decisions"][:] == 1
+        np.testing.assert_array_equal(flagged, root[name]["scores"][:] >= np.float32(limit))
+        assert flagged.sum() == 144
+
+
+def test_a_fit_to_an_array_forgets_the_backgrounds_before(archive, client):
+    pipeline, single = rx_raw(), rx_raw()
+    fit(pipeline, archive, background="session", client=client)
+    cube = archive["s1"].cube
+    for each in (pipeline, single):
+        hb.fit(each, cube)
+    assert pipeline.groups is None
+    assert states(pipeline) == states(single)
 
 
 def test_hundreds_of_backgrounds(tmp_path, client):

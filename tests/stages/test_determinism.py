@@ -1,7 +1,6 @@
 """Fits and scores have the same bits, however the work was cut and whoever did it."""
 
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import zarr
+from cluster_helpers import kill_a_worker
 from comparing import assert_same, maps_of, state_of
 from graphs import pca, rx_per_frame, rx_quantile, rx_statistical
 from recordings import scene, write_npz
@@ -118,7 +118,7 @@ def test_after_a_worker_was_killed(tmp_path, client, dtype, name, stages):
         stage = progress.stage.split(",")[0]
         if stage in stages - killed and progress.done >= 3:
             killed.add(stage)
-            os.kill(next(iter(other.run(os.getpid).values())), signal.SIGKILL)
+            kill_a_worker(other)
 
     with connect(workers=2) as other:
         options = {"task_bytes": 1, "observer": kill}

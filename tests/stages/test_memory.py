@@ -1,12 +1,11 @@
 """Workers stay within base + 3 blocks (+ 4 frames where the SDK delivers frames)."""
 
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cluster_helpers import kill_a_worker
 from graphs import chain, rx_statistical
 from recordings import write_cu3s, write_npz
 from simulated_cuvis import Hole
@@ -130,8 +129,7 @@ def test_one_frame_of_twenty_gigabytes(tmp_path, interleave):
             working = {w for w, tasks in client.processing().items() if tasks}
             busy.setdefault(progress.stage, set()).update(working)
             if progress.stage == "convert" and progress.done > progress.total / 2 and not killed:
-                killed.append(next(iter(client.run(os.getpid).values())))
-                os.kill(killed[0], signal.SIGKILL)
+                killed.append(kill_a_worker(client))
 
         result = convert(source, archive, client=client, observer=watch)
         assert killed

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from cluster_helpers import kill_a_worker
 from commands import Marked
 from graphs import rx_raw
 from recordings import scene, write_cu3s, write_envi, write_npz
@@ -76,7 +77,7 @@ def test_a_killed_worker_costs_at_most_the_blocks_in_flight(tmp_path, client, ke
             due = (progress.done + progress.failed) * 3 // max(progress.total, 1)
             if progress.stage in ("convert", "score") and kills[progress.stage] < min(due, 2):
                 kills[progress.stage] += 1
-                os.kill(next(iter(other.run(os.getpid).values())), signal.SIGKILL)
+                kill_a_worker(other)
 
         options = {"client": other, "observer": kill, "task_bytes": 40_000}
         convert(tmp_path / "in", tmp_path / "a.zarr", block_lines=16, **options)

@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import hsi_batch as hb
 from hsi_batch.data import ArchiveDataModule
 from hsi_batch.errors import ConfigError, DataError, DataWarning, NotFittedError
+from hsi_batch.nodes import AnomalyDataNode
 from hsi_batch.pipeline import Pipeline
 from hsi_batch.training import (
     CallbacksConfig,
@@ -245,7 +246,10 @@ def test_schedules_monitors_and_stopping(fitted, archive):
     log = Log()
     stopping = EarlyStoppingConfig(monitor="val/metrics_anomaly/recall", mode="max", patience=1)
     settings = CallbacksConfig(
-        early_stopping=[stopping], lr_monitor=LearningRateMonitorConfig(logging_interval="epoch")
+        early_stopping=[stopping],
+        lr_monitor=LearningRateMonitorConfig(
+            logging_interval="epoch", log_momentum=True, log_weight_decay=True
+        ),
     )
     schedule = SchedulerConfig(name="cosine", warmup_epochs=1, t_max=4, min_lr=0.0)
     run = trainer(
@@ -263,7 +267,25 @@ def test_schedules_monitors_and_stopping(fitted, archive):
     rates = [value for _, value in log.values["lr-AdamW"]]
     cosine = [0.01 * (1 + np.cos(np.pi * n / 4)) / 2 for n in range(8)]
     np.testing.assert_allclose(rates, [0.005, *cosine][: len(rates)], rtol=1e-12)
+    assert {v for _, v in log.values["lr-AdamW-momentum"]} == {0.9}
+    assert {v for _, v in log.values["lr-AdamW-weight_decay"]} == {0.0}
     assert [v for _, v in log.values["train/bce"]] == [h["train/bce"] for h in result.history]
+
+
+def test_a_state_of_the_middle_of_an_epoch_or_of_weights_only_is_no_place_to_go_on(
+    fitted, archive, tmp_path
+):
+    for kept, text in (
+        ({"save_on_train_epoch_end": False}, ""),
+        ({"save_weights_only": True}, "holds weights only"),
+    ):
+        folder = tmp_path / (text or "middle")
+        checkpoint = ModelCheckpointConfig(dirpath=str(folder), save_top_k=-1, **kept)
+        config = {"callbacks": CallbacksConfig(checkpoint=checkpoint)}
+        trainer(loaded(fitted, "logit"), archive, 2, config=config).fit()
+        state = min(folder.glob("*.ckpt"))
+        with pytest.raises(ConfigError, match=text or "middle of epoch"):
+            trainer(loaded(fitted, "logit"), archive, 4).fit(state)
 
 
 @pytest.mark.parametrize(
@@ -278,6 +300,10 @@ def test_schedules_monitors_and_stopping(fitted, archive):
         ({"scheduler_config": SchedulerConfig(name="plateau", monitor="val/bse")}, "val/bce"),
         ({"config": {"precision": "8"}}, "precision '8' is not one of"),
         ({"config": {"devices": 4}}, "one device"),
+        ({"config": {"limit_train_batches": 0}}, "nothing to train on"),
+        ({"config": {"default_root_dir": "x"}}, "nothing is written there"),
+        ({"config": {"enable_checkpointing": True}}, "which states are to be kept is not said"),
+        ({"optimizer_config": OptimizerConfig(name="sgd", betas=[0.9, 0.9])}, "sgd has none"),
         ({"patch": [0, 4]}, "patch"),
         ({"patches_per_frame": 3}, "need `patch`"),
     ],
@@ -307,6 +333,23 @@ def test_what_cannot_be_trained_is_said(fitted, archive):
         trainer(pipeline, archive).fit()
 
 
+def test_limits_are_batches_or_shares_of_them_and_looks_before_change_nothing(fitted, archive):
+    def run(**config):
+        pipeline = loaded(fitted, "logit")
+        module = data(archive, train=["s0", "s1", "s3"], test=None)
+        return trainer(pipeline, archive, 2, config=config, datamodule=module).fit()
+
+    assert run(limit_train_batches=2).steps == 4
+    assert run(limit_train_batches=0.67).steps == 4
+    assert "val_loss" not in run(limit_val_batches=0).history[0]
+    assert run(num_sanity_val_steps=1).history == run().history
+    told = []
+    quiet = loaded(fitted, "logit")
+    silent = {"enable_progress_bar": False}
+    trainer(quiet, archive, 1, config=silent, observer=told.append).fit()
+    assert not told
+
+
 def test_one_corrupt_frame_is_left_out_and_named(fitted, archive, tmp_path):
     import shutil
 
@@ -314,10 +357,16 @@ def test_one_corrupt_frame_is_left_out_and_named(fitted, archive, tmp_path):
     shutil.copytree(archive, copy)
     chunk = next((copy / "s1" / "cube").rglob("c/0/*/*/*"))
     chunk.write_bytes(chunk.read_bytes()[:-3] + b"abc")
-    with pytest.warns(DataWarning, match="a frame was left out"):
-        result = trainer(loaded(fitted, "logit"), copy).fit()
-    assert [str(f.key.session) for f in result.failures] == ["s1"]
-    assert (result.epochs, result.steps, result.failed) == (3, 6, 1)
+    ends = []
+    for threads in (1, 4):
+        pipeline, module = loaded(fitted, "logit"), data(copy, num_workers=threads)
+        with pytest.warns(DataWarning, match="a frame was left out") as told:
+            result = trainer(pipeline, copy, datamodule=module).fit()
+        assert len(told) == 1
+        assert [str(f.key.session) for f in result.failures] == ["s1"]
+        assert (result.epochs, result.steps, result.failed) == (3, 6, 1)
+        ends.append(weights(pipeline))
+    assert same(*ends)
 
 
 def test_importing_the_trainer_loads_no_lightning():
@@ -326,3 +375,61 @@ def test_importing_the_trainer_loads_no_lightning():
         "assert 'pytorch_lightning' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_tensorboard_has_values_weights_masks_and_score_maps(fitted, archive, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from hsi_batch.nodes import AnomalyMask, ScoreHeatmapVisualizer, TensorBoardMonitorNode
+
+    pipeline = loaded(fitted, "selector", "logit")
+    nodes = pipeline.nodes
+    mask, heat = AnomalyMask(1, name="mask"), ScoreHeatmapVisualizer(name="heat")
+    board = TensorBoardMonitorNode(str(tmp_path / "runs"), "run", name="board")
+    data_node = next(node for node in nodes.values() if node.is_source)
+    pipeline.connect(
+        (data_node.outputs.cube, mask.cube),
+        (data_node.outputs.mask, mask.mask),
+        (nodes["decider"].decisions, mask.decisions),
+        (nodes["rx"].scores, heat.scores),
+        (mask.artifacts, board.artifacts),
+        (heat.artifacts, board.artifacts),
+    )
+    start = nodes["selector"].get_selection_weights().detach().numpy()
+    result = trainer(pipeline, archive, epochs=3).fit()
+    nodes["board"].close()
+    found = EventAccumulator(str(tmp_path / "runs" / "run"), size_guidance={"images": 0})
+    found.Reload()
+    channels = [f"selector/weights/{nm}nm" for nm in range(400, 460, 10)]
+    assert {t for t in found.Tags()["scalars"] if t.startswith("selector/")} == set(channels)
+    assert {"train/bce", "val/bce", "metrics_anomaly/iou"} <= set(found.Tags()["scalars"])
+    over_time = np.array([[e.value for e in found.Scalars(tag)] for tag in channels]).T
+    # Before the training, and at the end of each epoch; two batches an epoch.
+    assert [e.step for e in found.Scalars(channels[0])] == [0, 2, 4, 6]
+    np.testing.assert_allclose(over_time[0], start, rtol=1e-6)
+    now = nodes["selector"].get_selection_weights().detach().numpy()
+    np.testing.assert_allclose(over_time[-1], now, rtol=1e-6)
+    np.testing.assert_allclose(over_time.sum(axis=1), 3, rtol=1e-5)
+    assert not np.allclose(over_time[1], over_time[0])
+    for wanted in ("mask", "heat"):
+        tags = [t for t in found.Tags()["images"] if wanted in t]
+        assert tags, found.Tags()["images"]
+        steps = sorted({e.step for tag in tags for e in found.Images(tag)})
+        assert len(steps) == result.epochs
+    # What is told is no value of the epoch: nothing can monitor it.
+    assert not [name for name in result.history[0] if "weights" in name]
+
+
+def test_weights_of_several_outputs_have_names():
+    from hsi_batch.nodes import ConcreteChannelMixer
+    from hsi_batch.training.channel_weights import channel_weights
+
+    pipeline = Pipeline("mixer")
+    mixer = ConcreteChannelMixer(3, 2, name="mixer")
+    pipeline.connect((AnomalyDataNode(name="data").cube, mixer.data))
+    assert channel_weights(pipeline) == {}
+    pipeline.unfreeze_nodes_by_name(["mixer"])
+    found = channel_weights(pipeline)
+    names = {f"mixer/weights/{k}/channel_00{c}" for k in range(2) for c in range(3)}
+    assert set(found) == names
+    assert found["mixer/weights/1/channel_002"] == pytest.approx(1 / 3)

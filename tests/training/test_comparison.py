@@ -1,0 +1,133 @@
+"""A trained pipeline keeps what it was worth before and after, and scores by one folded map."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+import zarr
+from gradient_helpers import selection_pipeline, write_scenes
+
+import hsi_batch as hb
+from hsi_batch.errors import DataWarning
+from hsi_batch.nodes import PortRef
+from hsi_batch.pipeline import Pipeline
+from hsi_batch.pipeline.fold import CUBE
+from hsi_batch.pipeline.program import QuadraticStep, compile_program
+from hsi_batch.stages.training_report import training_section
+from hsi_batch.training.trained_run import train
+
+SPLIT = {"train": ["s0", "s1"], "val": "s2", "test": "s3"}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory, client):
+    here = tmp_path_factory.mktemp("compared")
+    hb.convert([write_scenes(here / "in")], here / "a.zarr", annotations="sibling", client=client)
+    return here / "a.zarr"
+
+
+def run(archive, folder, client, split):
+    selection_pipeline().save(folder / "pipeline.yaml")
+    content = {
+        "name": "selection",
+        "pipeline": "pipeline",
+        "data": {"data_module": "archive", "params": {"archive": str(archive), **split}},
+        "training": {"optimizer": {"lr": 0.05}, "trainer": {"max_epochs": 4}},
+        "loss_nodes": ["bce", "entropy"],
+        "metric_nodes": ["metrics_anomaly"],
+        "unfreeze_nodes": ["selector", "rx", "logit"],
+        "output_dir": str(folder / "outputs"),
+    }
+    (folder / "trainrun.yaml").write_text(yaml.safe_dump(content))
+    result = train(folder / "trainrun.yaml", out=folder / "trained.yaml", client=client)
+    return result, Pipeline.from_yaml(folder / "trained.yaml")
+
+
+@pytest.fixture(scope="module")
+def trained(archive, client, tmp_path_factory):
+    return run(archive, tmp_path_factory.mktemp("trained"), client, SPLIT)
+
+
+def area(logits, targets):
+    """Area under the ROC by ranks (Mann and Whitney), ties counted half."""
+    high, low = logits[targets], logits[~targets]
+    wins = (high[:, None] > low).sum() + 0.5 * (high[:, None] == low).sum()
+    return wins / (high.size * low.size)
+
+
+def test_scores_are_those_of_the_training_by_one_folded_step(trained, archive, client, tmp_path):
+    _, pipeline = trained
+    hb.score(pipeline, archive, tmp_path / "s.zarr", outputs=["scores"], client=client)
+    stored = zarr.open_group(tmp_path / "s.zarr", mode="r")
+    assert not np.array_equal(pipeline.nodes["rx"].cov_inv, torch.eye(6))
+    program = compile_program(pipeline, (PortRef("rx", "scores"),))
+    (step,) = program.steps
+    assert isinstance(step, QuadraticStep)
+    assert step.inputs == (CUBE,)
+    # As the losses saw them: through the parameters, with gradients.
+    pipeline.unfreeze_nodes_by_name(["selector", "rx", "logit"])
+    for node in pipeline.nodes.values():
+        node.train()
+    for name in ("s0", "s3"):
+        session = hb.open_archive(archive).session(name)
+        labels = torch.from_numpy(session.labels(0, 0, 14).astype("i4"))[None]
+        cube = torch.from_numpy(session.read(0, 0, 14))[None]
+        found = pipeline.forward({"cube": cube, "mask": labels}, stage="train")
+        scores = found["rx", "scores"]
+        assert scores.requires_grad
+        np.testing.assert_allclose(
+            stored[name]["scores"][0], scores.detach()[0, ..., 0], rtol=1e-5, atol=1e-5
+        )
+
+
+def test_before_and_after_are_kept(trained, archive):
+    result, pipeline = trained
+    kept = pipeline.provenance["training"]["compared"]
+    assert set(kept["splits"]) == {"val", "test"}
+    for split, found in kept["splits"].items():
+        for name, (was, now) in found["metrics"].items():
+            assert was == result.before[split].metrics[name]
+            assert now == result.after[split].metrics[name]
+        before, after = found["roc"]
+        assert before["auc"] != after["auc"]
+        for curve in (before, after):
+            for key in ("false_positive_rate", "true_positive_rate"):
+                assert curve[key][0] == 0.0
+                assert curve[key][-1] == 1.0
+                assert (np.diff(curve[key]) >= 0).all()
+    session = hb.open_archive(archive).session("s3")
+    cube, labels = session.read(0, 0, 14), session.labels(0, 0, 14)
+    logits = pipeline.forward({"cube": torch.from_numpy(cube)[None]})["logit", "logits"]
+    expected = area(logits.detach().numpy().ravel(), labels.ravel() == 1)
+    assert kept["splits"]["test"]["roc"][1]["auc"] == pytest.approx(expected, abs=1e-6)
+    weights = kept["weights"]["selector"]
+    now = pipeline.nodes["selector"].get_selection_weights().detach()
+    np.testing.assert_allclose(weights["values"][1], now, rtol=1e-5)
+    assert weights["values"][0] != weights["values"][1]
+    assert weights["wavelength"] == list(range(400, 460, 10))
+    cubes = [hb.open_archive(archive).session(name).read(0, 0, 14) for name in ("s0", "s1")]
+    np.testing.assert_allclose(weights["mean"], np.mean(cubes, axis=(0, 1, 2)), rtol=1e-6)
+
+
+def test_the_report_says_it(trained):
+    result, pipeline = trained
+    section = training_section(pipeline.provenance)
+    assert "selector, rx, logit in 4 epochs" in section["words"]
+    assert [split["title"] for split in section["splits"]] == ["val (1 frame)", "test (1 frame)"]
+    rows = {name: values for name, *values in section["splits"][1]["rows"]}
+    wanted = "metrics_anomaly/average_precision"
+    pair = result.before["test"].metrics[wanted], result.after["test"].metrics[wanted]
+    assert rows[wanted] == [f"{value:.4f}" for value in pair]
+    (selector,) = section["selectors"]
+    largest = np.argsort(-pipeline.nodes["selector"].get_selection_weights().detach().numpy())[:3]
+    assert selector["chosen"][1] == ", ".join(f"{400 + 10 * c}" for c in sorted(largest)) + " nm"
+    assert training_section({}) is None
+
+
+def test_without_frames_for_val_and_test_it_is_said_of_train(archive, client, tmp_path):
+    with pytest.warns(DataWarning, match="no frames were named"):
+        result, pipeline = run(archive, tmp_path, client, {})
+    assert set(result.before) == set(result.after) == {"train"}
+    assert "train, 4 frames, fitted -> trained:" in str(result)
+    (split,) = training_section(pipeline.provenance)["splits"]
+    assert split["title"] == "train: no frames were named for val and test (4 frames)"
