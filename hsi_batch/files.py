@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import struct
 import tempfile
+import tokenize
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 __all__ = [
     "Closing",
     "digest_json",
     "digest_of",
     "digest_of_file",
+    "read_npz",
     "remove_unfinished",
     "sealed",
     "unsealed",
@@ -25,6 +34,22 @@ __all__ = [
 
 #: Letters that ``tempfile`` appends.
 _RANDOM = 8
+#: What a damaged ``.npz`` raises; RuntimeError of entries that seem encrypted or too new.
+_DAMAGED_NPZ = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 
 class Closing(ABC):
@@ -125,3 +150,27 @@ def unsealed(raw: bytes | str) -> dict[str, Any]:
     if sealed(content) != text:
         raise ValueError("the checksum does not match the contents")
     return content
+
+
+def read_npz(source: bytes | str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """All arrays of a small ``.npz`` file, of values only.
+
+    Raises
+    ------
+    OSError
+        It cannot be opened.
+    ValueError
+        It is damaged in any way, or holds Python objects.
+    """
+    raw = source if isinstance(source, bytes) else Path(source).read_bytes()
+    try:
+        with np.load(io.BytesIO(raw), allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise TypeError("one array, and no .npz file")
+            found = {name: file[name] for name in file.files}
+    except _DAMAGED_NPZ as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    odd = [name for name, value in found.items() if not isinstance(value, np.ndarray)]
+    if odd:
+        raise ValueError(f"the entry {odd[0]!r} is no array")
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,10 +112,18 @@ def catalog_problem(path: str | Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        return f"{_STAMP} is damaged: {error}"
+        return None if _is_bare(path) else f"{_STAMP} is damaged: {error}"
     if digest_of_file(state_folder(path) / _FILE) != stamped.get("catalog"):
         return f"{_FILE} is not as it was written"
     return None
+
+
+def _is_bare(path: str | Path) -> bool:
+    """Whether the stamp is one of earlier versions, which held no checksum."""
+    try:
+        return isinstance(json.loads((state_folder(path) / _STAMP).read_bytes()), str)
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def load_catalog(path: str | Path, root: zarr.Group) -> pd.DataFrame:

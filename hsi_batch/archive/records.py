@@ -178,7 +178,10 @@ class Records:
             for number, line in enumerate(lines, start=1):
                 try:
                     text = line.decode()
-                    good = text == BlockRecord.from_json(text).to_json() + "\n"
+                    whole = BlockRecord.from_json(text).to_json()
+                    # Earlier versions wrote no checksum.
+                    bare = f"{whole.rpartition(_CRC)[0]}}}"
+                    good = text in (whole + "\n", bare + "\n")
                 except _TORN:
                     good = False
                 if not good:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from hsi_batch.files import digest_json, digest_of, write_atomically
 __all__ = [
     "SEAL",
     "chunk_files",
+    "is_sealed",
+    "reseal_session",
     "seal",
     "seal_session",
     "sealed_arrays",
@@ -51,6 +53,15 @@ def seal_session(folder: Path) -> None:
     seal(folder, {"arrays": arrays})
 
 
+def reseal_session(folder: Path, counts: Mapping[str, int]) -> None:
+    """Seal metadata that were made again, with the numbers of chunks that there were."""
+    arrays = {
+        name: [digest_of((folder / name / _META).read_bytes())[:_SHORT], count]
+        for name, count in sorted(counts.items())
+    }
+    seal(folder, {"arrays": arrays})
+
+
 def seal(folder: Path, parts: dict[str, Any] | None = None) -> None:
     """Write the metadata of a group with the digest of themselves."""
     content = json.loads((folder / _META).read_bytes())
@@ -64,6 +75,26 @@ def _text(content: dict[str, Any], parts: dict[str, Any]) -> str:
     return json.dumps(content, indent=2)
 
 
+def is_sealed(folder: Path) -> bool:
+    """Whether the metadata of a group were ever sealed; true of those that cannot be read.
+
+    A seal under another name is one, too: a damaged name must not make a store look like one of a
+    version that knew no seals.
+    """
+    try:
+        attributes = json.loads((folder / _META).read_bytes())["attributes"]
+        return any(
+            name == SEAL or (isinstance(value, dict) and _is_digest(value.get("metadata")))
+            for name, value in attributes.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return True
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == len(digest_of(b""))
+
+
 def unsealed_problem(folder: Path) -> str | None:
     """What is wrong with the metadata of a group; None if they are as they were published."""
     try:
@@ -73,7 +104,7 @@ def unsealed_problem(folder: Path) -> str | None:
         found.pop("metadata")
         return None if _text(content, found) == text else _CHANGED
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return f"{_CHANGED}, or were never sealed"
+        return f"{_CHANGED} (there is no seal that can be read)"
 
 
 def session_problems(folder: Path) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hsi_batch._version import __version__
-from hsi_batch.cli import checks, demo, drift, library, restore, stages, stores, train
+from hsi_batch.cli import checks, demo, drift, library, repair, restore, stages, stores, train
 from hsi_batch.cli.warned import warnings_as_lines
 from hsi_batch.errors import HsiBatchError
 
@@ -60,6 +60,7 @@ def _root(
 demo.register(app)
 stages.register(app)
 stores.register(app)
+repair.register(app)
 library.register(app)
 checks.register(app)
 drift.register(app)

@@ -236,7 +236,10 @@ def plugin_class(class_name: str, plugins: Sequence[str]) -> type[Node] | None:
     module_name, _, short = class_name.rpartition(".")
     _need_permission(class_name, module_name, plugin)
     try:
-        found = getattr(importlib.import_module(module_name), short)
+        module = importlib.import_module(module_name)
+        # A module may import on being asked for a name; without permission it is not asked.
+        asked = is_from_the_driver() or covering(class_name, allowed_plugins()) is not None
+        found = getattr(module, short) if asked else vars(module)[short]
     except Exception as error:
         raise PipelineError(
             f"the class {class_name!r} of the plugin {plugin!r} cannot be imported:"
@@ -262,7 +265,8 @@ def _need_permission(class_name: str, module: str, plugin: str) -> None:
             f"the class {class_name!r} would run code of the plugin {plugin!r}, which you have not"
             " allowed.",
             hint=f"If you trust it: hsi-batch --plugins {plugin} COMMAND ...; or set"
-            f" HSI_BATCH_PLUGINS={plugin}.",
+            f" HSI_BATCH_PLUGINS={plugin}; or write {plugin} into ~/.config/hsi-batch/plugins; in"
+            f' Python Pipeline.from_yaml(path, plugins=["{plugin}"]).',
         )
 
 

@@ -2,25 +2,33 @@
 
 A file may come from anybody, and importing runs code. So a package that a file lists under
 ``plugins`` is imported only if the user has allowed it: by ``hsi-batch --plugins NAME``, by the
-environment variable ``HSI_BATCH_PLUGINS``, by a line in ``~/.config/hsi-batch/plugins``, or by
-:func:`allow_plugins`. Modules that the program has imported itself are used as they are.
+environment variable ``HSI_BATCH_PLUGINS``, by a line in ``~/.config/hsi-batch/plugins``, or in
+Python by ``plugins=`` of :meth:`.Pipeline.from_yaml` or :func:`allow_plugins`. Modules that the
+program has imported itself are used as they are.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["allow_plugins", "allowed_plugins", "from_the_driver", "is_from_the_driver"]
+__all__ = [
+    "allow_plugins",
+    "allowed_plugins",
+    "from_the_driver",
+    "is_from_the_driver",
+    "plugins_allowed",
+]
 
 _VARIABLE = "HSI_BATCH_PLUGINS"
 _MOST = 65536
 _allowed: set[str] = set()
 _driven: ContextVar[bool] = ContextVar("driven", default=False)
+_here: ContextVar[frozenset[str]] = ContextVar("here", default=frozenset())
 
 
 def allow_plugins(*names: str) -> None:
@@ -37,7 +45,7 @@ def allow_plugins(*names: str) -> None:
 def allowed_plugins() -> list[str]:
     """Names that the user has allowed."""
     text = f"{os.environ.get(_VARIABLE, '')}\n{_own_file()}"
-    return sorted({*_allowed, *filter(None, re.split(r"[\s,]+", text))})
+    return sorted({*_allowed, *_here.get(), *filter(None, re.split(r"[\s,]+", text))})
 
 
 def _own_file() -> str:
@@ -47,6 +55,17 @@ def _own_file() -> str:
             return re.sub(r"#.*", "", file.read(_MOST))
     except (OSError, ValueError):
         return ""
+
+
+@contextmanager
+def plugins_allowed(names: Iterable[str]) -> Iterator[None]:
+    """As :func:`allow_plugins`, within a ``with`` block."""
+    given = {names} if isinstance(names, str) else set(names)
+    token = _here.set(_here.get() | given)
+    try:
+        yield
+    finally:
+        _here.reset(token)
 
 
 @contextmanager

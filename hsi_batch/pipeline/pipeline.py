@@ -13,17 +13,17 @@ import yaml
 from torch import nn
 
 from hsi_batch.documents import Document, read_yaml
-from hsi_batch.errors import ConfigError, PipelineError, did_you_mean
+from hsi_batch.errors import ConfigError, HsiBatchWarning, PipelineError, did_you_mean
 from hsi_batch.files import write_atomically
 from hsi_batch.nodes import Node, PortRef
-from hsi_batch.nodes.trust import from_the_driver
+from hsi_batch.nodes.trust import from_the_driver, plugins_allowed
 from hsi_batch.pipeline.build import build
 from hsi_batch.pipeline.config import PipelineMetadata
 from hsi_batch.pipeline.graph import Graph
 from hsi_batch.pipeline.groups import POOLED, Groups, group_of, one_background
 from hsi_batch.pipeline.precision import Precision
 from hsi_batch.pipeline.reference import Reference, fit_tags
-from hsi_batch.pipeline.vouching import check_pair, vouched
+from hsi_batch.pipeline.vouching import check_pair, names_weights, vouched
 from hsi_batch.pipeline.weights import dump_weights, load_weights
 from hsi_batch.pipeline.written import (
     Dialect,
@@ -86,15 +86,21 @@ class Pipeline(Graph):
     # -- files -------------------------------------------------------------------------------
 
     @classmethod
-    def from_yaml(cls, path: str | os.PathLike[str]) -> Self:
+    def from_yaml(cls, path: str | os.PathLike[str], *, plugins: Iterable[str] = ()) -> Self:
         """Read a pipeline file; weights beside it (same stem, ``.pt``) are loaded if they exist.
+
+        Parameters
+        ----------
+        path : path
+        plugins : iterable of str
+            Packages whose node classes the file may import; what it lists itself is not enough.
 
         Raises
         ------
         hsi_batch.errors.ConfigError
             All mistakes of the file at once, with lines.
         """
-        return cls.load_from_file(path)
+        return cls.load_from_file(path, plugins=plugins)
 
     @classmethod
     def load_from_file(
@@ -102,6 +108,8 @@ class Pipeline(Graph):
         config_path: str | os.PathLike[str],
         weights_path: str | os.PathLike[str] | None = None,
         device: str | None = None,
+        *,
+        plugins: Iterable[str] = (),
     ) -> Self:
         """Read a pipeline file and its weights.
 
@@ -113,12 +121,22 @@ class Pipeline(Graph):
             The ``.pt``; by default the file of the same stem, if it exists.
         device : str, optional
             Torch device for the buffers.
+        plugins : iterable of str
+            As for :meth:`from_yaml`.
         """
-        pipeline = cls.from_document(read_yaml(config_path, collect=True))
+        with plugins_allowed(plugins):
+            pipeline = cls.from_document(read_yaml(config_path, collect=True))
         beside = Path(config_path).with_suffix(".pt")
         weights = Path(weights_path or beside)
         if weights_path is not None or weights.exists():
             pipeline.load_weights(weights, config_path if weights == beside else None)
+        elif names_weights(config_path):
+            warnings.warn(
+                f"{config_path}: the weights that this file was written with ({weights.name}) are"
+                " not beside it; its nodes are as new.",
+                HsiBatchWarning,
+                stacklevel=3,
+            )
         return pipeline if device is None else pipeline.to(device)
 
     @classmethod
@@ -239,7 +257,7 @@ class Pipeline(Graph):
             Weights that are damaged, of another pipeline, or not those of the YAML.
         """
         digest = load_weights(self, path)
-        if beside is not None and digest is not None:
+        if beside is not None:
             check_pair(beside, path, digest)
 
     def to_bytes(self) -> tuple[str, bytes]:

@@ -17,7 +17,7 @@ from hsi_batch._version import __version__
 from hsi_batch.errors import ConfigError
 from hsi_batch.files import digest_of
 
-__all__ = ["check_pair", "vouched"]
+__all__ = ["check_pair", "names_weights", "vouched"]
 
 _DIGITS = 64
 _OPEN = "0" * _DIGITS
@@ -45,7 +45,14 @@ def vouched(body: str, stem: str, dump: Callable[[str], bytes]) -> tuple[str, by
     return f"{head} {digest_of(weights)}.\n{body}", weights
 
 
-def check_pair(path: str | os.PathLike[str], weights: str | os.PathLike[str], digest: str) -> None:
+def names_weights(path: str | os.PathLike[str]) -> bool:
+    """Whether the YAML holds the digest of its weights."""
+    return _LINE.match(Path(path).read_bytes()) is not None
+
+
+def check_pair(
+    path: str | os.PathLike[str], weights: str | os.PathLike[str], digest: str | None
+) -> None:
     """Compare a YAML and its weights with what each holds of the other.
 
     A YAML that does not begin with a comment was not written by us, or was changed on purpose.
@@ -53,8 +60,8 @@ def check_pair(path: str | os.PathLike[str], weights: str | os.PathLike[str], di
     Parameters
     ----------
     path, weights : path
-    digest : str
-        Of the YAML, as the weights state it.
+    digest : str, optional
+        Of the YAML, as the weights state it; weights of cuvis-ai and of earlier versions do not.
 
     Raises
     ------
@@ -66,7 +73,10 @@ def check_pair(path: str | os.PathLike[str], weights: str | os.PathLike[str], di
         return
     line = _LINE.match(raw)
     start, end = (0, 0) if line is None else line.span(1)
-    if digest_of(raw[:start] + _OPEN.encode() * (line is not None) + raw[end:]) != digest:
+    if (
+        digest is not None
+        and digest_of(raw[:start] + _OPEN.encode() * (line is not None) + raw[end:]) != digest
+    ):
         raise ConfigError(
             f"this is not the file that {Path(weights).name} was written with: it was changed, or"
             " is damaged (the SHA-256 does not match).",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hsi_batch.archive.store import state_folder
-from hsi_batch.files import digest_of, digest_of_file, sealed, unsealed, write_atomically
+from hsi_batch.files import (
+    digest_of,
+    digest_of_file,
+    read_npz,
+    sealed,
+    unsealed,
+    write_atomically,
+)
 from hsi_batch.readers.paths import natural_key
 from hsi_batch.statistics import Confusion, FloatHistogram, roc_curve
 
@@ -148,36 +156,45 @@ def evaluation_problem(store: str | Path) -> str | None:
     return f"one of {_METRICS}, {_SUMMARY}, {_HISTOGRAMS} is not as it was written"
 
 
+def _metrics(raw: bytes) -> dict[str, Any]:
+    """Contents of the file of metrics; earlier versions wrote no checksum at all."""
+    bare = json.loads(raw)
+    if isinstance(bare, dict) and not {"files", "sha256"} & set(bare) and "covers" in bare:
+        return bare
+    return unsealed(raw)
+
+
 def load_evaluation(store: str | Path) -> Evaluation | None:
     """What :func:`save_evaluation` left beside a store of scores; None if it is missing or torn."""
     import pandas as pd
 
     folder = state_folder(store)
     try:
-        content = unsealed((folder / _METRICS).read_bytes())
+        content = _metrics((folder / _METRICS).read_bytes())
         raw = {name: (folder / name).read_bytes() for name in (_SUMMARY, _HISTOGRAMS)}
-        if content["files"] != {name: digest_of(part) for name, part in raw.items()}:
+        found = {name: digest_of(part) for name, part in raw.items()}
+        if content.get("files", found) != found:
             return None
         table = pd.read_parquet(io.BytesIO(raw[_SUMMARY]))
-        with np.load(io.BytesIO(raw[_HISTOGRAMS]), allow_pickle=False) as file:
-            histograms = {
-                name: FloatHistogram.from_arrays(
-                    {
-                        key.partition(".")[2]: file[key]
-                        for key in file.files
-                        if key.startswith(f"{name}.")
-                    }
-                )
-                for name in _FILES
-            }
-    except (OSError, ValueError, KeyError):
+        file = read_npz(raw[_HISTOGRAMS])
+        histograms = {
+            name: FloatHistogram.from_arrays(
+                {
+                    key.partition(".")[2]: value
+                    for key, value in file.items()
+                    if key.startswith(f"{name}.")
+                }
+            )
+            for name in _FILES
+        }
+        rows = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+        return Evaluation(
+            rows,
+            **histograms,
+            confusion=Confusion(**content["confusion"]),
+            decided=bool(content["decided"]),
+            covers=content["covers"],
+            stale=tuple(content["stale"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    rows = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
-    return Evaluation(
-        rows,
-        **histograms,
-        confusion=Confusion(**content["confusion"]),
-        decided=bool(content["decided"]),
-        covers=content["covers"],
-        stale=tuple(content["stale"]),
-    )

@@ -101,6 +101,7 @@ def score(
         The scores are in use, are something else, or cannot be written.
     """
     begun = time.monotonic()
+    file = None if isinstance(pipeline, Pipeline) else str(Path(pipeline).absolute())
     if not isinstance(pipeline, Pipeline):
         pipeline = Pipeline.from_yaml(pipeline)
     if not isinstance(archive, Archive):
@@ -122,7 +123,7 @@ def score(
             plan = plan_score(pipeline, archive, target, **arguments)
             evaluation = load_evaluation(target)
             if plan.todo or evaluation is None or evaluation.covers != covered(archive, plan):
-                return _execute(run, pipeline, archive, plan, begun, task_bytes)
+                return _execute(run, pipeline, archive, plan, begun, task_bytes, file)
         return _result(plan, begun, **_measured(evaluation))
 
 
@@ -148,12 +149,13 @@ def _execute(
     plan: ScorePlan,
     begun: float,
     task_bytes: int,
+    file: str | None,
 ) -> ScoreResult:
     check_memory(run.client, plan.worker_bytes, "score")
     root = create_root(plan.store, SCORES)
     records = Records(state_folder(plan.store) / "records" / "score")
     folder = records.new_run()
-    _begin(root, pipeline, archive, plan)
+    _begin(root, pipeline, archive, plan, file)
     name = f"score-{time.monotonic_ns()}"
     places = (str(archive.path.absolute()), archive_stamp(archive.path), plan.store)
     run_id = uuid.uuid4().hex
@@ -202,13 +204,17 @@ def _measured(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _begin(root: zarr.Group, pipeline: Pipeline, archive: Archive, plan: ScorePlan) -> None:
+def _begin(
+    root: zarr.Group, pipeline: Pipeline, archive: Archive, plan: ScorePlan, file: str | None
+) -> None:
     """Make the groups of sessions that are new or stale."""
     forget_evaluation(plan.store)
     root.attrs.update(
         {
             "archive": str(archive.path.absolute()),
             "pipeline": pipeline.serialize(),
+            # For a repair; None of a pipeline that was made in Python.
+            "pipeline_file": file,
             "pipeline_provenance": pipeline.provenance,
             "precision": {name: p.to_dict() for name, p in pipeline.precision.items()},
             "settled": pipeline.in_words(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from distributed import Client
 from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.records import BlockRecord, Records
-from hsi_batch.archive.seals import session_problems
+from hsi_batch.archive.seals import is_sealed, session_problems
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import (
     ARCHIVE,
@@ -33,71 +32,21 @@ from hsi_batch.errors import ConfigError, HsiBatchError, StoreError
 from hsi_batch.stages.evaluation import load_evaluation
 from hsi_batch.stages.run import TASK_BYTES, Run
 from hsi_batch.stages.verify_files import (
-    Damage,
     file_damages,
+    links_in,
     metadata_damages,
     root_damages,
     state_damages,
 )
+from hsi_batch.stages.verify_result import Damage, VerifyResult
 
-__all__ = ["Damage", "VerifyResult", "verify", "verify_pipeline"]
+__all__ = ["Damage", "VerifyResult", "geometry_of", "maps_of", "verify", "verify_pipeline"]
 
+_UNSEALED = (
+    "not sealed (written by an earlier version): metadata were not checked; hsi-batch repair, or"
+    " the next command that writes to the store, seals them"
+)
 _ROWS = ("moments", "extrema", "moments_normal", "extrema_normal")
-
-
-@dataclass(frozen=True)
-class VerifyResult:
-    """What a check found.
-
-    Attributes
-    ----------
-    store : str
-    deep : bool
-        Whether every chunk was decoded.
-    sessions, blocks : int
-        Looked at.
-    damages : tuple of Damage
-    seconds : float
-    store_checked : bool
-        False of a fitted pipeline.
-    """
-
-    store: str
-    deep: bool
-    sessions: int
-    blocks: int
-    damages: tuple[Damage, ...]
-    seconds: float
-    store_checked: bool = True
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.damages
-
-    def __str__(self) -> str:
-        if not self.store_checked:
-            head = f"the YAML and its weights vouch for each other; {self.seconds:.1f} s"
-            if self.sound:
-                return f"sound: {head}"
-            return "\n".join(
-                ["damaged:", *(f"  {d.place}: {d.problem}" for d in self.damages), "Fit it again."]
-            )
-        how = "decoded and compared with their checksums" if self.deep else "are present"
-        head = f"{self.sessions} sessions, {self.blocks} blocks {how}; {self.seconds:.1f} s"
-        if self.sound:
-            return f"sound: {head}"
-        shown = [f"  {d.place or 'store'}: {d.problem}" for d in self.damages[:50]]
-        more = len(self.damages) - len(shown)
-        if more > 0:
-            shown.append(f"  and {more} more")
-        return "\n".join(
-            [
-                f"damaged: {head}; {len(self.damages)} problems",
-                *shown,
-                "Convert or score these sessions again with --force.",
-            ]
-        )
 
 
 def verify(
@@ -138,7 +87,12 @@ def verify(
         damages.extend(_strangers(path))
     names = session_folders(path)
     complete: set[str] = set()
+    sealed = is_sealed(Path(path))
     for name in names:
+        links = links_in(path, name)
+        if links:
+            damages.extend(links)
+            continue
         try:
             with metadata_errors(path, name):
                 group = _group(root, name)
@@ -146,7 +100,7 @@ def verify(
                     damages.append(Damage(name, "was not finished; run the stage again"))
                     continue
                 complete.add(name)
-                if deep and next(session_problems(Path(path) / name), None):
+                if deep and sealed and next(session_problems(Path(path) / name), None):
                     # Told below; what such metadata say is not followed.
                     continue
                 records = scored.get(name)
@@ -154,7 +108,7 @@ def verify(
                     _presence(name, group) if records is None else _scored(group, records)
                 )
         except StoreError as error:
-            damages.append(Damage(name, error.message))
+            damages.append(Damage(name, error.message, "metadata"))
             continue
         damages.extend(missing)
         keys.extend(found)
@@ -165,11 +119,13 @@ def verify(
     if deep:
         missing_in = {damage.place.partition("[")[0] for damage in damages}
         damages.extend(_files(path, root, complete, keys, missing_in))
-        damages.extend(metadata_damages(path, set(names), complete))
+        damages.extend(metadata_damages(path, set(names), complete) if sealed else ())
         damages.extend(root_damages(path, set(names)))
         damages.extend(state_damages(path, stage))
     ordered = tuple(sorted(damages, key=lambda d: (d.place, d.problem)))
-    return VerifyResult(path, deep, len(names), blocks, ordered, time.monotonic() - begun)
+    seconds = time.monotonic() - begun
+    notes = () if sealed else (_UNSEALED,)
+    return VerifyResult(path, deep, len(names), blocks, ordered, seconds, notes=notes)
 
 
 def _open(path: str) -> zarr.Group:
@@ -193,7 +149,7 @@ def _group(root: zarr.Group, name: str) -> zarr.Group:
     return group
 
 
-def _maps(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
+def maps_of(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
     """Arrays that are kept in blocks."""
     return {
         name: array
@@ -202,7 +158,8 @@ def _maps(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
     }
 
 
-def _geometry(maps: dict[str, zarr.Array[Any]]) -> Geometry:
+def geometry_of(maps: dict[str, zarr.Array[Any]]) -> Geometry:
+    """Frames, shape and blocks of such arrays."""
     first = maps.get("cube") or next(iter(maps.values()))
     frames, height, width = first.shape[:3]
     channels = first.shape[3] if len(first.shape) > 3 else 1
@@ -210,10 +167,10 @@ def _geometry(maps: dict[str, zarr.Array[Any]]) -> Geometry:
 
 
 def _presence(name: str, group: zarr.Group) -> tuple[list[Damage], list[tuple[BlockKey, int]]]:
-    maps = _maps(group)
+    maps = maps_of(group)
     if not maps:
-        return [Damage(name, "holds no array of frames")], []
-    geometry = _geometry(maps)
+        return [Damage(name, "holds no array of frames", "metadata")], []
+    geometry = geometry_of(maps)
     failed: Any = group.attrs.get("failed_frames") or {}
     damages, found = [], []
     # Quality is stored only where pixels are flagged; scores only where they were asked for.
@@ -227,7 +184,8 @@ def _presence(name: str, group: zarr.Group) -> tuple[list[Damage], list[tuple[Bl
             continue
         found.append((key, geometry.bytes_of(key)))
         if absent:
-            damages.append(Damage(str(key), f"the chunk of {', '.join(absent)} is missing"))
+            problem = f"the chunk of {', '.join(absent)} is missing"
+            damages.append(_of_block(key, problem))
     if is_archive and group.get("checksum") is None:
         damages.append(Damage(name, "the array of checksums is missing"))
     return damages, found
@@ -254,6 +212,7 @@ def _strangers(path: str) -> Iterator[Damage]:
             name,
             "was scored with another pipeline, other outputs or other data than the rest; score"
             " all frames again",
+            "stale",
         )
 
 
@@ -261,8 +220,8 @@ def _scored(
     group: zarr.Group, records: list[BlockRecord]
 ) -> tuple[list[Damage], list[tuple[BlockKey, int]]]:
     """Whether the chunks of the scores are those that were recorded."""
-    maps = _maps(group)
-    geometry = _geometry(maps)
+    maps = maps_of(group)
+    geometry = geometry_of(maps)
     damages, found = [], []
     for record in sorted(records, key=lambda r: r.key):
         if record.outcome != "done":
@@ -272,7 +231,7 @@ def _scored(
         kept = list(tails.values())
         if absent:
             problem = f"the chunk of {', '.join(sorted(absent))} is missing; score again"
-            damages.append(Damage(str(record.key), problem))
+            damages.append(_of_block(record.key, problem))
             continue
         found.append((record.key, geometry.bytes_of(record.key)))
         # Tails are recorded in the order of the outputs, arrays come in any order.
@@ -280,10 +239,13 @@ def _scored(
         width = len(whole) // max(len(kept), 1)
         parts = sorted(whole[i : i + width] for i in range(0, len(whole), width or 1))
         if parts != sorted(map(str, kept)):
-            damages.append(
-                Damage(str(record.key), "a chunk differs from what was scored; score again")
-            )
+            problem = "a chunk differs from what was scored; score again"
+            damages.append(_of_block(record.key, problem))
     return damages, found
+
+
+def _of_block(key: BlockKey, problem: str) -> Damage:
+    return Damage(str(key), problem, "block", key)
 
 
 def _tail(array: zarr.Array[Any], key: BlockKey, geometry: Geometry) -> str | None:
@@ -305,7 +267,7 @@ def _decode(run: Run, path: str, keys: list[tuple[BlockKey, int]]) -> Iterator[D
         progress.done_bytes += sum(size for _, size in outcome.task.items)
         run.observer(progress)
         if outcome.error is not None:
-            yield from (Damage(str(key), outcome.error) for key, _ in outcome.task.items)
+            yield from (_of_block(key, outcome.error) for key, _ in outcome.task.items)
         else:
             yield from outcome.result
 
@@ -322,13 +284,13 @@ def _files(
     for key, _ in keys:
         by_session.setdefault(key.session, []).append(key)
     for name in sorted(complete):
-        if next(session_problems(Path(path) / name), None):
+        if is_sealed(Path(path)) and next(session_problems(Path(path) / name), None):
             continue
         group = _group(root, name)
-        maps = _maps(group)
+        maps = maps_of(group)
         if not maps:
             continue
-        lines = _geometry(maps).lines
+        lines = geometry_of(maps).lines
         covered = {(key.frame, key.start // lines) for key in by_session.get(name, ())}
         per_row = "cube" in maps and Session(name, group).geometry.row_frames is None
         for damage in file_damages(path, root, name, covered, set(_ROWS if per_row else ())):
@@ -345,19 +307,19 @@ def _check_items(items: Iterable[tuple[BlockKey, int]], _key: str, path: str) ->
 def _check(root: zarr.Group, key: BlockKey) -> Iterator[Damage]:
     group = root[key.session]
     assert isinstance(group, zarr.Group)
-    maps = _maps(group)
-    geometry = _geometry(maps)
+    maps = maps_of(group)
+    geometry = geometry_of(maps)
     index = geometry.index(key)
     for name, array in maps.items():
         try:
             values = np.asarray(array[key.frame, key.start : key.stop])
         except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
-            yield Damage(str(key), f"{name} cannot be decoded: {error}")
+            yield _of_block(key, f"{name} cannot be decoded: {error}")
             continue
         if name == "cube":
             expected = group.get("checksum")
             if isinstance(expected, zarr.Array) and int(expected[index]) != checksum(values):  # type: ignore[arg-type]
-                yield Damage(str(key), "the values differ from those that were converted")
+                yield _of_block(key, "the values differ from those that were converted")
     session = Session(key.session, group)
     if "cube" in maps and geometry.row_frames is None:
         for name in _ROWS:
@@ -367,7 +329,7 @@ def _check(root: zarr.Group, key: BlockKey) -> Iterator[Damage]:
             try:
                 rows[index]
             except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
-                yield Damage(str(key), f"{name} cannot be decoded: {error}")
+                yield _of_block(key, f"{name} cannot be decoded: {error}")
 
 
 def verify_pipeline(path: str | os.PathLike[str]) -> VerifyResult:

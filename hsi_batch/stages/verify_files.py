@@ -6,7 +6,6 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,41 +25,35 @@ from hsi_batch.archive.seals import (
 )
 from hsi_batch.archive.store import state_folder
 from hsi_batch.stages.evaluation import evaluation_problem
+from hsi_batch.stages.verify_result import Damage
 
-__all__ = ["Damage", "file_damages", "metadata_damages", "root_damages", "state_damages"]
+__all__ = [
+    "file_damages",
+    "foreign",
+    "links_in",
+    "metadata_damages",
+    "root_damages",
+    "state_damages",
+]
 
 _CRC_BYTES = 4
 _META = "zarr.json"
-
-
-@dataclass(frozen=True)
-class Damage:
-    """Something that is not as it should be.
-
-    Attributes
-    ----------
-    place : str
-        Session, or block; empty for the store as a whole, or its run state.
-    problem : str
-    """
-
-    place: str
-    problem: str
 
 
 def metadata_damages(path: str, present: set[str], complete: set[str]) -> Iterator[Damage]:
     """Metadata that are not those that were published, of the root and of complete sessions."""
     problem = unsealed_problem(Path(path))
     if problem is not None:
-        yield Damage("", f"{problem}; run the stage again with --force")
+        yield Damage("", problem, "metadata")
     gathered = _gathered(path)
     for name in sorted(complete):
         found = list(session_problems(Path(path) / name))
-        yield from (Damage(name, problem) for problem in found)
+        yield from (Damage(name, problem, "metadata") for problem in found)
         if not found and gathered.get(name) != _attributes(Path(path) / name).get(SEAL):
-            yield Damage(name, "is not what the metadata gathered in the root say of it")
+            why = "is not what the metadata gathered in the root say of it"
+            yield Damage(name, why, "metadata")
     for name in sorted(set(gathered).difference(present)):
-        yield Damage(name, "is gone; the metadata gathered in the root list it")
+        yield Damage(name, "is gone; the metadata gathered in the root list it", "metadata")
 
 
 def _gathered(path: str) -> dict[str, Any]:
@@ -101,13 +94,15 @@ def file_damages(
         below = file.relative_to(folder)
         top = below.parts[0]
         if file.is_symlink():
-            yield Damage(name, f"{below} is a link, which nothing of ours makes")
+            yield foreign(
+                name, f"{below} is a link, which nothing of ours makes", f"{name}/{below}"
+            )
         elif below.parts[1:] != (_META,) or top not in arrays:
             index = _index(arrays[top], below.parts[1:]) if top in arrays else None
             if index is None:
                 left = file.name.endswith(PARTIAL)
                 why = "was left by a worker that was killed" if left else "does not belong there"
-                yield Damage(name, f"the file {below} {why}")
+                yield foreign(name, f"the file {below} {why}", f"{name}/{below}")
                 continue
             counts[top] += 1
             mapped = arrays[top].metadata.dimension_names[:2] == ("frame", "y")  # type: ignore[union-attr,index]
@@ -155,13 +150,33 @@ def _chunk(name: str, array: str, held: zarr.Array[Any], file: Path) -> Iterator
         yield Damage(name, f"{array} cannot be decoded: the checksum of {where} is wrong")
 
 
+def foreign(place: str, problem: str, file: str) -> Damage:
+    """A file that does not belong there."""
+    return Damage(place, problem, "foreign", file=file)
+
+
+def links_in(path: str, name: str) -> list[Damage]:
+    """The session, or arrays of it, that are links; those are not followed."""
+    folder = Path(path) / name
+    if folder.is_symlink():
+        return [foreign(name, "is a link, which nothing of ours makes", name)]
+    return [
+        foreign(
+            name, f"{entry.name} is a link, which nothing of ours makes", f"{name}/{entry.name}"
+        )
+        for entry in sorted(folder.iterdir())
+        if entry.is_symlink()
+    ]
+
+
 def root_damages(path: str, sessions: set[str]) -> Iterator[Damage]:
     """What lies in the root of a store and is no session."""
     for file in sorted(Path(path).iterdir()):
-        if file.is_symlink():
-            yield Damage("", f"{file.name} is a link, which nothing of ours makes")
-        elif file.name not in (*sessions, _META):
-            yield Damage("", f"{file.name} does not belong in the store")
+        if file.name in (*sessions, _META) and not (file.name == _META and file.is_symlink()):
+            continue
+        link = "is a link, which nothing of ours makes"
+        why = link if file.is_symlink() else "does not belong in the store"
+        yield foreign("", f"{file.name} {why}", file.name)
 
 
 def state_damages(path: str, stage: str) -> Iterator[Damage]:
@@ -169,7 +184,8 @@ def state_damages(path: str, stage: str) -> Iterator[Damage]:
     lines = Records(state_folder(path) / "records" / stage).damaged()
     if lines:
         shown = ", ".join(map(str, lines[:5]))
-        yield Damage("", f"the records of {stage} are damaged (line {shown}); they are not used")
-    for problem in (catalog_problem(path), evaluation_problem(path)):
-        if problem is not None:
-            yield Damage("", f"run state: {problem}; it is not used")
+        problem = f"the records of {stage} are damaged (line {shown}); they are not used"
+        yield Damage("", problem, "state")
+    for found in (catalog_problem(path), evaluation_problem(path)):
+        if found is not None:
+            yield Damage("", f"run state: {found}; it is not used", "state")

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import pickle
 import shutil
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 from archive_helpers import cube_of, make_archive
 
 from hsi_batch.archive import BlockKey, open_archive
+from hsi_batch.archive.catalog import catalog_problem, is_published, load_catalog
 from hsi_batch.archive.partials import load_partial, save_partial
 from hsi_batch.archive.records import BlockRecord, Records
-from hsi_batch.archive.store import state_folder
+from hsi_batch.archive.store import ARCHIVE, archive_stamp, open_root, state_folder
 from hsi_batch.cluster import read_cluster
-from hsi_batch.files import sealed
+from hsi_batch.files import digest_of, sealed
+from hsi_batch.nodes import FixedPCAProjection
+from hsi_batch.nodes.spectral_library import SpectralLibrary
 from hsi_batch.pipeline import Pipeline
+from hsi_batch.pipeline.weights import load_weights
 from hsi_batch.readers.annotations import open_annotation
 from hsi_batch.readers.registry import open_source
-from hsi_batch.stages.evaluation import load_evaluation
+from hsi_batch.stages.evaluation import Evaluation, load_evaluation, save_evaluation
 from hsi_batch.stages.kept_file import read_kept, write_kept
+from hsi_batch.stages.verify_files import metadata_damages
 from hsi_batch.statistics import Forest, IntegerMoments
 from hsi_batch.training.trainrun import read_trainrun
 from hsi_batch.workflow import read_workflow, shipped
@@ -33,10 +43,40 @@ TESTS = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Format:
-    """Good contents, and a function that reads what became of them."""
+    """Good contents, and a function that reads what became of them.
+
+    Damage seldom gets past a checksum. So there may be contents of inner parts, too, and a function
+    that makes a file of them whose checksums hold.
+    """
 
     seeds: tuple[bytes, ...]
     read: Callable[[bytes], object]
+    inner: tuple[bytes, ...] = ()
+    wrap: Callable[[bytes], bytes] = bytes
+
+
+def rezipped(whole: bytes, member: str) -> tuple[bytes, Callable[[bytes], bytes]]:
+    """One entry of a zip file, and a function that puts another in its place."""
+    with zipfile.ZipFile(io.BytesIO(whole)) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    name = next(name for name in entries if name.endswith(member))
+
+    def wrap(raw: bytes) -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as file:
+            for other, content in entries.items():
+                file.writestr(other, raw if other == name else content)
+        return buffer.getvalue()
+
+    return entries[name], wrap
+
+
+def resealed(raw: bytes) -> bytes:
+    """JSON with the checksum of itself, if it is JSON."""
+    try:
+        return sealed(json.loads(raw)).encode()
+    except (ValueError, TypeError, RecursionError):
+        return raw
 
 
 def _recording(folder: Path, name: str, also: dict[str, bytes] | None = None):
@@ -67,7 +107,12 @@ def _npz(folder: Path) -> Format:
         buffer = io.BytesIO()
         save(buffer, cube=cube, wavelengths=np.array([450.0, 600.0]))
         seeds.append(buffer.getvalue())
-    return Format(tuple(seeds), _recording(folder, "s.npz"))
+    return Format(tuple(seeds), _recording(folder, "s.npz"), *_inside(seeds[0], "cube.npy"))
+
+
+def _inside(whole: bytes, member: str) -> tuple[tuple[bytes, ...], Callable[[bytes], bytes]]:
+    inner, wrap = rezipped(whole, member)
+    return (inner,), wrap
 
 
 def _coco(folder: Path) -> Format:
@@ -110,14 +155,19 @@ def _records(folder: Path) -> Format:
         (folder / "packed.jsonl").write_bytes(raw)
         return Records(folder).load(), Records(folder).damaged()
 
-    return Format((f"{record.to_json()}\n".encode() * 3,), read)
+    def wrap(raw: bytes) -> bytes:
+        crc = google_crc32c.value(raw)
+        return b'%b,"crc":%d}\n' % (raw, crc)
+
+    line = record.to_json().rpartition(',"crc"')[0].encode()
+    return Format((f"{record.to_json()}\n".encode() * 3,), read, (line,), wrap)
 
 
 def _store(folder: Path, name: str) -> Format:
     path = folder / "a.zarr"
     if not path.exists():
         make_archive(path, {"s": cube_of(1)}, lines=16, wavelength=np.array([1.0, 2, 3]))
-    file = path / name if (path / name).exists() else state_folder(path) / name
+    file = path / name
     whole = file.read_bytes()
 
     def read(raw: bytes) -> object:
@@ -131,6 +181,7 @@ def _store(folder: Path, name: str) -> Format:
                 _ = session.valid(0, 0, 16)
                 if session.geometry.shape == (40, 6, 3):
                     session.read(0, 0, 16)
+            list(metadata_damages(str(path), {"s"}, {"s"}))
             return names
         finally:
             file.write_bytes(whole)
@@ -138,15 +189,110 @@ def _store(folder: Path, name: str) -> Format:
     return Format((whole,), read)
 
 
-def _weights(folder: Path) -> Format:
-    pipeline = Pipeline.from_yaml(shipped() / "pipelines" / "rx_statistical.yaml")
-    path = pipeline.save(folder / "p.yaml")
+def _catalog(folder: Path) -> Format:
+    path = folder / "a.zarr"
+    make_archive(path, {"s": cube_of(1)}, lines=16)
+    root, state = open_root(path, ARCHIVE), state_folder(path)
+    stamp = archive_stamp(path)
 
     def read(raw: bytes) -> object:
-        path.with_suffix(".pt").write_bytes(raw)
-        return Pipeline.from_yaml(path)
+        (state / "catalog.parquet").write_bytes(raw)
+        if raw[-1:] < b"\x80":
+            # As if somebody had vouched for it.
+            vouched = {"stamp": stamp, "catalog": digest_of(raw)}
+            (state / "catalog.json").write_text(sealed(vouched))
+        return len(load_catalog(path, root)), catalog_problem(path)
 
-    return Format((path.with_suffix(".pt").read_bytes(),), read)
+    return Format(((state / "catalog.parquet").read_bytes(),), read)
+
+
+def _stamp(folder: Path) -> Format:
+    path = folder / "a.zarr"
+    make_archive(path, {"s": cube_of(1)}, lines=16)
+    file = state_folder(path) / "catalog.json"
+    whole = file.read_bytes()
+
+    def read(raw: bytes) -> object:
+        file.write_bytes(raw)
+        return is_published(path), catalog_problem(path)
+
+    return Format((whole,), read, (whole,), resealed)
+
+
+def _weights(folder: Path) -> Format:
+    pipeline = Pipeline.from_yaml(shipped() / "pipelines" / "rx_statistical.yaml")
+    _, weights = pipeline.to_bytes()
+
+    def read(raw: bytes) -> object:
+        load_weights(pipeline, raw)
+        return pipeline
+
+    return Format((weights,), read, *_inside(weights, "data.pkl"))
+
+
+def _picture(folder: Path) -> Format:
+    import PIL.Image
+
+    seeds = []
+    for kind, mode in (("PNG", "L"), ("TIFF", "L"), ("PNG", "P"), ("BMP", "L")):
+        buffer = io.BytesIO()
+        picture = PIL.Image.new(mode, (5, 6))
+        picture.putpixel((1, 2), 1)
+        picture.save(buffer, kind)
+        seeds.append(buffer.getvalue())
+
+    def read(raw: bytes) -> object:
+        name = "tif" if raw[:2] in (b"II", b"MM") else "png"
+        (folder / f"s.{name}").write_bytes(raw)
+        with open_annotation(str(folder / f"s.{name}"), shape=(6, 5), frames=1) as labels:
+            return labels.labels(0, 0, 6)
+
+    return Format(tuple(seeds), read)
+
+
+def _mask(folder: Path) -> Format:
+    seeds = []
+    for save in (np.savez, np.savez_compressed):
+        buffer = io.BytesIO()
+        save(buffer, mask=np.eye(6, 5, dtype=np.uint8), class_mask=np.zeros((6, 5), np.int16))
+        seeds.append(buffer.getvalue())
+
+    def read(raw: bytes) -> object:
+        (folder / "s.npz").write_bytes(raw)
+        with open_annotation(str(folder / "s.npz"), shape=(6, 5), frames=1) as labels:
+            return labels.labels(0, 0, 6)
+
+    return Format(tuple(seeds), read, *_inside(seeds[0], "mask.npy"))
+
+
+LIBRARY = (
+    b"wavelength: [400, 500, 600]\nspectra:\n  a: [1.0, 2, 3e-1]\n  b: [0, .5, 1]\n",
+    b"wavelength,a,b\n400,1.0,0\n500,2,.5\n600,3e-1,1\n",
+)
+
+
+def _library(folder: Path, suffix: str) -> Format:
+    buffer = io.BytesIO()
+    np.savez(buffer, spectra=np.eye(2, 3), names=["a", "b"], wavelength=[1.0, 2.0, 3.0])
+    seed = {"yaml": LIBRARY[0], "csv": LIBRARY[1], "npz": buffer.getvalue()}[suffix]
+
+    def read(raw: bytes) -> object:
+        (folder / f"l.{suffix}").write_bytes(raw)
+        return SpectralLibrary.read(folder / f"l.{suffix}")
+
+    inside = _inside(seed, "spectra.npy") if suffix == "npz" else ()
+    return Format((seed,), read, *inside)
+
+
+def _projection(folder: Path) -> Format:
+    buffer = io.BytesIO()
+    np.savez(buffer, mean=np.zeros(3), comps=np.eye(2, 3), lo=np.zeros(2), hi=np.ones(2))
+
+    def read(raw: bytes) -> object:
+        (folder / "p.npz").write_bytes(raw)
+        return FixedPCAProjection(projection_path=str(folder / "p.npz"), name="p")
+
+    return Format((buffer.getvalue(),), read, *_inside(buffer.getvalue(), "comps.npy"))
 
 
 def _partial(folder: Path) -> Format:
@@ -158,7 +304,10 @@ def _partial(folder: Path) -> Format:
         (folder / "p.npz").write_bytes(raw)
         return load_partial(folder / "p.npz")
 
-    return Format(((folder / "p.npz").read_bytes(),), read)
+    whole = (folder / "p.npz").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(whole)) as file:
+        index = next(name for name in file.namelist() if name.startswith("index"))
+    return Format((whole,), read, *_inside(whole, index))
 
 
 def _kept(folder: Path) -> Format:
@@ -168,24 +317,46 @@ def _kept(folder: Path) -> Format:
         (folder / "k").write_bytes(raw)
         return read_kept(folder / "k", "digest")
 
-    return Format(((folder / "k").read_bytes(),), read)
+    whole = (folder / "k").read_bytes()
+    moments = IntegerMoments.empty(3, "uint16")
+
+    def wrap(raw: bytes) -> bytes:
+        body = b"digest\n" + zlib.compress(raw)
+        return b"hsi-batch-kept-1\n" + hashlib.sha256(body).digest() + body
+
+    inner = (pickle.dumps({"a": np.arange(9.0)}, 5), pickle.dumps(moments, 5))
+    return Format((whole,), read, inner, wrap)
 
 
 def _metrics(folder: Path) -> Format:
     state = state_folder(folder / "s.zarr")
-    state.mkdir()
 
     def read(raw: bytes) -> object:
         (state / "metrics.json").write_bytes(raw)
         return load_evaluation(folder / "s.zarr")
 
-    return Format((sealed({"metrics": {"auc": 0.5}, "files": {}}).encode(),), read)
+    save_evaluation(Evaluation([{"session": "s", "frame": 0}]), str(folder / "s.zarr"))
+    whole = (state / "metrics.json").read_bytes()
+    return Format((whole,), read, (whole,), resealed)
 
 
 def _pipeline(path: Path) -> object:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return Pipeline.from_yaml(path)
+
+
+def _workflow_seed(folder: Path) -> Path:
+    path = folder / "workflow.yaml"
+    path.write_text(
+        "sources: [in]\narchive: a.zarr\npipeline: p.yaml\n"
+        "fit: {out: f.yaml, pixels: valid, frames: 'glob:a*'}\n"
+        "score: {out: s.zarr, outputs: [scores]}\nreport: r.html\ncluster: {workers: 2}\n"
+    )
+    (folder / "p.yaml").write_text(
+        "nodes: {data: CU3SDataNode, rx: RXGlobal}\nconnections: [[data.cube, rx.data]]\n"
+    )
+    return path
 
 
 def _cluster_seed(folder: Path) -> Path:
@@ -213,12 +384,18 @@ FORMATS: dict[str, Callable[[Path], Format]] = {
         [*sorted((shipped() / "pipelines").glob("rx_*.yaml")), TESTS / "seeds" / "short_form.yaml"],
         _pipeline,
     ),
-    "workflow yaml": lambda folder: _yaml(folder, sorted(shipped().glob("*.yaml")), read_workflow),
+    "workflow yaml": lambda folder: _yaml(folder, [_workflow_seed(folder)], read_workflow),
     "cluster yaml": lambda folder: _yaml(folder, [_cluster_seed(folder)], read_cluster),
     "trainrun yaml": lambda folder: _yaml(folder, [_trainrun_seed(folder)], read_trainrun),
     "records": _records,
-    "catalog": lambda folder: _store(folder, "catalog.parquet"),
-    "catalog stamp": lambda folder: _store(folder, "catalog.json"),
+    "label picture": _picture,
+    "label npz": _mask,
+    "spectra yaml": lambda folder: _library(folder, "yaml"),
+    "spectra csv": lambda folder: _library(folder, "csv"),
+    "spectra npz": lambda folder: _library(folder, "npz"),
+    "projection npz": _projection,
+    "catalog": _catalog,
+    "catalog stamp": _stamp,
     "root metadata": lambda folder: _store(folder, "zarr.json"),
     "session metadata": lambda folder: _store(folder, "s/zarr.json"),
     "array metadata": lambda folder: _store(folder, "s/cube/zarr.json"),
