@@ -10,7 +10,7 @@ from typing import Any
 import zarr
 
 from hsi_batch.archive.seals import SEAL, reseal_session, session_problems, unsealed_problem
-from hsi_batch.archive.store import ARCHIVE, SCORES, VERSION, consolidate
+from hsi_batch.archive.store import ARCHIVE, SCORES, VERSION, consolidate, gather
 from hsi_batch.errors import StoreError
 from hsi_batch.files import write_atomically
 
@@ -50,7 +50,7 @@ def mend_metadata(path: Path, name: str) -> bool:
     write_atomically(folder / _META, json.dumps(_group(attributes), indent=2))
     if not lost:
         root = zarr.open_group(str(path), mode="r+", zarr_format=3, use_consolidated=False)
-        zarr.consolidate_metadata(root.store, path=name)
+        gather(root, name)
         reseal_session(folder, {k: int(n) for k, (_, n) in arrays.items()})
     return True
 

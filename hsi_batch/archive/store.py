@@ -27,6 +27,7 @@ __all__ = [
     "consolidate",
     "create_array",
     "create_root",
+    "gather",
     "groups_of",
     "holds_scores",
     "metadata_errors",
@@ -258,18 +259,23 @@ def consolidate(root: zarr.Group) -> None:
     Opening many sessions is then one read, and so is opening one of them by itself. Root and
     complete sessions are sealed (:mod:`hsi_batch.archive.seals`).
     """
+    for name, group in groups_of(root).items():
+        published = group.metadata.consolidated_metadata is not None and SEAL in group.attrs
+        if group.attrs.get("complete") and not published:
+            gather(root, name)
+            if isinstance(root.store, LocalStore):
+                seal_session(root.store.root / name)
+    gather(root)
+    if isinstance(root.store, LocalStore):
+        seal(root.store.root)
+
+
+def gather(root: zarr.Group, name: str | None = None) -> None:
+    """Copy the metadata of all below the root, or a session, into it."""
     with warnings.catch_warnings():
         # Zarr v3 calls this experimental; readers that do not know it ignore it.
         warnings.simplefilter("ignore")
-        for name, group in groups_of(root).items():
-            published = group.metadata.consolidated_metadata is not None and SEAL in group.attrs
-            if group.attrs.get("complete") and not published:
-                zarr.consolidate_metadata(root.store, path=name)
-                if isinstance(root.store, LocalStore):
-                    seal_session(root.store.root / name)
-        zarr.consolidate_metadata(root.store)
-        if isinstance(root.store, LocalStore):
-            seal(root.store.root)
+        zarr.consolidate_metadata(root.store, path=name)
 
 
 def plain_group(group: zarr.Group) -> zarr.Group:

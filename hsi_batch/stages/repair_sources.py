@@ -25,7 +25,7 @@ from hsi_batch.stages.convert_scan import unchanged
 from hsi_batch.stages.convert_sources import present_files, recorded
 from hsi_batch.stages.evaluation import forget_evaluation
 from hsi_batch.stages.score import score
-from hsi_batch.stages.score_plan import plan_score
+from hsi_batch.stages.score_plan import DEFAULT_OUTPUTS, plan_score
 from hsi_batch.stages.verify import geometry_of, maps_of
 
 __all__ = ["Redone", "redo_scores", "redo_sessions"]
@@ -81,7 +81,8 @@ def redo_sessions(
         if problem is not None:
             done.hopeless.append(f"{name}: {problem}")
             continue
-        again = name in whole and session.complete
+        # One that was not finished goes on, unless nothing is left of it.
+        again = name in whole and (session.complete or not _begun(path, name))
         blocks = f"{len(parts.get(name, ()))} blocks" if name in parts else "what is missing"
         what = "all" if again else blocks
         done.actions.append(f"convert {what} of {name} again from {source}")
@@ -103,6 +104,10 @@ def redo_sessions(
         done.hopeless += [f"{source}: {why}" for source, why in result.broken]
         done.hopeless += [f"{failure.key}: {failure.reason}" for failure in result.failures]
     return done
+
+
+def _begun(path: str, name: str) -> bool:
+    return any((Path(path) / name / "cube").glob("c/*"))
 
 
 def _changed(session: Session, source: str, options: ConvertOptions) -> str | None:
@@ -195,7 +200,9 @@ def _sessions(root: zarr.Group) -> dict[str, zarr.Group]:
 def _outputs(root: zarr.Group) -> list[str] | None:
     """Names of the stored maps."""
     first = next(iter(_sessions(root).values()), None)
-    return None if first is None else [str(a.attrs["port"]) for a in maps_of(first).values()]
+    # In the order in which a run asks for them by default.
+    rank = {name: i for i, name in enumerate(DEFAULT_OUTPUTS)}
+    return None if first is None else sorted(maps_of(first), key=lambda n: (rank.get(n, 9), n))
 
 
 def _frames(path: str, root: zarr.Group, name: str) -> list[str]:
