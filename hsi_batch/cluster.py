@@ -22,11 +22,11 @@ from dask.utils import parse_bytes
 from distributed import Client, get_client
 from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import SubprocessScheduler, SubprocessWorker
-from distributed.security import Security
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model
 
 from hsi_batch.documents import Document, read_yaml
 from hsi_batch.errors import ClusterError, ConfigError, Problem, did_you_mean
+from hsi_batch.tls import SecurityConfig, handed_over, temporary
 from hsi_batch.validation import validate
 
 __all__ = [
@@ -77,6 +77,9 @@ class LocalConfig(_Config):
         Folder for logs and spilled data.
     dashboard : bool
         Serve Dask's dashboard on the loopback address.
+    security : {"temporary"}, optional
+        Speak TLS with a certificate that is made for this run and shown to nobody else; on
+        machines that are shared.
     """
 
     type: Literal["local"] = "local"
@@ -85,31 +88,7 @@ class LocalConfig(_Config):
     resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     scratch: str | None = None
     dashboard: bool = False
-
-
-class SecurityConfig(_Config):
-    """Files of a TLS connection; each party must show a certificate of this authority.
-
-    Attributes
-    ----------
-    ca_file : str
-        Certificate of the authority (PEM).
-    cert, key : str
-        Certificate and private key of this client (PEM).
-    """
-
-    ca_file: str
-    cert: str
-    key: str
-
-    def to_dask(self) -> Security:
-        """For a client; nothing but TLS is spoken then."""
-        return Security(
-            require_encryption=True,
-            tls_ca_file=self.ca_file,
-            tls_client_cert=self.cert,
-            tls_client_key=self.key,
-        )
+    security: Literal["temporary"] | None = None
 
 
 class ExistingConfig(_Config):
@@ -293,13 +272,16 @@ def _existing(config: ExistingConfig) -> Client:
 class _Scheduler(SubprocessScheduler):
     """A scheduler process whose messages go to a file."""
 
-    def __init__(self, log: str, **kwargs: Any) -> None:
+    def __init__(self, log: str, secret: dict[str, str], **kwargs: Any) -> None:
         self._log = log
+        self._secret = secret
         super().__init__(**kwargs)
 
     async def _start(self) -> None:
         file = Path(self.scheduler_kwargs["scheduler_file"])
-        self.process = await _spawn("distributed.Scheduler", self.scheduler_kwargs, self._log)
+        self.process = await _spawn(
+            "distributed.Scheduler", self.scheduler_kwargs, self._log, self._secret
+        )
         deadline = asyncio.get_running_loop().time() + self.timeout
         while asyncio.get_running_loop().time() < deadline and self.process.returncode is None:
             with contextlib.suppress(OSError, json.JSONDecodeError):
@@ -315,18 +297,23 @@ class _Scheduler(SubprocessScheduler):
 class _Worker(SubprocessWorker):
     """A nanny process (which keeps its worker alive) whose messages go to a file."""
 
-    def __init__(self, scheduler: str, log: str, **kwargs: Any) -> None:
+    def __init__(self, scheduler: str, log: str, secret: dict[str, str], **kwargs: Any) -> None:
         self._log = log
+        self._secret = secret
         super().__init__(scheduler, **kwargs)
 
     async def _start(self) -> None:
         self.process = await _spawn(
-            self.worker_class, self.worker_kwargs, f"{self._log}-{self.name}.log", self.scheduler
+            self.worker_class,
+            self.worker_kwargs,
+            f"{self._log}-{self.name}.log",
+            self._secret,
+            self.scheduler,
         )
 
 
 async def _spawn(
-    cls: str, options: dict[str, Any], log: str, *arguments: str
+    cls: str, options: dict[str, Any], log: str, secret: dict[str, str], *arguments: str
 ) -> asyncio.subprocess.Process:
     # Started by command, not by multiprocessing: scripts need no __main__ guard.
     command = [sys.executable, "-m", "dask", "spec", *arguments]
@@ -335,7 +322,7 @@ async def _spawn(
             *command,
             "--spec",
             json.dumps({"cls": cls, "opts": options}),
-            env={**os.environ, _PARENT: str(os.getpid())},
+            env={**os.environ, **secret, _PARENT: str(os.getpid())},
             # Ctrl-C in a terminal is for the command alone, which ends its workers in order.
             start_new_session=True,
             stdin=asyncio.subprocess.DEVNULL,
@@ -387,11 +374,16 @@ def _local(config: LocalConfig) -> Client:
             f"scratch: no folder can be made for logs and spilled data ({error}).",
             hint="Name a folder that exists and may be written to.",
         ) from None
+    security = temporary() if config.security == "temporary" else None
+    secret = {} if security is None else handed_over(security, folder)
+    protocol = {} if security is None else {"protocol": "tls"}
     scheduler = {
         "cls": _Scheduler,
         "options": {
             "log": f"{folder}/scheduler.log",
+            "secret": secret,
             "scheduler_kwargs": {
+                **protocol,
                 "host": "127.0.0.1",
                 "port": 0,
                 "dashboard": config.dashboard,
@@ -405,7 +397,9 @@ def _local(config: LocalConfig) -> Client:
         "cls": _Worker,
         "options": {
             "log": f"{folder}/worker",
+            "secret": secret,
             "worker_kwargs": {
+                **protocol,
                 "host": "127.0.0.1",
                 "nthreads": 1,
                 "memory_limit": memory,
@@ -427,6 +421,7 @@ def _local(config: LocalConfig) -> Client:
             worker=worker,
             name="hsi-batch",
             silence_logs=logging.WARNING,
+            security=security,
         )
         started = client = EmbeddedClient(cluster, folder)
         client.wait_for_workers(count, timeout=60)

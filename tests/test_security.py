@@ -8,11 +8,14 @@ import sys
 import time
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from archive_helpers import cube_of, make_archive
+from distributed import Client
 from graphs import chain
 
 from hsi_batch.archive import open_archive
@@ -20,7 +23,7 @@ from hsi_batch.archive.names import session_names
 from hsi_batch.archive.partials import load_partial
 from hsi_batch.archive.records import BlockRecord
 from hsi_batch.archive.remove import remove_session
-from hsi_batch.cluster import ExistingConfig, SecurityConfig, read_cluster
+from hsi_batch.cluster import ExistingConfig, connect, read_cluster
 from hsi_batch.documents import read_yaml
 from hsi_batch.errors import ConfigError, HsiBatchError, SourceError, StoreError
 from hsi_batch.nodes import RXGlobal
@@ -28,6 +31,7 @@ from hsi_batch.pipeline import Pipeline
 from hsi_batch.readers.annotations import open_annotation
 from hsi_batch.readers.registry import open_source
 from hsi_batch.stages.kept_file import read_kept
+from hsi_batch.tls import SecurityConfig, temporary
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
@@ -250,3 +254,53 @@ def test_tls_of_an_existing_cluster(tmp_path):
     (tmp_path / "key.pem").unlink()
     with pytest.raises(ConfigError, match=r"c\.yaml:3: security\.key: there is no such file"):
         read_cluster(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_local_cluster_with_temporary_certificates(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("type: local\nworkers: 1\nsecurity: temporary\ndashboard: true\n")
+    with connect(path) as client:
+        address = client.scheduler.address
+        assert address.startswith("tls://127.0.0.1:")
+        assert all(a.startswith("tls://127.0.0.1:") for a in client.scheduler_info()["workers"])
+        assert client.submit(sum, [1, 2]).result(30) == 3
+        # Neither without a certificate, nor with one of somebody else.
+        bare = address.replace("tls://", "tcp://")
+        for where, security in ((bare, None), (address, temporary())):
+            with pytest.raises((OSError, TimeoutError, RuntimeError)):
+                Client(where, timeout=2, security=security, set_as_default=False)
+        # The certificate lies where only we can read it.
+        folder = Path(client._folder)
+        assert folder.stat().st_mode & 0o077 == 0
+        key = folder / "key.pem"
+        assert key.stat().st_mode & 0o077 == 0
+        (tmp_path / "e.yaml").write_text(
+            f"type: existing\naddress: {address}\nsecurity: {{ca_file: {folder}/cert.pem,"
+            f" cert: {folder}/cert.pem, key: {key}}}\n"
+        )
+        with connect(tmp_path / "e.yaml") as other:
+            assert other.submit(sum, [3, 4]).result(30) == 7
+    assert not folder.exists()
+
+
+def test_temporary_certificates_need_a_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(ConfigError, match="need the package cryptography"):
+        temporary()
+
+
+def listening():
+    """Addresses that this process and its children listen on."""
+    me = psutil.Process()
+    return {
+        c.laddr.ip
+        for p in (me, *me.children(recursive=True))
+        for c in p.net_connections("inet")
+        if c.status == psutil.CONN_LISTEN
+    }
+
+
+def test_nothing_listens_but_on_the_loopback_address(client):
+    del client
+    assert listening() <= {"127.0.0.1", "::1"}

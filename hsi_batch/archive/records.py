@@ -74,7 +74,11 @@ class BlockRecord:
         crc = data.pop("crc", None)
         if crc is not None and crc != google_crc32c.value(line.rpartition(_CRC)[0].encode()):
             raise ValueError("the checksum of the line is wrong")
-        return cls(**{**data, "key": BlockKey(**data["key"])})
+        key = BlockKey(**data["key"])
+        numbers = (key.frame, key.start, key.stop)
+        if not isinstance(key.session, str) or not all(type(n) is int for n in numbers):
+            raise TypeError("the key is no address of a block")
+        return cls(**{**data, "key": key})
 
 
 class RecordWriter(Closing):

@@ -89,8 +89,10 @@ def test_an_archive_is_mended(client, mine, harm):
     assert not result.hopeless
     assert contents(mine.archive) == expected
     assert verify(mine.archive, deep=True, client=client).sound
-    assert open_archive(mine.archive).catalog.drop(columns="source_mtime").equals(
-        catalog.drop(columns="source_mtime")
+    assert (
+        open_archive(mine.archive)
+        .catalog.drop(columns="source_mtime")
+        .equals(catalog.drop(columns="source_mtime"))
     )
     # Chunks that were good are the very files that they were, unless rows are shared.
     after = inodes(mine.archive)
