@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import ipaddress
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
+import urllib.parse
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +38,7 @@ __all__ = [
     "connect",
     "current_client",
     "read_cluster",
+    "refuse_strangers",
 ]
 
 _ORPHAN = "hsi_batch.engine.orphan"
@@ -182,6 +185,33 @@ def read_cluster(source: str | os.PathLike[str] | Document) -> LocalConfig | Exi
             )
         changed["security"] = SecurityConfig(**files)
     return config.model_copy(update=changed) if changed else config
+
+
+def refuse_strangers(config: LocalConfig | ExistingConfig, where: str) -> None:
+    """Refuse a scheduler on another machine that a workflow names, and not the user.
+
+    A scheduler can make its clients run code, as it does with its workers.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+    """
+    if not isinstance(config, ExistingConfig):
+        return
+    try:
+        address = config.address or _address(Path(str(config.scheduler_file)), 0)
+        host = urllib.parse.urlsplit(address if "//" in address else f"//{address}").hostname or ""
+        ours = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except (ValueError, TimeoutError):
+        ours = False
+    if not ours:
+        raise ConfigError(
+            "cluster: this workflow would hand the run to a scheduler on another machine"
+            f" ({config.address or config.scheduler_file}), which can run code as you.",
+            path=where,
+            hint="If you trust it, name it yourself: hsi-batch run WORKFLOW --cluster FILE"
+            " (in Python run_workflow(path, cluster=FILE)), with `type: existing` in the file.",
+        )
 
 
 def current_client() -> Client | None:

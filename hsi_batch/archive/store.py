@@ -34,6 +34,7 @@ __all__ = [
     "open_member",
     "open_root",
     "plain_group",
+    "refuse_linked_state",
     "refuse_links",
     "session_folders",
     "state_folder",
@@ -201,6 +202,29 @@ def refuse_links(group: zarr.Group, session: str) -> None:
                 path=str(place),
                 session=session,
                 hint="Put the folder itself in its place, or convert again.",
+            )
+
+
+def refuse_linked_state(store: str | Path) -> None:
+    """Refuse a run state whose folders lie elsewhere: a run removes what it does not know there.
+
+    Raises
+    ------
+    hsi_batch.errors.StoreError
+        The folder beside the store, or one in it, is a symbolic link.
+    """
+    state = state_folder(store)
+    for folder in (
+        state,
+        *_entries(state),
+        *_entries(state / "records"),
+        *_entries(state / "partials"),
+    ):
+        if folder.is_symlink():
+            raise StoreError(
+                "this is a symbolic link; a run state whose parts lie elsewhere is refused.",
+                path=str(folder),
+                hint="Remove the link; a run state is made again.",
             )
 
 

@@ -12,6 +12,7 @@ from hsi_batch._version import __version__
 from hsi_batch.cli import checks, demo, drift, library, repair, restore, stages, stores, train
 from hsi_batch.cli.warned import warnings_as_lines
 from hsi_batch.errors import HsiBatchError
+from hsi_batch.wording import printable
 
 __all__ = ["app", "main"]
 
@@ -100,4 +101,4 @@ def main() -> None:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"hsi-batch: {text}\n")
+    sys.stderr.write(printable(f"hsi-batch: {text}\n"))

@@ -7,7 +7,7 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -139,12 +139,19 @@ def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> 
 def _content(source: bytes | str | os.PathLike[str], path: str | None) -> Any:
     try:
         raw = source if isinstance(source, bytes) else Path(source).read_bytes()
-        content: Any = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-        # Torch does not look at the checksums that it writes.
+        # Torch does not look at the checksums that it writes, and unpacks whatever it is given.
         with zipfile.ZipFile(io.BytesIO(raw)) as entries:
+            if sum(entry.file_size for entry in entries.infolist()) > len(raw):
+                raise ValueError("it unpacks to more than it holds")  # noqa: TRY301
             damaged = entries.testzip()
         if damaged is not None:
             raise ValueError(f"the checksum of {damaged} is wrong")  # noqa: TRY301
+        content: Any = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        if any(
+            t.numel() * t.element_size() > t.untyped_storage().nbytes() for t in _tensors(content)
+        ):
+            # Views that repeat a few bytes would take memory once they are copied.
+            raise ValueError("a tensor is larger than what is stored of it")  # noqa: TRY301
     except FileNotFoundError:
         raise ConfigError(
             "there is no such weights file.", path=path, hint="Name it, or fit the pipeline."
@@ -164,6 +171,14 @@ def _content(source: bytes | str | os.PathLike[str], path: str | None) -> Any:
             hint="A file of weights is written beside the YAML by hsi-batch fit.",
         ) from None
     return content
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(part)
 
 
 class _Ours(NamedTuple):
