@@ -176,8 +176,22 @@ def test_what_the_user_has_not_allowed_is_not_imported(package, tmp_path, monkey
     (tmp_path / "hsi-batch").mkdir()
     (tmp_path / "hsi-batch" / "plugins").write_text("# mine\nhsi_other  # and this\n")
     assert isinstance(read("Deviation").nodes["other"], PluginNode)
-    # What runs already may be named by anybody.
+    # In Python, for one file.
     (tmp_path / "hsi-batch" / "plugins").unlink()
+    monkeypatch.delenv("HSI_BATCH_PLUGINS")
+    path = Pipeline(name="p").save(tmp_path / "p.yaml")
+    path.write_text(
+        "plugins: [hsi_other]\nnodes: {data: CU3SDataNode, other: hsi_other.nodes.Halved}\n"
+        "connections: [[data.cube, other.data]]\n"
+    )
+    path.with_suffix(".pt").unlink()
+    sys.modules.pop("hsi_other.nodes")
+    with pytest.raises(ConfigError, match="not allowed"):
+        Pipeline.from_yaml(path)
+    with pytest.raises(ConfigError, match="not allowed"):
+        Pipeline.from_yaml(path, plugins=["hsi_othe"])
+    assert "other" in Pipeline.from_yaml(path, plugins=["hsi_other"]).nodes
+    # What runs already may be named by anybody.
     assert isinstance(read("Deviation").nodes["other"], PluginNode)
 
 
