@@ -1,5 +1,7 @@
 # make demo   recordings, archive, fitted pipeline, scores and report in ./demo
 # make test   the tests, with coverage
+# make fuzz   damaged files of every format (FUZZ_CASES of each)
+# make flips  one byte flipped in each of many archives, scores and fitted pipelines (FLIPS of each)
 # make parity the same graphs here and in cuvis-ai 0.19.3, in an environment of its own (.venv-parity)
 # Each sets up what it needs in a virtual environment of its own (.venv), which later calls reuse.
 
@@ -17,7 +19,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: demo test test-slow parity lint clean
+.PHONY: demo test test-slow parity fuzz flips lint clean
 
 demo: $(VENV)/.demo
 	$(bin)/hsi-batch demo $(DEMO)
@@ -36,6 +38,14 @@ test-slow: $(VENV)/.test
 parity: $(PARITY)/.parity
 	$(PARITY)/bin/python -m pytest -c tests/parity/pytest.ini --rootdir tests/parity \
 	  --confcutdir tests/parity tests/parity $(PYTEST)
+
+# Damaged files of every format, 10^5 cases of each: hours. FUZZ_CASES=1000 for minutes;
+# FUZZ='npz weights' for some formats only.
+fuzz: $(VENV)/.test
+	cd tests && FUZZ_CASES=$${FUZZ_CASES:-100000} PYTHONPATH=. ../$(bin)/python -m fuzz $(FUZZ)
+
+flips: $(VENV)/.test
+	cd tests && FLIPS=$${FLIPS:-500} PYTHONPATH=. ../$(bin)/python -m flips
 
 lint: $(VENV)/.test
 	$(bin)/ruff check

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import ipaddress
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
+import urllib.parse
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from hsi_batch.documents import Document, read_yaml
 from hsi_batch.errors import ClusterError, ConfigError, Problem, did_you_mean
+from hsi_batch.tls import SecurityConfig, handed_over, temporary
 from hsi_batch.validation import validate
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "connect",
     "current_client",
     "read_cluster",
+    "refuse_strangers",
 ]
 
 _ORPHAN = "hsi_batch.engine.orphan"
@@ -76,6 +80,9 @@ class LocalConfig(_Config):
         Folder for logs and spilled data.
     dashboard : bool
         Serve Dask's dashboard on the loopback address.
+    security : {"temporary"}, optional
+        Speak TLS with a certificate that is made for this run and shown to nobody else; on
+        machines that are shared.
     """
 
     type: Literal["local"] = "local"
@@ -84,6 +91,7 @@ class LocalConfig(_Config):
     resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     scratch: str | None = None
     dashboard: bool = False
+    security: Literal["temporary"] | None = None
 
 
 class ExistingConfig(_Config):
@@ -97,12 +105,15 @@ class ExistingConfig(_Config):
         File that the scheduler wrote; one of the two.
     timeout : float
         Seconds to wait for it and for its first worker.
+    security : SecurityConfig, optional
+        Speak TLS (``tls://...``) with these certificates, and nothing else.
     """
 
     type: Literal["existing"]
     address: str | None = None
     scheduler_file: str | None = None
     timeout: float = Field(default=60.0, gt=0)
+    security: SecurityConfig | None = None
 
 
 _TYPES: dict[str, type[_Config]] = {"local": LocalConfig, "existing": ExistingConfig}
@@ -160,7 +171,47 @@ def read_cluster(source: str | os.PathLike[str] | Document) -> LocalConfig | Exi
     base = Path(document.path or "").parent
     named = "scratch" if isinstance(config, LocalConfig) else "scheduler_file"
     place = getattr(config, named)
-    return config if place is None else config.model_copy(update={named: str(base / place)})
+    changed: dict[str, Any] = {} if place is None else {named: str(base / place)}
+    if isinstance(config, ExistingConfig) and config.security is not None:
+        files = {k: str(base / v) for k, v in config.security.model_dump().items()}
+        missing = [name for name, file in files.items() if not Path(file).is_file()]
+        if missing:
+            raise ConfigError.collect(
+                [
+                    document.problem(f"security.{name}: there is no such file.", ("security", name))
+                    for name in missing
+                ],
+                path=document.path,
+            )
+        changed["security"] = SecurityConfig(**files)
+    return config.model_copy(update=changed) if changed else config
+
+
+def refuse_strangers(config: LocalConfig | ExistingConfig, where: str) -> None:
+    """Refuse a scheduler on another machine that a workflow names, and not the user.
+
+    A scheduler can make its clients run code, as it does with its workers.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+    """
+    if not isinstance(config, ExistingConfig):
+        return
+    try:
+        address = config.address or _address(Path(str(config.scheduler_file)), 0)
+        host = urllib.parse.urlsplit(address if "//" in address else f"//{address}").hostname or ""
+        ours = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except (ValueError, TimeoutError):
+        ours = False
+    if not ours:
+        raise ConfigError(
+            "cluster: this workflow would hand the run to a scheduler on another machine"
+            f" ({config.address or config.scheduler_file}), which can run code as you.",
+            path=where,
+            hint="If you trust it, name it yourself: hsi-batch run WORKFLOW --cluster FILE"
+            " (in Python run_workflow(path, cluster=FILE)), with `type: existing` in the file.",
+        )
 
 
 def current_client() -> Client | None:
@@ -227,8 +278,9 @@ def _existing(config: ExistingConfig) -> Client:
     try:
         address = config.address or _address(Path(str(config.scheduler_file)), config.timeout)
         # Without an address, Dask would start a cluster of its own.
-        client = Client(address or "nowhere", timeout=config.timeout)
-    except (OSError, TimeoutError, ValueError) as error:
+        security = {} if config.security is None else {"security": config.security.to_dask()}
+        client = Client(address or "nowhere", timeout=config.timeout, **security)
+    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
         raise ClusterError(
             f"no scheduler answers at {target} within {config.timeout:g} s ({error}).",
             hint="Check the address and that the scheduler runs.",
@@ -250,13 +302,16 @@ def _existing(config: ExistingConfig) -> Client:
 class _Scheduler(SubprocessScheduler):
     """A scheduler process whose messages go to a file."""
 
-    def __init__(self, log: str, **kwargs: Any) -> None:
+    def __init__(self, log: str, secret: dict[str, str], **kwargs: Any) -> None:
         self._log = log
+        self._secret = secret
         super().__init__(**kwargs)
 
     async def _start(self) -> None:
         file = Path(self.scheduler_kwargs["scheduler_file"])
-        self.process = await _spawn("distributed.Scheduler", self.scheduler_kwargs, self._log)
+        self.process = await _spawn(
+            "distributed.Scheduler", self.scheduler_kwargs, self._log, self._secret
+        )
         deadline = asyncio.get_running_loop().time() + self.timeout
         while asyncio.get_running_loop().time() < deadline and self.process.returncode is None:
             with contextlib.suppress(OSError, json.JSONDecodeError):
@@ -272,18 +327,23 @@ class _Scheduler(SubprocessScheduler):
 class _Worker(SubprocessWorker):
     """A nanny process (which keeps its worker alive) whose messages go to a file."""
 
-    def __init__(self, scheduler: str, log: str, **kwargs: Any) -> None:
+    def __init__(self, scheduler: str, log: str, secret: dict[str, str], **kwargs: Any) -> None:
         self._log = log
+        self._secret = secret
         super().__init__(scheduler, **kwargs)
 
     async def _start(self) -> None:
         self.process = await _spawn(
-            self.worker_class, self.worker_kwargs, f"{self._log}-{self.name}.log", self.scheduler
+            self.worker_class,
+            self.worker_kwargs,
+            f"{self._log}-{self.name}.log",
+            self._secret,
+            self.scheduler,
         )
 
 
 async def _spawn(
-    cls: str, options: dict[str, Any], log: str, *arguments: str
+    cls: str, options: dict[str, Any], log: str, secret: dict[str, str], *arguments: str
 ) -> asyncio.subprocess.Process:
     # Started by command, not by multiprocessing: scripts need no __main__ guard.
     command = [sys.executable, "-m", "dask", "spec", *arguments]
@@ -292,7 +352,7 @@ async def _spawn(
             *command,
             "--spec",
             json.dumps({"cls": cls, "opts": options}),
-            env={**os.environ, _PARENT: str(os.getpid())},
+            env={**os.environ, **secret, _PARENT: str(os.getpid())},
             # Ctrl-C in a terminal is for the command alone, which ends its workers in order.
             start_new_session=True,
             stdin=asyncio.subprocess.DEVNULL,
@@ -344,11 +404,16 @@ def _local(config: LocalConfig) -> Client:
             f"scratch: no folder can be made for logs and spilled data ({error}).",
             hint="Name a folder that exists and may be written to.",
         ) from None
+    security = temporary() if config.security == "temporary" else None
+    secret = {} if security is None else handed_over(security, folder)
+    protocol = {} if security is None else {"protocol": "tls"}
     scheduler = {
         "cls": _Scheduler,
         "options": {
             "log": f"{folder}/scheduler.log",
+            "secret": secret,
             "scheduler_kwargs": {
+                **protocol,
                 "host": "127.0.0.1",
                 "port": 0,
                 "dashboard": config.dashboard,
@@ -362,7 +427,9 @@ def _local(config: LocalConfig) -> Client:
         "cls": _Worker,
         "options": {
             "log": f"{folder}/worker",
+            "secret": secret,
             "worker_kwargs": {
+                **protocol,
                 "host": "127.0.0.1",
                 "nthreads": 1,
                 "memory_limit": memory,
@@ -384,6 +451,7 @@ def _local(config: LocalConfig) -> Client:
             worker=worker,
             name="hsi-batch",
             silence_logs=logging.WARNING,
+            security=security,
         )
         started = client = EmbeddedClient(cluster, folder)
         client.wait_for_workers(count, timeout=60)

@@ -12,22 +12,19 @@ from typing import Any
 import yaml
 
 from hsi_batch.errors import ConfigError, Problem, did_you_mean
+from hsi_batch.limits import MAX_BYTES, MAX_DEPTH, MAX_ENTRIES, Bounded, expanded
 
 __all__ = ["Document", "Location", "read_yaml", "set_value"]
 
 Location = tuple[str | int, ...]
 
-#: No file of ours comes near this; a larger one is a mistake or an attack.
-_MAX_BYTES = 16 * 2**20
-_MAX_DEPTH = 50
-_MAX_ENTRIES = 200_000
 _YAML = "tag:yaml.org,2002:"
 _SCALARS = {_YAML + kind for kind in ("str", "int", "float", "bool", "null")}
 _COLLECTIONS = {_YAML + kind for kind in ("map", "seq")}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(Bounded):
     """Safe loading without the implicit dates, octals and base 60 that surprise people."""
 
 
@@ -133,7 +130,12 @@ def read_yaml(
             hint="Check indentation, colons and quotes near this line.",
         ) from None
     except RecursionError:
-        raise ConfigError(f"nested deeper than {_MAX_DEPTH} levels.", path=path) from None
+        raise ConfigError(f"nested deeper than {MAX_DEPTH} levels.", path=path) from None
+    if expanded(root) > MAX_ENTRIES:
+        # Aliases can stand for exponentially many entries, or for themselves.
+        raise ConfigError(
+            f"nested deeper than {MAX_DEPTH} levels, or more than {MAX_ENTRIES} entries.", path=path
+        )
     lines: dict[Location, int] = {}
     problems: list[Problem] = []
     try:
@@ -149,9 +151,9 @@ def read_yaml(
 
 def _read_text(path: str) -> str:
     try:
-        if Path(path).stat().st_size > _MAX_BYTES:
+        if Path(path).stat().st_size > MAX_BYTES:
             raise ConfigError(
-                f"the file is larger than {_MAX_BYTES // 2**20} MiB, so it is no configuration.",
+                f"the file is larger than {MAX_BYTES // 2**20} MiB, so it is no configuration.",
                 path=path,
             )
         return Path(path).read_text(encoding="utf-8")
@@ -183,12 +185,8 @@ def _plain(
 ) -> Any:
     line = node.start_mark.line + 1
     lines.setdefault(at, line)
-    # Aliases can stand for exponentially many entries, or for themselves.
-    if len(at) > _MAX_DEPTH or len(lines) > _MAX_ENTRIES:
-        raise ConfigError(
-            f"nested deeper than {_MAX_DEPTH} levels, or more than {_MAX_ENTRIES} entries.",
-            line=line,
-        )
+    if len(at) > MAX_DEPTH:
+        raise ConfigError(f"nested deeper than {MAX_DEPTH} levels.", line=line)
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node, problems, variables)
     if node.tag not in _COLLECTIONS:

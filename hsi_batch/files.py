@@ -3,25 +3,55 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import struct
 import tempfile
+import tokenize
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 __all__ = [
     "Closing",
     "digest_json",
     "digest_of",
     "digest_of_file",
+    "read_npz",
     "remove_unfinished",
+    "sealed",
+    "unsealed",
     "write_atomically",
 ]
 
 
 #: Letters that ``tempfile`` appends.
 _RANDOM = 8
+#: Bytes of all arrays of a small ``.npz``; a few kilobytes of zip can stand for gigabytes.
+_MOST_NPZ = 2**28
+#: What a damaged ``.npz`` raises; RuntimeError of entries that seem encrypted or too new.
+_DAMAGED_NPZ = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 
 class Closing(ABC):
@@ -93,3 +123,57 @@ def digest_of_file(path: str | os.PathLike[str]) -> str:
 def digest_json(value: Any) -> str:
     """SHA-256 of a JSON value, independent of the order of keys."""
     return digest_of(json.dumps(value, sort_keys=True, default=str).encode())
+
+
+def sealed(content: Mapping[str, Any]) -> str:
+    """JSON text that ends in the SHA-256 of its own contents.
+
+    Examples
+    --------
+    >>> unsealed(sealed({"a": 1}))
+    {'a': 1}
+    """
+    return json.dumps({**content, "sha256": digest_json(content)}, indent=2, default=str)
+
+
+def unsealed(raw: bytes | str) -> dict[str, Any]:
+    """Inverse of :func:`sealed`.
+
+    Raises
+    ------
+    ValueError
+        A single byte is not as it was written.
+    """
+    text = raw.decode() if isinstance(raw, bytes) else raw
+    content = json.loads(text)
+    if not isinstance(content, dict) or "sha256" not in content:
+        raise ValueError("there is no checksum")
+    del content["sha256"]
+    if sealed(content) != text:
+        raise ValueError("the checksum does not match the contents")
+    return content
+
+
+def read_npz(source: bytes | str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """All arrays of a small ``.npz`` file, of values only.
+
+    Raises
+    ------
+    OSError
+        It cannot be opened.
+    ValueError
+        It is damaged in any way, unpacks to more than 256 MiB, or holds Python objects.
+    """
+    raw = source if isinstance(source, bytes) else Path(source).read_bytes()
+    try:
+        with zipfile.ZipFile(io.BytesIO(raw)) as entries:
+            if sum(entry.file_size for entry in entries.infolist()) > _MOST_NPZ:
+                raise ValueError("it unpacks to more than 256 MiB")
+        with np.load(io.BytesIO(raw), allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except _DAMAGED_NPZ as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    odd = [name for name, value in found.items() if not isinstance(value, np.ndarray)]
+    if odd:
+        raise ValueError(f"the entry {odd[0]!r} is no array")
+    return found

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["complaint", "counted", "mistakes", "sized", "some", "told"]
+__all__ = ["complaint", "counted", "mistakes", "printable", "sized", "some", "told"]
+
+#: Control characters, by which a name in a file could command the terminal it is shown on.
+_CONTROLS = {c: "\ufffd" for c in (*range(32), *range(127, 160)) if chr(c) not in "\n\t"}
 
 #: What was expected, by pydantic's names of what is wrong.
 _EXPECTED = {
@@ -31,6 +34,17 @@ def counted(count: int, noun: str) -> str:
     """
     ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
     return f"{count} {noun}{ending}"
+
+
+def printable(text: str) -> str:
+    """The text without control characters, but line ends and tabs.
+
+    Examples
+    --------
+    >>> len(printable(chr(27) + "[2J")), chr(27) in printable(chr(27) + "[2J")
+    (4, False)
+    """
+    return text.translate(_CONTROLS)
 
 
 def sized(count: float) -> str:

@@ -202,13 +202,15 @@ def run_workflow(
 def _cluster(
     config: WorkflowConfig, document: Document, given: str | os.PathLike[str] | None
 ) -> Any:
-    from hsi_batch.cluster import read_cluster
+    from hsi_batch.cluster import read_cluster, refuse_strangers
 
     if given is not None:
         return read_cluster(given)
     if config.cluster is None:
         return None
-    return read_cluster(part("cluster", config.cluster, document))
+    named = read_cluster(part("cluster", config.cluster, document))
+    refuse_strangers(named, str(document.path))
+    return named
 
 
 def _stages(

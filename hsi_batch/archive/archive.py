@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hsi_batch.archive.catalog import load_catalog
 from hsi_batch.archive.selection import Selection, select
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import ARCHIVE, open_root, state_folder
+from hsi_batch.archive.store import ARCHIVE, metadata_errors, open_root, state_folder
 from hsi_batch.errors import SelectionError, StoreError, did_you_mean
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ class Archive(Mapping[str, "xr.Dataset"]):
                 path=str(self.path),
                 hint="See the sessions with hsi-batch ls.",
             )
-        return Session(name, self.root[name])  # type: ignore[arg-type]
+        with metadata_errors(str(self.path), name):
+            return Session(name, self.root[name])  # type: ignore[arg-type]
 
     def sessions(self, names: Iterable[str], *arrays: str) -> dict[str, Session]:
         """Several sessions; thousands are opened much faster together than one by one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,19 @@ import zarr
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import archive_stamp, groups_of, state_folder
 from hsi_batch.errors import StoreError
-from hsi_batch.files import write_atomically
+from hsi_batch.files import digest_of, digest_of_file, sealed, unsealed, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["catalog_row", "forget_catalog", "is_published", "load_catalog", "save_catalog"]
+__all__ = [
+    "catalog_problem",
+    "catalog_row",
+    "forget_catalog",
+    "is_published",
+    "load_catalog",
+    "save_catalog",
+]
 
 _FILE = "catalog.parquet"
 _STAMP = "catalog.json"
@@ -74,8 +82,9 @@ def save_catalog(path: str | Path, root: zarr.Group) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{_FILE}.new"
     pd.DataFrame(rows).to_parquet(temporary)
+    digest = digest_of_file(temporary)
     temporary.replace(folder / _FILE)
-    write_atomically(folder / _STAMP, json.dumps(archive_stamp(path)))
+    write_atomically(folder / _STAMP, sealed({"stamp": archive_stamp(path), "catalog": digest}))
 
 
 def forget_catalog(path: str | Path) -> None:
@@ -86,10 +95,34 @@ def forget_catalog(path: str | Path) -> None:
 def is_published(path: str | Path) -> bool:
     """Whether the saved catalog belongs to the store as it is."""
     try:
-        stamp = json.loads((state_folder(path) / _STAMP).read_text())
-        return bool(stamp == archive_stamp(path))
-    except (OSError, ValueError):
+        return bool(_stamped(path)["stamp"] == archive_stamp(path))
+    except (OSError, ValueError, KeyError):
         # No run state (a copied store), or a torn one.
+        return False
+
+
+def _stamped(path: str | Path) -> dict[str, Any]:
+    return unsealed((state_folder(path) / _STAMP).read_bytes())
+
+
+def catalog_problem(path: str | Path) -> str | None:
+    """What is wrong with the files of the catalog; None if nothing is, or there are none."""
+    try:
+        stamped = _stamped(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        return None if _is_bare(path) else f"{_STAMP} is damaged: {error}"
+    if digest_of_file(state_folder(path) / _FILE) != stamped.get("catalog"):
+        return f"{_FILE} is not as it was written"
+    return None
+
+
+def _is_bare(path: str | Path) -> bool:
+    """Whether the stamp is one of earlier versions, which held no checksum."""
+    try:
+        return isinstance(json.loads((state_folder(path) / _STAMP).read_bytes()), str)
+    except (OSError, ValueError, RecursionError):
         return False
 
 
@@ -98,9 +131,11 @@ def load_catalog(path: str | Path, root: zarr.Group) -> pd.DataFrame:
     import pandas as pd
 
     if is_published(path):
-        # Else, or if the file is torn, the store itself decides.
-        with contextlib.suppress(OSError, ValueError):
-            return pd.read_parquet(state_folder(path) / _FILE)
+        # Else, or if the file is damaged, the store itself decides.
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            raw = (state_folder(path) / _FILE).read_bytes()
+            if digest_of(raw) == _stamped(path)["catalog"]:
+                return pd.read_parquet(io.BytesIO(raw))
     rows = _rows(root)
     columns = ["session", "frames", "lines", "samples", "bands", "complete"]
     return pd.DataFrame(rows, columns=None if rows else columns)

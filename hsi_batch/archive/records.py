@@ -9,10 +9,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import google_crc32c
+
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.files import Closing, write_atomically
 
 __all__ = ["BlockRecord", "RecordWriter", "Records"]
+
+_CRC = ',"crc":'
+#: What a line that is no record raises.
+_TORN = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -54,14 +60,25 @@ class BlockRecord:
         return int(first), int(last)
 
     def to_json(self) -> str:
-        """One line."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        """One line, ending in the CRC32C of the rest of it."""
+        line = json.dumps(asdict(self), separators=(",", ":"))[:-1]
+        return f"{line}{_CRC}{google_crc32c.value(line.encode())}}}"
 
     @classmethod
     def from_json(cls, line: str) -> BlockRecord:
-        """Inverse of :meth:`to_json`; raises ValueError, KeyError or TypeError on other text."""
+        """Inverse of :meth:`to_json`; raises ValueError, KeyError or TypeError on other text.
+
+        Lines of versions that wrote no checksum are taken as they are.
+        """
         data = json.loads(line)
-        return cls(**{**data, "key": BlockKey(**data["key"])})
+        crc = data.pop("crc", None)
+        if crc is not None and crc != google_crc32c.value(line.rpartition(_CRC)[0].encode()):
+            raise ValueError("the checksum of the line is wrong")
+        key = BlockKey(**data["key"])
+        numbers = (key.frame, key.start, key.stop)
+        if not isinstance(key.session, str) or not all(type(n) is int for n in numbers):
+            raise TypeError("the key is no address of a block")
+        return cls(**{**data, "key": key})
 
 
 class RecordWriter(Closing):
@@ -114,12 +131,12 @@ class RecordWriter(Closing):
 def _read(file: Path) -> Iterator[BlockRecord]:
     if not file.exists():
         return
-    with file.open(encoding="utf-8", errors="replace") as lines:
+    with file.open("rb") as lines:
         for line in lines:
             try:
-                yield BlockRecord.from_json(line)
-            except (ValueError, KeyError, TypeError):
-                # Torn by a crash.
+                yield BlockRecord.from_json(line.decode())
+            except _TORN:
+                # By a crash, or damaged; the block is done again.
                 continue
 
 
@@ -155,6 +172,25 @@ class Records:
         for run in self._runs():
             files.extend(sorted(run.glob("*.jsonl")))
         return {record.key: record for file in files for record in _read(file)}
+
+    def damaged(self) -> list[int]:
+        """Numbers (from 1) of the lines of the packed file that are not as they were written."""
+        file, found = self.folder / "packed.jsonl", []
+        if not file.exists():
+            return []
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    text = line.decode()
+                    whole = BlockRecord.from_json(text).to_json()
+                    # Earlier versions wrote no checksum.
+                    bare = f"{whole.rpartition(_CRC)[0]}}}"
+                    good = text in (whole + "\n", bare + "\n")
+                except _TORN:
+                    good = False
+                if not good:
+                    found.append(number)
+        return found
 
     def pack(self, records: Iterable[BlockRecord]) -> None:
         """Replace everything by these records, in one file."""

@@ -11,7 +11,14 @@ from hsi_batch.archive.catalog import save_catalog
 from hsi_batch.archive.lock import StoreLock
 from hsi_batch.archive.partials import partials_of
 from hsi_batch.archive.records import Records
-from hsi_batch.archive.store import ARCHIVE, consolidate, groups_of, open_root, state_folder
+from hsi_batch.archive.store import (
+    ARCHIVE,
+    consolidate,
+    groups_of,
+    open_root,
+    refuse_linked_state,
+    state_folder,
+)
 from hsi_batch.archive.writer import disk_errors
 from hsi_batch.errors import ConfigError, did_you_mean
 
@@ -48,6 +55,7 @@ def remove_session(archive: str | os.PathLike[str], name: str) -> None:
     """
     path = Path(archive)
     open_root(path, ARCHIVE)
+    refuse_linked_state(path)
     with disk_errors(str(path)), StoreLock(state_folder(path), f"rm {name}"):
         root = open_root(path, ARCHIVE, "r+")
         present = groups_of(root)

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from hsi_batch.archive.chunks import lost_chunk, read_lines, store_path
 from hsi_batch.archive.layout import BlockKey, Geometry
-from hsi_batch.archive.store import ARCHIVE, open_member, open_root, plain_group
+from hsi_batch.archive.store import (
+    ARCHIVE,
+    metadata_errors,
+    open_member,
+    open_root,
+    plain_group,
+    refuse_links,
+)
 from hsi_batch.errors import SourceError, StoreError
 
 __all__ = ["PixelChoice", "Session"]
@@ -34,6 +41,7 @@ class Session:
 
     def __init__(self, name: str, group: zarr.Group) -> None:
         self.name = name
+        refuse_links(group, name)
         self.group = plain_group(group)
         #: Found by :meth:`look`, and not looked for again.
         self._found: dict[str, zarr.Array[Any] | None] = {}
@@ -41,7 +49,8 @@ class Session:
     @classmethod
     def open(cls, archive: str | Path, name: str, mode: Literal["r", "r+"] = "r") -> Session:
         """Open one session without looking at the others."""
-        group = open_member(archive, name, mode)
+        with metadata_errors(str(archive), name):
+            group = open_member(archive, name, mode)
         if group is None:
             # What is wrong with the archive comes first.
             open_root(archive, ARCHIVE, mode)
@@ -72,16 +81,18 @@ class Session:
         """An array that not every session has."""
         if name in self._found:
             return self._found[name]
-        array = self.group.get(name)
+        with metadata_errors(str(self.group.store_path), self.name):
+            array = self.group.get(name)
         return array if isinstance(array, zarr.Array) else None
 
     @cached_property
     def geometry(self) -> Geometry:
         """Frames, shape and blocks."""
-        frames, height, width, channels = self.cube.shape
-        return Geometry(
-            frames, (height, width, channels), str(self.cube.dtype), self.cube.chunks[1]
-        )
+        with metadata_errors(str(self.group.store_path), self.name):
+            frames, height, width, channels = self.cube.shape
+            return Geometry(
+                frames, (height, width, channels), str(self.cube.dtype), self.cube.chunks[1]
+            )
 
     @property
     def complete(self) -> bool:

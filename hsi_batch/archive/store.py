@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.storage import LocalStore
 
+from hsi_batch.archive.seals import SEAL, seal, seal_session
 from hsi_batch.errors import StoreError
 
 __all__ = [
@@ -24,17 +27,35 @@ __all__ = [
     "consolidate",
     "create_array",
     "create_root",
+    "gather",
     "groups_of",
     "holds_scores",
+    "metadata_errors",
     "open_member",
     "open_root",
     "plain_group",
+    "refuse_linked_state",
+    "refuse_links",
+    "session_folders",
     "state_folder",
 ]
 
 ARCHIVE = "hsi-batch-archive"
 SCORES = "hsi-batch-scores"
 VERSION = 1
+#: What Zarr raises of metadata that are not as they should be.
+_DAMAGED = (
+    FileNotFoundError,
+    NotADirectoryError,
+    zarr.errors.BaseZarrError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    NotImplementedError,
+    RecursionError,
+)
 _KINDS = {ARCHIVE: "an archive", SCORES: "a score store"}
 
 
@@ -94,7 +115,7 @@ def open_root(path: str | Path, kind: str, mode: str = "r") -> zarr.Group:
         )
     try:
         root = zarr.open_group(where, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
-    except (FileNotFoundError, zarr.errors.BaseZarrError, ValueError, KeyError, TypeError) as error:
+    except _DAMAGED as error:
         raise StoreError(
             f"this folder is not a Zarr v3 group ({type(error).__name__}); {_KINDS[kind]} was"
             " expected.",
@@ -117,12 +138,26 @@ def open_root(path: str | Path, kind: str, mode: str = "r") -> zarr.Group:
     return root
 
 
+@contextmanager
+def metadata_errors(path: str, session: str | None = None) -> Iterator[None]:
+    """Turn whatever damaged metadata raise into one clear error."""
+    try:
+        yield
+    except _DAMAGED as error:
+        raise StoreError(
+            f"the metadata cannot be read ({type(error).__name__}: {str(error)[:200]}).",
+            path=path,
+            session=session,
+            hint="Check the store with hsi-batch verify --deep.",
+        ) from None
+
+
 def open_member(path: str | Path, name: str, mode: Literal["r", "r+"] = "r") -> zarr.Group | None:
     """One group in the root of a store; None if there is none.
 
     The root, whose metadata name every array of every other group, is not read.
     """
-    if not name or "/" in name:
+    if not name or "/" in name or name in (".", ".."):
         return None
     try:
         return zarr.open_group(
@@ -133,10 +168,76 @@ def open_member(path: str | Path, name: str, mode: Literal["r", "r+"] = "r") -> 
 
 
 def groups_of(root: zarr.Group) -> dict[str, zarr.Group]:
-    """Groups in the root, by name; files that do not belong there are passed over."""
-    with warnings.catch_warnings():
+    """Groups in the root, by name; files that do not belong there are passed over.
+
+    Raises
+    ------
+    hsi_batch.errors.StoreError
+        The metadata of one are damaged.
+    """
+    with metadata_errors(str(root.store_path)), warnings.catch_warnings():
         warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
-        return dict(root.groups())
+        found = dict(root.groups())
+    for name, group in found.items():
+        refuse_links(group, name)
+    return found
+
+
+def refuse_links(group: zarr.Group, session: str) -> None:
+    """Refuse a session that lies elsewhere: what is written or removed there is not the store's.
+
+    Raises
+    ------
+    hsi_batch.errors.StoreError
+        Its folder, or that of an array in it, is a symbolic link.
+    """
+    store = group.store_path.store
+    if not isinstance(store, LocalStore):
+        return
+    folder = store.root / group.store_path.path
+    for place in (folder, *(entry for entry in _entries(folder) if entry.is_symlink())):
+        if place.is_symlink():
+            raise StoreError(
+                "this is a symbolic link; stores whose parts lie elsewhere are refused.",
+                path=str(place),
+                session=session,
+                hint="Put the folder itself in its place, or convert again.",
+            )
+
+
+def refuse_linked_state(store: str | Path) -> None:
+    """Refuse a run state whose folders lie elsewhere: a run removes what it does not know there.
+
+    Raises
+    ------
+    hsi_batch.errors.StoreError
+        The folder beside the store, or one in it, is a symbolic link.
+    """
+    state = state_folder(store)
+    for folder in (
+        state,
+        *_entries(state),
+        *_entries(state / "records"),
+        *_entries(state / "partials"),
+    ):
+        if folder.is_symlink():
+            raise StoreError(
+                "this is a symbolic link; a run state whose parts lie elsewhere is refused.",
+                path=str(folder),
+                hint="Remove the link; a run state is made again.",
+            )
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def session_folders(path: str | Path) -> list[str]:
+    """Names of the folders that hold metadata, whether these can be read or not."""
+    return sorted(meta.parent.name for meta in Path(path).glob("*/zarr.json"))
 
 
 def create_array(
@@ -179,15 +280,26 @@ def checksum(values: NDArray[Any]) -> int:
 def consolidate(root: zarr.Group) -> None:
     """Gather all metadata in the root, and those of each complete session in its group.
 
-    Opening many sessions is then one read, and so is opening one of them by itself.
+    Opening many sessions is then one read, and so is opening one of them by itself. Root and
+    complete sessions are sealed (:mod:`hsi_batch.archive.seals`).
     """
+    for name, group in groups_of(root).items():
+        published = group.metadata.consolidated_metadata is not None and SEAL in group.attrs
+        if group.attrs.get("complete") and not published:
+            gather(root, name)
+            if isinstance(root.store, LocalStore):
+                seal_session(root.store.root / name)
+    gather(root)
+    if isinstance(root.store, LocalStore):
+        seal(root.store.root)
+
+
+def gather(root: zarr.Group, name: str | None = None) -> None:
+    """Copy the metadata of all below the root, or a session, into it."""
     with warnings.catch_warnings():
         # Zarr v3 calls this experimental; readers that do not know it ignore it.
         warnings.simplefilter("ignore")
-        for name, group in groups_of(root).items():
-            if group.attrs.get("complete") and group.metadata.consolidated_metadata is None:
-                zarr.consolidate_metadata(root.store, path=name)
-        zarr.consolidate_metadata(root.store)
+        zarr.consolidate_metadata(root.store, path=name)
 
 
 def plain_group(group: zarr.Group) -> zarr.Group:

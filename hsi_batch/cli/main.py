@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
 from hsi_batch._version import __version__
-from hsi_batch.cli import checks, demo, drift, library, restore, stages, stores, train
+from hsi_batch.cli import checks, demo, drift, library, repair, restore, stages, stores, train
 from hsi_batch.cli.warned import warnings_as_lines
 from hsi_batch.errors import HsiBatchError
+from hsi_batch.wording import printable
 
 __all__ = ["app", "main"]
 
@@ -40,13 +42,26 @@ def _root(
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
     ),
+    plugins: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--plugins",
+            metavar="NAME",
+            help="Let pipeline files import node classes of this package; repeatable.",
+        ),
+    ] = None,
 ) -> None:
     del version
+    # The environment, for processes that this one starts.
+    names = [os.environ.get("HSI_BATCH_PLUGINS", ""), *(plugins or [])]
+    if plugins:
+        os.environ["HSI_BATCH_PLUGINS"] = ",".join(filter(None, names))
 
 
 demo.register(app)
 stages.register(app)
 stores.register(app)
+repair.register(app)
 library.register(app)
 checks.register(app)
 drift.register(app)
@@ -86,4 +101,4 @@ def main() -> None:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"hsi-batch: {text}\n")
+    sys.stderr.write(printable(f"hsi-batch: {text}\n"))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hsi_batch.cli.warned import hush
+from hsi_batch.wording import printable
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -97,7 +98,7 @@ def show(result: Any, *, as_json: bool, quiet: bool) -> None:
     if as_json:
         typer.echo(json.dumps(plain(result), indent=2))
     elif not quiet:
-        typer.echo(str(result))
+        typer.echo(printable(str(result)))
 
 
 def finish(result: Any, max_failed: int = 0) -> None:

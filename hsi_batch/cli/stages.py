@@ -30,6 +30,7 @@ from hsi_batch.cli.plans import (
     score_plan_text,
 )
 from hsi_batch.cli.progress import observing
+from hsi_batch.wording import printable
 
 if TYPE_CHECKING:
     from hsi_batch.stages.convert import ConvertResult
@@ -60,12 +61,13 @@ def _failures(result: Any) -> None:
     earlier = list(getattr(result, "earlier", ()))
     for path, reason in getattr(result, "broken", ()):
         known = reason if path in reason else f"{path}: {reason}"
-        typer.echo(f"failed: {known}", err=True)
+        typer.echo(printable(f"failed: {known}"), err=True)
     _changed(result)
     for failure in failures[:20]:
-        typer.echo(f"failed: {failure.key}: {failure.reason}", err=True)
+        typer.echo(printable(f"failed: {failure.key}: {failure.reason}"), err=True)
     for failure in earlier[:20]:
-        typer.echo(f"failed in an earlier run: {failure.key}: {failure.reason}", err=True)
+        text = f"failed in an earlier run: {failure.key}: {failure.reason}"
+        typer.echo(printable(text), err=True)
     more = max(len(failures) - 20, 0) + max(len(earlier) - 20, 0)
     if more:
         typer.echo(f"failed: and {more} more; see the records", err=True)
@@ -212,7 +214,7 @@ def convert(
         return
     if not quiet:
         for path, reason in result.skipped:
-            typer.echo(f"skipped: {path}: {reason}", err=True)
+            typer.echo(printable(f"skipped: {path}: {reason}"), err=True)
     _failures(result)
     show(result, as_json=as_json, quiet=quiet)
     finish(result, max_failed)

@@ -202,9 +202,9 @@ def _spectra(session: Session) -> list[dict[str, Any]]:
 
 
 def verify(
-    store: Annotated[Path, typer.Argument(metavar="STORE")],
+    store: Annotated[Path, typer.Argument(metavar="STORE|FITTED.yaml")],
     deep: Annotated[
-        bool, typer.Option("--deep", help="Decode every chunk and compare checksums.")
+        bool, typer.Option("--deep", help="Read every file and compare checksums.")
     ] = False,
     cluster: Cluster = None,
     workers: Workers = None,
@@ -213,10 +213,17 @@ def verify(
 ) -> None:
     """Check that a store is complete, and with --deep that nothing in it is damaged.
 
+    Of a fitted pipeline, that the YAML and its weights are those that the fit wrote.
+
     Example: hsi-batch verify archive.zarr --deep
     """
     from hsi_batch.stages.verify import verify as run_verify
+    from hsi_batch.stages.verify import verify_pipeline
 
+    if store.suffix.lower() in (".yaml", ".yml") and store.is_file():
+        result = verify_pipeline(store)
+        show(result, as_json=as_json, quiet=quiet)
+        raise typer.Exit(0 if result.sound else 3)
     with client_of(cluster, workers) as client, observing(quiet=quiet or as_json) as observer:
         result = run_verify(store, deep=deep, client=client, workers=workers, observer=observer)
     show(result, as_json=as_json, quiet=quiet)

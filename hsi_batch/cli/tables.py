@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from hsi_batch.wording import printable
+
 __all__ = ["facts", "none", "table", "text"]
 
 
@@ -33,7 +35,7 @@ def facts(entries: Mapping[str, Any]) -> None:
     """Print what is known, a line each."""
     for key, value in entries.items():
         if value not in (None, "", {}, []):
-            typer.echo(f"  {key:18} {value}")
+            typer.echo(printable(f"  {key:18} {value}"))
 
 
 def none(value: Any) -> Any:
@@ -46,4 +48,4 @@ def text(value: Any) -> str:
     value = none(value)
     if value is None:
         return "-"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else printable(str(value))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hsi_batch.errors import HsiBatchWarning
+from hsi_batch.wording import printable
 
 __all__ = ["hush", "warnings_as_lines"]
 
@@ -39,7 +40,7 @@ def warnings_as_lines() -> Iterator[None]:
 
 
 def _show(message: Warning | str, *_: object) -> None:
-    text = " ".join(str(message).split())
+    text = printable(" ".join(str(message).split()))
     if _said is not None and text not in _said:
         _said.add(text)
         sys.stderr.write(f"warning: {text}\n")

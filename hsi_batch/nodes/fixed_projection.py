@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsi_batch.errors import PipelineError
+from hsi_batch.files import read_npz
 from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.node import Node, Request, Scope, need_non_negative
 from hsi_batch.nodes.ports import PortSpec
@@ -232,8 +232,7 @@ class FixedPCAProjection(Node):
 
 def _read(path: str) -> dict[str, NDArray[np.float64]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays: dict[str, Any] = {key: file[key] for key in file.files}
+        arrays = read_npz(path)
     except (OSError, ValueError) as error:
         raise PipelineError(f"projection_path {path} is not a .npz file ({error}).") from None
     missing = [key for key in ("mean", "comps", "lo", "hi") if key not in arrays]
@@ -242,7 +241,10 @@ def _read(path: str) -> dict[str, NDArray[np.float64]]:
             f"projection_path {path} lacks {', '.join(missing)}; it has"
             f" {', '.join(sorted(arrays)) or 'nothing'}."
         )
-    found = {key: np.asarray(value, dtype=np.float64) for key, value in arrays.items()}
+    try:
+        found = {key: np.asarray(value, dtype=np.float64) for key, value in arrays.items()}
+    except ValueError as error:
+        raise PipelineError(f"projection_path {path} holds no numbers: {error}.") from None
     comps = found["comps"]
     fits = comps.ndim == 2 and found["mean"].shape == comps.shape[1:]
     if not fits or any(found[key].shape != comps.shape[:1] for key in ("lo", "hi")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.metrics import Context
 from hsi_batch.nodes.node import ALWAYS, Node, Scope, Stage
 from hsi_batch.nodes.ports import PortSpec
+from hsi_batch.nodes.trust import allowed_plugins, is_from_the_driver
 
 __all__ = ["PluginNode", "covering", "plugin_class"]
 
@@ -226,14 +228,18 @@ def plugin_class(class_name: str, plugins: Sequence[str]) -> type[Node] | None:
     Raises
     ------
     hsi_batch.errors.PipelineError
-        It cannot be imported, or is no module with ports.
+        The user has not allowed it, it cannot be imported, or it is no module with ports.
     """
     plugin = covering(class_name, plugins)
     if plugin is None:
         return None
     module_name, _, short = class_name.rpartition(".")
+    _need_permission(class_name, module_name, plugin)
     try:
-        found = getattr(importlib.import_module(module_name), short)
+        module = importlib.import_module(module_name)
+        # A module may import on being asked for a name; without permission it is not asked.
+        asked = is_from_the_driver() or covering(class_name, allowed_plugins()) is not None
+        found = getattr(module, short) if asked else vars(module)[short]
     except Exception as error:
         raise PipelineError(
             f"the class {class_name!r} of the plugin {plugin!r} cannot be imported:"
@@ -248,6 +254,20 @@ def plugin_class(class_name: str, plugins: Sequence[str]) -> type[Node] | None:
             " and OUTPUT_SPECS was expected."
         )
     return _adapted(found)  # type: ignore[arg-type]
+
+
+def _need_permission(class_name: str, module: str, plugin: str) -> None:
+    """Refuse to import what a file names, and the user does not."""
+    if module in sys.modules or is_from_the_driver():
+        return
+    if covering(class_name, allowed_plugins()) is None:
+        raise PipelineError(
+            f"the class {class_name!r} would run code of the plugin {plugin!r}, which you have not"
+            " allowed.",
+            hint=f"If you trust it: hsi-batch --plugins {plugin} COMMAND ...; or set"
+            f" HSI_BATCH_PLUGINS={plugin}; or write {plugin} into ~/.config/hsi-batch/plugins; in"
+            f' Python Pipeline.from_yaml(path, plugins=["{plugin}"]).',
+        )
 
 
 def _has_ports(cls: type[nn.Module]) -> bool:

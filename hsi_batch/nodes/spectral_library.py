@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hsi_batch.documents import read_yaml
 from hsi_batch.errors import ConfigError, PipelineError, did_you_mean
+from hsi_batch.files import read_npz
 from hsi_batch.nodes.axis import ChannelAxis
 
 __all__ = ["SpectralLibrary"]
@@ -101,7 +102,7 @@ class SpectralLibrary:
                 f"library {source} does not exist.",
                 hint="A path in a pipeline file is relative to that file.",
             ) from None
-        except (OSError, KeyError, ValueError, ConfigError) as error:
+        except (OSError, KeyError, ValueError, csv.Error, ConfigError) as error:
             raise PipelineError(f"library {source} cannot be read: {error}") from None
         return cls.of(spectra, wavelength, where=f"library {source}")
 
@@ -172,10 +173,10 @@ def _csv(path: Path) -> tuple[Any, Any]:
 
 
 def _npz(path: Path) -> tuple[Any, Any]:
-    with np.load(path, allow_pickle=False) as stored:
-        spectra = np.atleast_2d(stored["spectra"])
-        names = stored["names"] if "names" in stored else np.arange(len(spectra))
-        wavelength = stored.get("wavelength")
+    stored = read_npz(path)
+    spectra = np.atleast_2d(stored["spectra"])
+    names = np.atleast_1d(stored.get("names", np.arange(len(spectra))))
+    wavelength = stored.get("wavelength")
     if len(names) != len(spectra):
         raise ValueError(f"it has {len(names)} names for {len(spectra)} spectra")
     return dict(zip(map(str, names), spectra, strict=True)), wavelength

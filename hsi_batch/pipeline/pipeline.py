@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 from torch import nn
 
-from hsi_batch._version import __version__
 from hsi_batch.documents import Document, read_yaml
-from hsi_batch.errors import ConfigError, PipelineError, did_you_mean
+from hsi_batch.errors import ConfigError, HsiBatchWarning, PipelineError, did_you_mean
 from hsi_batch.files import write_atomically
 from hsi_batch.nodes import Node, PortRef
+from hsi_batch.nodes.trust import from_the_driver, plugins_allowed
 from hsi_batch.pipeline.build import build
 from hsi_batch.pipeline.config import PipelineMetadata
 from hsi_batch.pipeline.graph import Graph
 from hsi_batch.pipeline.groups import POOLED, Groups, group_of, one_background
 from hsi_batch.pipeline.precision import Precision
 from hsi_batch.pipeline.reference import Reference, fit_tags
+from hsi_batch.pipeline.vouching import check_pair, names_weights, vouched
 from hsi_batch.pipeline.weights import dump_weights, load_weights
 from hsi_batch.pipeline.written import (
     Dialect,
@@ -85,15 +86,21 @@ class Pipeline(Graph):
     # -- files -------------------------------------------------------------------------------
 
     @classmethod
-    def from_yaml(cls, path: str | os.PathLike[str]) -> Self:
+    def from_yaml(cls, path: str | os.PathLike[str], *, plugins: Iterable[str] = ()) -> Self:
         """Read a pipeline file; weights beside it (same stem, ``.pt``) are loaded if they exist.
+
+        Parameters
+        ----------
+        path : path
+        plugins : iterable of str
+            Packages whose node classes the file may import; what it lists itself is not enough.
 
         Raises
         ------
         hsi_batch.errors.ConfigError
             All mistakes of the file at once, with lines.
         """
-        return cls.load_from_file(path)
+        return cls.load_from_file(path, plugins=plugins)
 
     @classmethod
     def load_from_file(
@@ -101,6 +108,8 @@ class Pipeline(Graph):
         config_path: str | os.PathLike[str],
         weights_path: str | os.PathLike[str] | None = None,
         device: str | None = None,
+        *,
+        plugins: Iterable[str] = (),
     ) -> Self:
         """Read a pipeline file and its weights.
 
@@ -112,11 +121,22 @@ class Pipeline(Graph):
             The ``.pt``; by default the file of the same stem, if it exists.
         device : str, optional
             Torch device for the buffers.
+        plugins : iterable of str
+            As for :meth:`from_yaml`.
         """
-        pipeline = cls.from_document(read_yaml(config_path, collect=True))
-        weights = Path(weights_path or Path(config_path).with_suffix(".pt"))
+        with plugins_allowed(plugins):
+            pipeline = cls.from_document(read_yaml(config_path, collect=True))
+        beside = Path(config_path).with_suffix(".pt")
+        weights = Path(weights_path or beside)
         if weights_path is not None or weights.exists():
-            load_weights(pipeline, weights)
+            pipeline.load_weights(weights, config_path if weights == beside else None)
+        elif names_weights(config_path):
+            warnings.warn(
+                f"{config_path}: the weights that this file was written with ({weights.name}) are"
+                " not beside it; its nodes are as new.",
+                HsiBatchWarning,
+                stacklevel=3,
+            )
         return pipeline if device is None else pipeline.to(device)
 
     @classmethod
@@ -211,15 +231,34 @@ class Pipeline(Graph):
                 if node.CHANNEL_ARGUMENT is not None:
                     node.hparams[node.CHANNEL_ARGUMENT] = getattr(node, node.CHANNEL_ARGUMENT)
         content = self.serialize(dialect)
-        header = f"# Written by hsi_batch {__version__}; the weights are in {target.stem}.pt.\n"
-        text = header + yaml.safe_dump(content, sort_keys=False, width=100)
-        write_atomically(target.with_suffix(".pt"), dump_weights(self, content["metadata"]))
+        text, weights = vouched(
+            yaml.safe_dump(content, sort_keys=False, width=100),
+            target.stem,
+            lambda digest: dump_weights(self, content["metadata"], digest),
+        )
+        write_atomically(target.with_suffix(".pt"), weights)
         write_atomically(target, text)
         return target
 
-    def load_weights(self, path: str | os.PathLike[str]) -> None:
-        """Set buffers and fitted state from a ``.pt`` file of this pipeline."""
-        load_weights(self, path)
+    def load_weights(
+        self, path: str | os.PathLike[str], beside: str | os.PathLike[str] | None = None
+    ) -> None:
+        """Set buffers and fitted state from a ``.pt`` file of this pipeline.
+
+        Parameters
+        ----------
+        path : path
+        beside : path, optional
+            The YAML that was written with it; both must vouch for each other then.
+
+        Raises
+        ------
+        hsi_batch.errors.ConfigError
+            Weights that are damaged, of another pipeline, or not those of the YAML.
+        """
+        digest = load_weights(self, path)
+        if beside is not None:
+            check_pair(beside, path, digest)
 
     def to_bytes(self) -> tuple[str, bytes]:
         """YAML text and weights, for a worker."""
@@ -230,7 +269,7 @@ class Pipeline(Graph):
     @classmethod
     def from_bytes(cls, text: str, weights: bytes) -> Self:
         """Inverse of :meth:`to_bytes`."""
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), from_the_driver():
             warnings.simplefilter("ignore", UserWarning)
             pipeline = cls.from_document(read_yaml("pipeline", text=text))
             load_weights(pipeline, weights)

@@ -7,7 +7,7 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,8 +37,11 @@ _FORMAT = 1
 _GROUPED = 2
 
 
-def dump_weights(pipeline: Pipeline, metadata: Mapping[str, Any]) -> bytes:
-    """Contents of a ``.pt`` file: buffers per node, metadata, and what was fitted in float64."""
+def dump_weights(pipeline: Pipeline, metadata: Mapping[str, Any], digest: str = "") -> bytes:
+    """Contents of a ``.pt`` file: buffers per node, metadata, and what was fitted in float64.
+
+    With them goes the digest of the YAML beside it, if there is one.
+    """
     ours: dict[str, Any] = {
         "format": _FORMAT if pipeline.groups is None else _GROUPED,
         "fitted": [n for n, node in pipeline.nodes.items() if node.fitted],
@@ -49,6 +52,7 @@ def dump_weights(pipeline: Pipeline, metadata: Mapping[str, Any]) -> bytes:
         },
         "precision": {name: p.to_dict() for name, p in pipeline.precision.items()},
         "provenance": pipeline.provenance,
+        **({"yaml": digest} if digest else {}),
     }
     if pipeline.reference is not None:
         ours["reference"] = {
@@ -77,8 +81,10 @@ def dump_weights(pipeline: Pipeline, metadata: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> None:
+def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> str | None:
     """Set buffers and fitted state from a ``.pt`` file, ours or cuvis-ai's.
+
+    Returns the digest of the YAML that it was written with, if it states one.
 
     Only tensors and plain values are unpickled. A node counts as fitted if the file says so, or,
     in files of cuvis-ai, if its buffers differ from those of a new node.
@@ -117,7 +123,7 @@ def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> 
             node.restore_schedule(ours.schedule[name])
     if ours is None:
         pipeline.groups = None
-        return
+        return None
     pipeline.precision = ours.precision
     pipeline.provenance = ours.provenance
     pipeline.reference = ours.reference
@@ -127,17 +133,25 @@ def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> 
         problems = buffer_problems(pipeline)
         if problems:
             raise ConfigError.collect(problems, path=path)
+    return ours.yaml
 
 
 def _content(source: bytes | str | os.PathLike[str], path: str | None) -> Any:
     try:
         raw = source if isinstance(source, bytes) else Path(source).read_bytes()
-        content: Any = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-        # Torch does not look at the checksums that it writes.
+        # Torch does not look at the checksums that it writes, and unpacks whatever it is given.
         with zipfile.ZipFile(io.BytesIO(raw)) as entries:
+            if sum(entry.file_size for entry in entries.infolist()) > len(raw):
+                raise ValueError("it unpacks to more than it holds")  # noqa: TRY301
             damaged = entries.testzip()
         if damaged is not None:
             raise ValueError(f"the checksum of {damaged} is wrong")  # noqa: TRY301
+        content: Any = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        if any(
+            t.numel() * t.element_size() > t.untyped_storage().nbytes() for t in _tensors(content)
+        ):
+            # Views that repeat a few bytes would take memory once they are copied.
+            raise ValueError("a tensor is larger than what is stored of it")  # noqa: TRY301
     except FileNotFoundError:
         raise ConfigError(
             "there is no such weights file.", path=path, hint="Name it, or fit the pipeline."
@@ -159,6 +173,14 @@ def _content(source: bytes | str | os.PathLike[str], path: str | None) -> Any:
     return content
 
 
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(part)
+
+
 class _Ours(NamedTuple):
     """Our own part of a file, read."""
 
@@ -171,6 +193,7 @@ class _Ours(NamedTuple):
     axis: ChannelAxis | None
     reference: Reference | None
     groups: Groups | None
+    yaml: str | None
 
 
 def _ours(raw: Any, path: str | None) -> _Ours | None:
@@ -204,6 +227,7 @@ def _ours(raw: Any, path: str | None) -> _Ours | None:
             if reference is None
             else Reference.from_arrays({k: v.numpy() for k, v in reference.items()}),
             groups_from_plain(raw["groups"]) if found == _GROUPED else None,
+            None if raw.get("yaml") is None else str(raw["yaml"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(

@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import hashlib
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +30,21 @@ __all__ = ["ImageLabels", "class_names", "distinct"]
 
 _MAX_CLASS = 32767  # labels are int16
 _PIECE = 1 << 20
+#: What decoders raise of damaged pictures.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
 _limit = Lock()
 
 
@@ -99,7 +116,7 @@ class ImageLabels:
                         "Use the mask of this recording, uncropped and not scaled.",
                     )
                 yield image
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
+        except _DAMAGED as error:
             raise self._error(f"the picture cannot be read: {error}.", "Save it again.") from error
 
     def _page(self, image: Image, page: int) -> NDArray[Any]:

@@ -278,9 +278,18 @@ def _meta(file: NpzFile) -> Any:
 
 def _wavelength(file: NpzFile, channels: int) -> NDArray[np.float64] | None:
     key = "wavelengths" if "wavelengths" in file.names else "wavelength"
-    found = file.array(key)
-    if found is None or found.size == 0:
+    member = file.member(key)
+    # Before it is read: a small file may hold gigabytes of zeros.
+    found = file.array(key) if member and math.prod(member.shape) == channels else None
+    if member is None or 0 in member.shape:
         return None
+    if found is None:
+        raise SourceError(
+            f"{key!r} is {member.dtype.name} of shape {member.shape}; expected {channels} numbers, "
+            "one for each channel.",
+            path=file.path,
+            hint=f"Correct {key!r}, or leave it out if the wavelengths are not known.",
+        )
     if found.dtype.kind not in "iuf" or found.size != channels:
         raise SourceError(
             f"{key!r} is {found.dtype.name} of shape {found.shape}; expected {channels} numbers, "

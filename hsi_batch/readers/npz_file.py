@@ -26,6 +26,7 @@ from hsi_batch.files import Closing
 __all__ = ["Member", "NpzFile"]
 
 _PIECE = 1 << 20  # bytes decompressed at a time
+_TEXT = 64 << 20  # bytes of a text
 _LOCAL_HEADER = struct.Struct("<26xHH")
 
 
@@ -139,6 +140,13 @@ class NpzFile(Closing):
         member = self.member(name)
         if member is None or member.dtype.kind not in "US" or math.prod(member.shape) != 1:
             return None
+        if member.dtype.itemsize > _TEXT:
+            raise SourceError(
+                f"the text {name!r} is {member.dtype.itemsize:,} bytes long; expected at most"
+                f" {_TEXT:,}.",
+                path=self.path,
+                hint="Leave it out, or shorten it.",
+            )
         array = self.array(name)
         assert array is not None
         value = array.reshape(-1)[0]

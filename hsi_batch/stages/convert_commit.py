@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -277,7 +278,8 @@ def _write_rows(
     used = {str(r.info["partial"]) for r in known.values() if "partial" in r.info}
     merged = Bundle()
     for name in sorted(used):
-        partial = load_partial(folder / name)
+        # A name of a record, never a path.
+        partial = load_partial(folder / Path(name).name)
         if partial is None:
             raise StoreError(
                 f"the statistics in {folder / name} are damaged.",

@@ -28,7 +28,7 @@ from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan, PlannedSe
 from hsi_batch.stages.convert_sources import present_files, recorded, signature, why_changed
 from hsi_batch.stages.run import Failure, Run
 
-__all__ = ["plan_convert", "settings_of"]
+__all__ = ["plan_convert", "settings_of", "unchanged"]
 
 #: Skipped files that are named where nothing else was given.
 _SHOWN = 20
@@ -112,7 +112,7 @@ def plan_convert(
     present = {} if force else present_files(asked)
     for path in found.recordings:
         session, marks = existing.get(names[path]), present.get(names[path])
-        if session is None or marks is None or not _unchanged(session, path, options):
+        if session is None or marks is None or not unchanged(session, path, options):
             unknown.append(path)
             continue
         plan.sessions.append(
@@ -200,7 +200,8 @@ def settings_of(options: ConvertOptions) -> dict[str, Any]:
     }
 
 
-def _unchanged(session: Session, path: str, options: ConvertOptions) -> bool:
+def unchanged(session: Session, path: str, options: ConvertOptions) -> bool:
+    """Whether a session was made with these settings, and no labels came since."""
     source = session.attrs.get("source", {})
     files = source.get("files", {})
     if options.annotations == "sibling":

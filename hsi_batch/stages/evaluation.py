@@ -12,19 +12,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hsi_batch.archive.store import state_folder
-from hsi_batch.files import write_atomically
+from hsi_batch.files import (
+    digest_of,
+    digest_of_file,
+    read_npz,
+    sealed,
+    unsealed,
+    write_atomically,
+)
 from hsi_batch.readers.paths import natural_key
 from hsi_batch.statistics import Confusion, FloatHistogram, roc_curve
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Evaluation", "forget_evaluation", "load_evaluation", "save_evaluation"]
+__all__ = [
+    "Evaluation",
+    "evaluation_problem",
+    "forget_evaluation",
+    "load_evaluation",
+    "save_evaluation",
+]
 
 #: Bins of the histogram of all scores; those of labelled scores are exact up to a million values.
 _COARSE = 2**14
 #: Written last: without it nothing was evaluated.
 _METRICS = "metrics.json"
+_SUMMARY, _HISTOGRAMS = "summary.parquet", "histograms.npz"
 
 
 @dataclass
@@ -107,7 +121,8 @@ def save_evaluation(found: Evaluation, store: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / ".summary.parquet.new"
     found.table().to_parquet(temporary)
-    temporary.replace(folder / "summary.parquet")
+    digests = {_SUMMARY: digest_of_file(temporary)}
+    temporary.replace(folder / _SUMMARY)
     arrays = {
         f"{name}.{key}": value
         for name in _FILES
@@ -115,7 +130,8 @@ def save_evaluation(found: Evaluation, store: str) -> None:
     }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    write_atomically(folder / "histograms.npz", buffer.getvalue())
+    digests[_HISTOGRAMS] = digest_of(buffer.getvalue())
+    write_atomically(folder / _HISTOGRAMS, buffer.getvalue())
     content = {
         "metrics": found.metrics,
         "confusion": vars(found.confusion),
@@ -123,13 +139,29 @@ def save_evaluation(found: Evaluation, store: str) -> None:
         "frames": len(found.rows),
         "covers": found.covers,
         "stale": found.stale,
+        "files": digests,
     }
-    write_atomically(folder / _METRICS, json.dumps(content, indent=2))
+    write_atomically(folder / _METRICS, sealed(content))
 
 
 def forget_evaluation(store: str | Path) -> None:
     """Make sure that a run that is killed from here on is not taken for one that ended."""
     (state_folder(store) / _METRICS).unlink(missing_ok=True)
+
+
+def evaluation_problem(store: str | Path) -> str | None:
+    """What is wrong with these files; None if nothing is, or no run has ended."""
+    if not (state_folder(store) / _METRICS).exists() or load_evaluation(store) is not None:
+        return None
+    return f"one of {_METRICS}, {_SUMMARY}, {_HISTOGRAMS} is not as it was written"
+
+
+def _metrics(raw: bytes) -> dict[str, Any]:
+    """Contents of the file of metrics; earlier versions wrote no checksum at all."""
+    bare = json.loads(raw)
+    if isinstance(bare, dict) and not {"files", "sha256"} & set(bare) and "covers" in bare:
+        return bare
+    return unsealed(raw)
 
 
 def load_evaluation(store: str | Path) -> Evaluation | None:
@@ -138,27 +170,31 @@ def load_evaluation(store: str | Path) -> Evaluation | None:
 
     folder = state_folder(store)
     try:
-        content = json.loads((folder / _METRICS).read_text())
-        table = pd.read_parquet(folder / "summary.parquet")
-        with np.load(folder / "histograms.npz", allow_pickle=False) as file:
-            histograms = {
-                name: FloatHistogram.from_arrays(
-                    {
-                        key.partition(".")[2]: file[key]
-                        for key in file.files
-                        if key.startswith(f"{name}.")
-                    }
-                )
-                for name in _FILES
-            }
-    except (OSError, ValueError, KeyError):
+        content = _metrics((folder / _METRICS).read_bytes())
+        raw = {name: (folder / name).read_bytes() for name in (_SUMMARY, _HISTOGRAMS)}
+        found = {name: digest_of(part) for name, part in raw.items()}
+        if content.get("files", found) != found:
+            return None
+        table = pd.read_parquet(io.BytesIO(raw[_SUMMARY]))
+        file = read_npz(raw[_HISTOGRAMS])
+        histograms = {
+            name: FloatHistogram.from_arrays(
+                {
+                    key.partition(".")[2]: value
+                    for key, value in file.items()
+                    if key.startswith(f"{name}.")
+                }
+            )
+            for name in _FILES
+        }
+        rows = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+        return Evaluation(
+            rows,
+            **histograms,
+            confusion=Confusion(**content["confusion"]),
+            decided=bool(content["decided"]),
+            covers=content["covers"],
+            stale=tuple(content["stale"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    rows = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
-    return Evaluation(
-        rows,
-        **histograms,
-        confusion=Confusion(**content["confusion"]),
-        decided=bool(content["decided"]),
-        covers=content["covers"],
-        stale=tuple(content["stale"]),
-    )

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import io
 import pickle
+import pickletools
 import sys
 import zlib
 from pathlib import Path
@@ -22,6 +23,8 @@ _DIGEST = 32
 #: Histograms are mostly zeros, and sums of integers small, which any level packs; moments of floats
 #: are random bits, and are not packed. The start of a file tells which it holds.
 _LEVEL, _START, _WORTH = 1, 2**15, 0.8
+#: Bytes that a file may unpack to.
+_MOST = 2**30
 _NUMPY = {"_reconstruct", "scalar", "_frombuffer", "ndarray", "dtype"}
 #: What cannot be written as a value: a lambda, an open file, a class that is not importable.
 _UNWRITABLE = (pickle.PicklingError, TypeError, AttributeError)
@@ -44,6 +47,13 @@ class _Values(pickle.Unpickler):
             if isinstance(found, type) and (ours or callable(getattr(found, "merge", None))):
                 return found
         raise pickle.UnpicklingError(f"{module}.{name} is no statistic")
+
+
+def _refuse_growth(plain: bytes) -> None:
+    """Refuse opcodes that take memory for what is not there: far places in the memo, torn texts."""
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(plain)):
+        if opcode.name.endswith("PUT") and int(argument or 0) > number:
+            raise pickle.UnpicklingError("a place in the memo that nothing leads to")
 
 
 def _packed(raw: bytes) -> bytes:
@@ -87,6 +97,11 @@ def read_kept(path: Path, digest: str) -> Any | None:
     if name != digest.encode():
         return None
     try:
-        return _Values(io.BytesIO(zlib.decompress(packed))).load()
+        unpacking = zlib.decompressobj()
+        plain = unpacking.decompress(packed, _MOST)
+        if not unpacking.eof:
+            return None
+        _refuse_growth(plain)
+        return _Values(io.BytesIO(plain)).load()
     except Exception:  # noqa: BLE001 - a file of another version may fail in any way
         return None

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hsi_batch.archive.lock import StoreLock
-from hsi_batch.archive.store import state_folder
+from hsi_batch.archive.store import refuse_linked_state, state_folder
 from hsi_batch.archive.writer import disk_errors
 from hsi_batch.errors import ConfigError
 
@@ -74,6 +74,7 @@ def held_store(store: str, purpose: str) -> Iterator[None]:
     """
     state = state_folder(store)
     check_place(store, folder=True)
+    refuse_linked_state(store)
     made = [folder for folder in (state, *state.parents) if not folder.exists()]
     try:
         with disk_errors(store), StoreLock(state, purpose):

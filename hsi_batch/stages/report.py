@@ -18,7 +18,7 @@ from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import SCORES, archive_stamp, groups_of, open_root, state_folder
 from hsi_batch.archive.writer import disk_errors
-from hsi_batch.errors import HsiBatchError, StoreError
+from hsi_batch.errors import ConfigError, HsiBatchError, StoreError
 from hsi_batch.files import digest_json, write_atomically
 from hsi_batch.stages import pictures
 from hsi_batch.stages.evaluation import Evaluation, load_evaluation
@@ -93,6 +93,7 @@ def report(
         No scores there, or scoring was not finished.
     """
     check_place(out)
+    _refuse_other_files(Path(out))
     where = Path(store)
     root = open_root(where, SCORES)
     evaluation = load_evaluation(where)
@@ -149,6 +150,26 @@ def _inputs(scores: Path, archive: Archive | None) -> str:
     marks = [[stat.st_size, stat.st_mtime_ns] for stat in (file.stat() for file in files)]
     cubes = archive and [str(archive.path.resolve()), archive_stamp(archive.path)]
     return digest_json([__version__, str(scores.resolve()), marks, cubes])
+
+
+def _refuse_other_files(page: Path) -> None:
+    """Never write over what is no page: the name may come from somebody's workflow.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+    """
+    try:
+        with page.open("rb") as file:
+            start = file.read(_HEAD_BYTES).lstrip().lower()
+    except OSError:
+        return
+    if start and not start.startswith(b"<!doctype html"):
+        raise ConfigError(
+            "this file is no HTML page, and is not written over.",
+            path=str(page),
+            hint="Choose another name for the report, or remove the file.",
+        )
 
 
 def _made_of(page: Path) -> str | None:

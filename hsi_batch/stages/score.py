@@ -25,6 +25,7 @@ from hsi_batch.archive.store import (
     create_array,
     create_root,
     groups_of,
+    plain_group,
     state_folder,
 )
 from hsi_batch.engine.events import Observer, Progress
@@ -100,6 +101,7 @@ def score(
         The scores are in use, are something else, or cannot be written.
     """
     begun = time.monotonic()
+    file = None if isinstance(pipeline, Pipeline) else str(Path(pipeline).absolute())
     if not isinstance(pipeline, Pipeline):
         pipeline = Pipeline.from_yaml(pipeline)
     if not isinstance(archive, Archive):
@@ -121,7 +123,7 @@ def score(
             plan = plan_score(pipeline, archive, target, **arguments)
             evaluation = load_evaluation(target)
             if plan.todo or evaluation is None or evaluation.covers != covered(archive, plan):
-                return _execute(run, pipeline, archive, plan, begun, task_bytes)
+                return _execute(run, pipeline, archive, plan, begun, task_bytes, file)
         return _result(plan, begun, **_measured(evaluation))
 
 
@@ -147,12 +149,13 @@ def _execute(
     plan: ScorePlan,
     begun: float,
     task_bytes: int,
+    file: str | None,
 ) -> ScoreResult:
     check_memory(run.client, plan.worker_bytes, "score")
     root = create_root(plan.store, SCORES)
     records = Records(state_folder(plan.store) / "records" / "score")
     folder = records.new_run()
-    _begin(root, pipeline, archive, plan)
+    _begin(root, pipeline, archive, plan, file)
     name = f"score-{time.monotonic_ns()}"
     places = (str(archive.path.absolute()), archive_stamp(archive.path), plan.store)
     run_id = uuid.uuid4().hex
@@ -201,13 +204,17 @@ def _measured(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _begin(root: zarr.Group, pipeline: Pipeline, archive: Archive, plan: ScorePlan) -> None:
+def _begin(
+    root: zarr.Group, pipeline: Pipeline, archive: Archive, plan: ScorePlan, file: str | None
+) -> None:
     """Make the groups of sessions that are new or stale."""
     forget_evaluation(plan.store)
     root.attrs.update(
         {
             "archive": str(archive.path.absolute()),
             "pipeline": pipeline.serialize(),
+            # For a repair; None of a pipeline that was made in Python.
+            "pipeline_file": file,
             "pipeline_provenance": pipeline.provenance,
             "precision": {name: p.to_dict() for name, p in pipeline.precision.items()},
             "settled": pipeline.in_words(),
@@ -221,7 +228,7 @@ def _begin(root: zarr.Group, pipeline: Pipeline, archive: Archive, plan: ScorePl
         if planned.status in ("new", "redo"):
             _create_session(root, planned, plan)
         else:
-            root[planned.name].attrs["complete"] = False
+            plain_group(root[planned.name]).attrs["complete"] = False  # type: ignore[arg-type]
 
 
 def _create_session(root: zarr.Group, planned: PlannedScores, plan: ScorePlan) -> None:
@@ -323,7 +330,7 @@ def _finish(root: zarr.Group, plan: ScorePlan, latest: Mapping[BlockKey, BlockRe
                 session=planned.name,
                 hint="Run the same command again.",
             )
-        group = root[planned.name]
+        group = plain_group(root[planned.name])  # type: ignore[arg-type]
         failed: dict[str, str] = {}
         for key, record in latest.items():
             current = key.session == planned.name and record.digest == planned.digest

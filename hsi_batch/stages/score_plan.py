@@ -28,7 +28,7 @@ from hsi_batch.stages.run import Failure
 from hsi_batch.stages.score_blocks import tails
 from hsi_batch.stages.score_states import ScoreStates
 
-__all__ = ["PlannedScores", "ScorePlan", "plan_score"]
+__all__ = ["DEFAULT_OUTPUTS", "PlannedScores", "ScorePlan", "plan_score"]
 
 #: What is stored unless something is asked for, as far as the graph has it.
 DEFAULT_OUTPUTS = ("scores", "decisions")

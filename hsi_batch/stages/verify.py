@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,77 +16,38 @@ from distributed import Client
 from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.records import BlockRecord, Records
+from hsi_batch.archive.seals import is_sealed, session_problems
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import ARCHIVE, SCORES, checksum, groups_of, open_root, state_folder
+from hsi_batch.archive.store import (
+    ARCHIVE,
+    SCORES,
+    checksum,
+    metadata_errors,
+    open_root,
+    session_folders,
+    state_folder,
+)
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.window import batches, run_window
-from hsi_batch.errors import StoreError
+from hsi_batch.errors import ConfigError, HsiBatchError, StoreError
 from hsi_batch.stages.evaluation import load_evaluation
 from hsi_batch.stages.run import TASK_BYTES, Run
+from hsi_batch.stages.verify_files import (
+    file_damages,
+    links_in,
+    metadata_damages,
+    root_damages,
+    state_damages,
+)
+from hsi_batch.stages.verify_result import Damage, VerifyResult
 
-__all__ = ["Damage", "VerifyResult", "verify"]
+__all__ = ["Damage", "VerifyResult", "geometry_of", "maps_of", "verify", "verify_pipeline"]
 
+_UNSEALED = (
+    "not sealed (written by an earlier version): metadata were not checked; hsi-batch repair, or"
+    " the next command that writes to the store, seals them"
+)
 _ROWS = ("moments", "extrema", "moments_normal", "extrema_normal")
-
-
-@dataclass(frozen=True)
-class Damage:
-    """Something that is not as it should be.
-
-    Attributes
-    ----------
-    place : str
-        Session, or block.
-    problem : str
-    """
-
-    place: str
-    problem: str
-
-
-@dataclass(frozen=True)
-class VerifyResult:
-    """What a check found.
-
-    Attributes
-    ----------
-    store : str
-    deep : bool
-        Whether every chunk was decoded.
-    sessions, blocks : int
-        Looked at.
-    damages : tuple of Damage
-    seconds : float
-    """
-
-    store: str
-    deep: bool
-    sessions: int
-    blocks: int
-    damages: tuple[Damage, ...]
-    seconds: float
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.damages
-
-    def __str__(self) -> str:
-        how = "decoded and compared with their checksums" if self.deep else "are present"
-        head = f"{self.sessions} sessions, {self.blocks} blocks {how}; {self.seconds:.1f} s"
-        if self.sound:
-            return f"sound: {head}"
-        shown = [f"  {d.place}: {d.problem}" for d in self.damages[:50]]
-        more = len(self.damages) - len(shown)
-        if more > 0:
-            shown.append(f"  and {more} more")
-        return "\n".join(
-            [
-                f"damaged: {head}; {len(self.damages)} problems",
-                *shown,
-                "Convert or score these sessions again with --force.",
-            ]
-        )
 
 
 def verify(
@@ -103,8 +64,9 @@ def verify(
     ----------
     store : path
     deep : bool
-        Decode every chunk: the CRC32C that each ends in must hold, and the values of cubes must
-        have the checksums that were taken as they were converted. Otherwise only presence is
+        Read every file: the CRC32C that each chunk ends in must hold, the values of cubes must
+        have the checksums that were taken as they were converted, metadata and run state must be
+        those that were published, and nothing else may lie there. Otherwise only presence is
         checked.
     client, workers, observer
         As for :func:`~hsi_batch.stages.convert.convert`; used by deep checks.
@@ -120,28 +82,51 @@ def verify(
     damages: list[Damage] = []
     keys: list[tuple[BlockKey, int]] = []
     scored: dict[str, list[BlockRecord]] = {}
-    if root.attrs.get("format") == SCORES:
+    stage = "score" if root.attrs.get("format") == SCORES else "convert"
+    if stage == "score":
         scored = _records(path, root)
         damages.extend(_strangers(path))
-    names = sorted(groups_of(root))
+    names = session_folders(path)
+    complete: set[str] = set()
+    sealed = is_sealed(Path(path))
     for name in names:
-        group = root[name]
-        assert isinstance(group, zarr.Group)
-        if not group.attrs.get("complete"):
-            damages.append(Damage(name, "was not finished; run the stage again"))
+        links = links_in(path, name)
+        if links:
+            damages.extend(links)
             continue
-        records = scored.get(name)
-        missing, found = _presence(name, group) if records is None else _scored(group, records)
+        try:
+            with metadata_errors(path, name):
+                group = _group(root, name)
+                if not group.attrs.get("complete"):
+                    damages.append(Damage(name, "was not finished; run the stage again"))
+                    continue
+                complete.add(name)
+                if deep and sealed and next(session_problems(Path(path) / name), None):
+                    # Told below; what such metadata say is not followed.
+                    continue
+                records = scored.get(name)
+                missing, found = (
+                    _presence(name, group) if records is None else _scored(group, records)
+                )
+        except StoreError as error:
+            damages.append(Damage(name, error.message, "metadata"))
+            continue
         damages.extend(missing)
         keys.extend(found)
     blocks = len(keys)
     if deep and keys:
         with Run(client, workers=workers, observer=observer) as run:
             damages.extend(_decode(run, path, keys))
-        for name in sorted({key.session for key, _ in keys}):
-            damages.extend(_check_rest(root, name))
+    if deep:
+        missing_in = {damage.place.partition("[")[0] for damage in damages}
+        damages.extend(_files(path, root, complete, keys, missing_in))
+        damages.extend(metadata_damages(path, set(names), complete) if sealed else ())
+        damages.extend(root_damages(path, set(names)))
+        damages.extend(state_damages(path, stage))
     ordered = tuple(sorted(damages, key=lambda d: (d.place, d.problem)))
-    return VerifyResult(path, deep, len(names), blocks, ordered, time.monotonic() - begun)
+    seconds = time.monotonic() - begun
+    notes = () if sealed else (_UNSEALED,)
+    return VerifyResult(path, deep, len(names), blocks, ordered, seconds, notes=notes)
 
 
 def _open(path: str) -> zarr.Group:
@@ -158,7 +143,14 @@ def _open(path: str) -> zarr.Group:
             ) from None
 
 
-def _maps(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
+def _group(root: zarr.Group, name: str) -> zarr.Group:
+    group = root[name]
+    if not isinstance(group, zarr.Group):
+        raise TypeError("an array, where a session was expected")
+    return group
+
+
+def maps_of(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
     """Arrays that are kept in blocks."""
     return {
         name: array
@@ -167,7 +159,8 @@ def _maps(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
     }
 
 
-def _geometry(maps: dict[str, zarr.Array[Any]]) -> Geometry:
+def geometry_of(maps: dict[str, zarr.Array[Any]]) -> Geometry:
+    """Frames, shape and blocks of such arrays."""
     first = maps.get("cube") or next(iter(maps.values()))
     frames, height, width = first.shape[:3]
     channels = first.shape[3] if len(first.shape) > 3 else 1
@@ -175,10 +168,10 @@ def _geometry(maps: dict[str, zarr.Array[Any]]) -> Geometry:
 
 
 def _presence(name: str, group: zarr.Group) -> tuple[list[Damage], list[tuple[BlockKey, int]]]:
-    maps = _maps(group)
+    maps = maps_of(group)
     if not maps:
-        return [Damage(name, "holds no array of frames")], []
-    geometry = _geometry(maps)
+        return [Damage(name, "holds no array of frames", "metadata")], []
+    geometry = geometry_of(maps)
     failed: Any = group.attrs.get("failed_frames") or {}
     damages, found = [], []
     # Quality is stored only where pixels are flagged; scores only where they were asked for.
@@ -192,7 +185,8 @@ def _presence(name: str, group: zarr.Group) -> tuple[list[Damage], list[tuple[Bl
             continue
         found.append((key, geometry.bytes_of(key)))
         if absent:
-            damages.append(Damage(str(key), f"the chunk of {', '.join(absent)} is missing"))
+            problem = f"the chunk of {', '.join(absent)} is missing"
+            damages.append(_of_block(key, problem))
     if is_archive and group.get("checksum") is None:
         damages.append(Damage(name, "the array of checksums is missing"))
     return damages, found
@@ -202,7 +196,11 @@ def _records(path: str, root: zarr.Group) -> dict[str, list[BlockRecord]]:
     """What the run state of a store of scores says was written, by session; none for a copy."""
     found: dict[str, list[BlockRecord]] = {}
     for record in Records(state_folder(path) / "records" / "score").load().values():
-        group = root.get(record.key.session)
+        try:
+            group = root.get(record.key.session)
+        except (zarr.errors.BaseZarrError, ValueError, LookupError, TypeError):
+            # Told when the session is looked at.
+            continue
         if group is not None and group.attrs.get("digest") == record.digest:
             found.setdefault(record.key.session, []).append(record)
     return found
@@ -215,6 +213,7 @@ def _strangers(path: str) -> Iterator[Damage]:
             name,
             "was scored with another pipeline, other outputs or other data than the rest; score"
             " all frames again",
+            "stale",
         )
 
 
@@ -222,8 +221,8 @@ def _scored(
     group: zarr.Group, records: list[BlockRecord]
 ) -> tuple[list[Damage], list[tuple[BlockKey, int]]]:
     """Whether the chunks of the scores are those that were recorded."""
-    maps = _maps(group)
-    geometry = _geometry(maps)
+    maps = maps_of(group)
+    geometry = geometry_of(maps)
     damages, found = [], []
     for record in sorted(records, key=lambda r: r.key):
         if record.outcome != "done":
@@ -233,7 +232,7 @@ def _scored(
         kept = list(tails.values())
         if absent:
             problem = f"the chunk of {', '.join(sorted(absent))} is missing; score again"
-            damages.append(Damage(str(record.key), problem))
+            damages.append(_of_block(record.key, problem))
             continue
         found.append((record.key, geometry.bytes_of(record.key)))
         # Tails are recorded in the order of the outputs, arrays come in any order.
@@ -241,10 +240,13 @@ def _scored(
         width = len(whole) // max(len(kept), 1)
         parts = sorted(whole[i : i + width] for i in range(0, len(whole), width or 1))
         if parts != sorted(map(str, kept)):
-            damages.append(
-                Damage(str(record.key), "a chunk differs from what was scored; score again")
-            )
+            problem = "a chunk differs from what was scored; score again"
+            damages.append(_of_block(record.key, problem))
     return damages, found
+
+
+def _of_block(key: BlockKey, problem: str) -> Damage:
+    return Damage(str(key), problem, "block", key)
 
 
 def _tail(array: zarr.Array[Any], key: BlockKey, geometry: Geometry) -> str | None:
@@ -266,27 +268,36 @@ def _decode(run: Run, path: str, keys: list[tuple[BlockKey, int]]) -> Iterator[D
         progress.done_bytes += sum(size for _, size in outcome.task.items)
         run.observer(progress)
         if outcome.error is not None:
-            yield from (Damage(str(key), outcome.error) for key, _ in outcome.task.items)
+            yield from (_of_block(key, outcome.error) for key, _ in outcome.task.items)
         else:
             yield from outcome.result
 
 
-def _check_rest(root: zarr.Group, name: str) -> Iterator[Damage]:
-    """Decode what belongs to a session and not to one block: spectra kept, rows, coordinates."""
-    group = root[name]
-    assert isinstance(group, zarr.Group)
-    maps = _maps(group)
-    per_block = _ROWS if "cube" in maps and Session(name, group).geometry.row_frames is None else ()
-    for other, array in group.arrays():
-        if other in maps or other in per_block:
+def _files(
+    path: str,
+    root: zarr.Group,
+    complete: set[str],
+    keys: list[tuple[BlockKey, int]],
+    missing_in: set[str],
+) -> Iterator[Damage]:
+    """Check what belongs to a session and not to one block: spectra kept, rows, coordinates."""
+    by_session: dict[str, list[BlockKey]] = {}
+    for key, _ in keys:
+        by_session.setdefault(key.session, []).append(key)
+    for name in sorted(complete):
+        if is_sealed(Path(path)) and next(session_problems(Path(path) / name), None):
             continue
-        step = array.chunks[0]
-        for start in range(0, array.shape[0], step):
-            try:
-                array[start : start + step]
-            except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
-                yield Damage(name, f"{other} cannot be decoded: {error}")
-                break
+        group = _group(root, name)
+        maps = maps_of(group)
+        if not maps:
+            continue
+        lines = geometry_of(maps).lines
+        covered = {(key.frame, key.start // lines) for key in by_session.get(name, ())}
+        per_row = "cube" in maps and Session(name, group).geometry.row_frames is None
+        for damage in file_damages(path, root, name, covered, set(_ROWS if per_row else ())):
+            # Chunks that are missing were told block by block.
+            if name not in missing_in or not damage.problem.endswith("were written"):
+                yield damage
 
 
 def _check_items(items: Iterable[tuple[BlockKey, int]], _key: str, path: str) -> list[Damage]:
@@ -294,24 +305,31 @@ def _check_items(items: Iterable[tuple[BlockKey, int]], _key: str, path: str) ->
     return [damage for key, _ in items for damage in _check(root, key)]
 
 
+def _expected(group: zarr.Group, index: int) -> int | None:
+    """Checksum of the values of a block; None if there is none that can be read."""
+    array = group.get("checksum")
+    with contextlib.suppress(OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError):
+        # One that is damaged is told with the files of the session.
+        return int(array[index]) if isinstance(array, zarr.Array) else None  # type: ignore[arg-type]
+    return None
+
+
 def _check(root: zarr.Group, key: BlockKey) -> Iterator[Damage]:
     group = root[key.session]
     assert isinstance(group, zarr.Group)
-    maps = _maps(group)
-    geometry = _geometry(maps)
+    maps = maps_of(group)
+    geometry = geometry_of(maps)
     index = geometry.index(key)
     for name, array in maps.items():
-        if name == "sample":
-            continue
         try:
             values = np.asarray(array[key.frame, key.start : key.stop])
         except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
-            yield Damage(str(key), f"{name} cannot be decoded: {error}")
+            yield _of_block(key, f"{name} cannot be decoded: {error}")
             continue
         if name == "cube":
-            expected = group.get("checksum")
-            if isinstance(expected, zarr.Array) and int(expected[index]) != checksum(values):  # type: ignore[arg-type]
-                yield Damage(str(key), "the values differ from those that were converted")
+            expected = _expected(group, index)
+            if expected is not None and expected != checksum(values):
+                yield _of_block(key, "the values differ from those that were converted")
     session = Session(key.session, group)
     if "cube" in maps and geometry.row_frames is None:
         for name in _ROWS:
@@ -321,4 +339,29 @@ def _check(root: zarr.Group, key: BlockKey) -> Iterator[Damage]:
             try:
                 rows[index]
             except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
-                yield Damage(str(key), f"{name} cannot be decoded: {error}")
+                yield _of_block(key, f"{name} cannot be decoded: {error}")
+
+
+def verify_pipeline(path: str | os.PathLike[str]) -> VerifyResult:
+    """Check a fitted pipeline: the YAML and its weights must vouch for each other.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        There is no such file.
+    """
+    from hsi_batch.pipeline.pipeline import Pipeline
+
+    begun = time.monotonic()
+    if not Path(path).exists():
+        raise ConfigError("there is no such file.", path=str(path), hint="Check the path.")
+    damages: list[Damage] = []
+    try:
+        Pipeline.from_yaml(path)
+    except HsiBatchError as error:
+        damages.append(Damage(Path(path).name, str(error)))
+    else:
+        if not Path(path).with_suffix(".pt").exists():
+            damages.append(Damage(Path(path).name, "there are no weights beside it"))
+    seconds = time.monotonic() - begun
+    return VerifyResult(str(path), True, 0, 0, tuple(damages), seconds, store_checked=False)

@@ -123,7 +123,8 @@ def read_pipeline(
     pipeline = Pipeline.from_document(document)
     beside = Path(path).with_suffix(".pt")
     if weights_path is not None or beside.exists():
-        pipeline.load_weights(weights_path or beside)
+        # What was overridden is not what was written; the weights still have to be.
+        pipeline.load_weights(weights_path or beside, path if weights_path is None else None)
     return pipeline
 
 

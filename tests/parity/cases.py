@@ -12,6 +12,7 @@ import torch
 
 from hsi_batch.nodes import AnomalyDataNode, Node, node_classes
 from hsi_batch.nodes.plugin import plugin_class
+from hsi_batch.nodes.trust import allow_plugins
 from hsi_batch.pipeline import Pipeline
 from hsi_batch.pipeline.catalogue import cuvis_classes
 
@@ -328,6 +329,7 @@ def helper(
 def plugin(pipeline: Pipeline, cls: str, source: Any, port: str) -> Any:
     """The output of a node that both sides import."""
     if cls not in pipeline.nodes:
+        allow_plugins(SOURCES)
         made = plugin_class(f"{SOURCES}.{cls}", [SOURCES])
         pipeline.plugins = [SOURCES]
         node = made(name=cls)

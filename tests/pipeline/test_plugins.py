@@ -99,6 +99,7 @@ def package(tmp_path, monkeypatch):
     (tmp_path / "lib" / "hsi_other" / "__init__.py").write_text("")
     (tmp_path / "lib" / "hsi_other" / "nodes.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path / "lib")
+    monkeypatch.setenv("HSI_BATCH_PLUGINS", "hsi_other")
     yield "hsi_other"
     for name in [m for m in sys.modules if m.startswith("hsi_other")]:
         del sys.modules[name]
@@ -161,6 +162,37 @@ def test_what_is_not_named_is_not_imported(package):
     with pytest.raises(ConfigError, match=r"p\.yaml:4: .*list its package in `plugins`"):
         read("Deviation", plugins="null")
     assert not [m for m in sys.modules if m.startswith("hsi_other")]
+
+
+def test_what_the_user_has_not_allowed_is_not_imported(package, tmp_path, monkeypatch):
+    monkeypatch.delenv("HSI_BATCH_PLUGINS")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"p\.yaml:4: .*which you have not allowed.*--plugins"):
+        read("Deviation")
+    monkeypatch.setenv("HSI_BATCH_PLUGINS", "hsi, hsi_othe")
+    with pytest.raises(ConfigError, match="not allowed"):
+        read("Deviation")
+    assert not [m for m in sys.modules if m.startswith("hsi_other")]
+    (tmp_path / "hsi-batch").mkdir()
+    (tmp_path / "hsi-batch" / "plugins").write_text("# mine\nhsi_other  # and this\n")
+    assert isinstance(read("Deviation").nodes["other"], PluginNode)
+    # In Python, for one file.
+    (tmp_path / "hsi-batch" / "plugins").unlink()
+    monkeypatch.delenv("HSI_BATCH_PLUGINS")
+    path = Pipeline(name="p").save(tmp_path / "p.yaml")
+    path.write_text(
+        "plugins: [hsi_other]\nnodes: {data: CU3SDataNode, other: hsi_other.nodes.Halved}\n"
+        "connections: [[data.cube, other.data]]\n"
+    )
+    path.with_suffix(".pt").unlink()
+    sys.modules.pop("hsi_other.nodes")
+    with pytest.raises(ConfigError, match="not allowed"):
+        Pipeline.from_yaml(path)
+    with pytest.raises(ConfigError, match="not allowed"):
+        Pipeline.from_yaml(path, plugins=["hsi_othe"])
+    assert "other" in Pipeline.from_yaml(path, plugins=["hsi_other"]).nodes
+    # What runs already may be named by anybody.
+    assert isinstance(read("Deviation").nodes["other"], PluginNode)
 
 
 @pytest.mark.parametrize(

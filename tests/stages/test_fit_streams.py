@@ -82,6 +82,7 @@ def package(tmp_path, client, monkeypatch):
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / f"{name}.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path / "lib")
+    monkeypatch.setenv("HSI_BATCH_PLUGINS", name)
     folder = str(tmp_path / "lib")
     client.run(lambda: sys.path.insert(0, folder))
     yield name
