@@ -14,6 +14,7 @@ from hsi_batch.archive.lock import StoreLock
 from hsi_batch.archive.store import state_folder
 from hsi_batch.archive.writer import disk_errors
 from hsi_batch.errors import ConfigError
+from hsi_batch.stages.status import telling
 
 __all__ = ["check_place", "held_store"]
 
@@ -76,9 +77,9 @@ def held_store(store: str, purpose: str) -> Iterator[None]:
     check_place(store, folder=True)
     made = [folder for folder in (state, *state.parents) if not folder.exists()]
     try:
-        with disk_errors(store), StoreLock(state, purpose):
+        with disk_errors(store), StoreLock(state, purpose), telling(state):
             yield
     finally:
         with contextlib.suppress(OSError):
-            for folder in made:
+            for folder in made or [state]:
                 folder.rmdir()

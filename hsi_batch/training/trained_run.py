@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hsi_batch.archive.store import state_folder
 from hsi_batch.data.config import DataConfig, data_module
 from hsi_batch.data.module import DataModule, Split
+from hsi_batch.engine.events import silent
 from hsi_batch.errors import ConfigError, DataWarning, did_you_mean
 from hsi_batch.files import digest_json, remove_unfinished
 from hsi_batch.pipeline.pipeline import Pipeline
@@ -20,6 +21,7 @@ from hsi_batch.stages.fit import fit
 from hsi_batch.stages.fit_file import provenance_of
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place, held_store
+from hsi_batch.stages.status import observed
 from hsi_batch.training.calibration import Calibrated, calibrate_deciders, check_calibration
 from hsi_batch.training.comparison import compared, measure
 from hsi_batch.training.config import TrainingConfig
@@ -160,7 +162,8 @@ def train(
         fitted = StatisticalTrainer(
             pipeline, data, client=client, workers=workers, observer=observer
         ).fit()
-        trainer = gradient_trainer(config, pipeline, data, path, observer=observer, client=client)
+        told = observed(observer or silent)
+        trainer = gradient_trainer(config, pipeline, data, path, observer=told, client=client)
         _remove_unfinished(trainer)
         before = measure(trainer)
         result = trainer.fit(last=resume)
