@@ -16,7 +16,7 @@ from dask.utils import parse_timedelta
 from distributed import Client, Future, KilledWorker, Worker, as_completed
 
 from hsi_batch.engine.worker import ask_workers
-from hsi_batch.errors import ClusterError, HsiBatchError, HsiBatchWarning, StoreError
+from hsi_batch.errors import ClusterError, ConfigError, HsiBatchError, HsiBatchWarning, StoreError
 
 __all__ = ["Outcome", "Task", "batches", "run_window", "total_threads"]
 
@@ -25,7 +25,7 @@ __all__ = ["Outcome", "Task", "batches", "run_window", "total_threads"]
 _SETTLE_SECONDS = 30.0
 #: Setting of Dask: how long no task may end before those that run are taken for hanging.
 _TIMEOUT = "hsi-batch.task-timeout"
-_DEFAULT_TIMEOUT = "30 min"
+_DEFAULT_TIMEOUT = "30 minutes"
 #: A worker that is started again has so long to come back.
 _RESTART_SECONDS = 30.0
 
@@ -240,11 +240,22 @@ def _cut(task: Task) -> list[Task]:
     return [replace(task, key=f"{task.key}.{i}", items=(x,)) for i, x in enumerate(task.items)]
 
 
+def _timeout() -> float:
+    given = dask.config.get(_TIMEOUT, _DEFAULT_TIMEOUT)
+    try:
+        return float(parse_timedelta(given))
+    except (KeyError, ValueError, TypeError):
+        raise ConfigError(
+            f"{_TIMEOUT} {given!r} in Dask's configuration is no length of time.",
+            hint="Write for example 30m or 1h.",
+        ) from None
+
+
 def _next(finished: as_completed, hanging: Callable[[], None]) -> Future[Any]:
     """The next future that ended; ``hanging`` is called whenever none did for too long."""
-    begun = time.monotonic()
+    begun, seconds = time.monotonic(), _timeout()
     while not finished.has_ready():
-        if time.monotonic() - begun > parse_timedelta(dask.config.get(_TIMEOUT, _DEFAULT_TIMEOUT)):
+        if time.monotonic() - begun > seconds:
             hanging()
             begun = time.monotonic()
         # With a timeout, so that Ctrl-C is noticed.

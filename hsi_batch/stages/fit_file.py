@@ -30,7 +30,7 @@ from hsi_batch.stages.backgrounds import groups_of_sessions
 from hsi_batch.stages.fit import fit
 from hsi_batch.stages.fit_partials import KeptFits, discard, tidy
 from hsi_batch.stages.fit_result import FitResult
-from hsi_batch.stages.outputs import check_place, held_store
+from hsi_batch.stages.outputs import check_place, held_store, sweep
 from hsi_batch.stages.run import Failure
 
 __all__ = ["check_name", "fit_file", "pipeline_from"]
@@ -140,6 +140,7 @@ def fit_file(
         selection = archive.select(frames)
         pipeline.resolve(common_axis(archive.sessions(selection.sessions)))
         discard(kept_beside(target))
+        sweep(target)
         return FitResult(
             passes=0,
             pixels=int(known["pixel_count"]),

@@ -20,7 +20,7 @@ from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.fit import fit
 from hsi_batch.stages.fit_file import provenance_of
 from hsi_batch.stages.fit_result import FitResult
-from hsi_batch.stages.outputs import check_place, held_store
+from hsi_batch.stages.outputs import check_place, held_store, sweep
 from hsi_batch.stages.status import observed
 from hsi_batch.training.calibration import Calibrated, calibrate_deciders, check_calibration
 from hsi_batch.training.comparison import compared, measure
@@ -148,6 +148,8 @@ def train(
     config, pipeline, data, target = _read(path, archive, out, overrides)
     digest = _digest(config, pipeline, data)
     if not force and _digest_of(target) == digest:
+        _discard(_kept_at(target, digest))
+        sweep(target)
         return TrainedRun(config.name, str(target), up_to_date=True)
     with warnings.catch_warnings():
         # What is wrong is told before the fit; what is only doubtful, once, by the training.

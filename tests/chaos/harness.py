@@ -108,7 +108,9 @@ class Harness:
                     print(seed, stage, f"{time.monotonic() - begun:.1f} s", faults, flush=True)
                 self.check(folder, stage, faults)
             assert scenes.left_over(folder) == []
-        except BaseException:
+        except BaseException as error:
+            if os.environ.get("CHAOS_TOLD"):
+                print(f"{seed} FAILED: {str(error)[:1500]}", flush=True)
             shutil.copytree(folder, self.base / "failed" / folder.name, symlinks=True)
             raise
         finally:

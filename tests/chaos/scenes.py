@@ -29,8 +29,8 @@ connections:
 - [z.normalized, rx.data]
 - [rx.scores, logit.scores]
 """
-#: Attributes that tell when and where, not what.
-_VOLATILE = ("scored", "environment", "archive", "pipeline_provenance")
+#: Attributes that tell when and where, not what, and the checksums of these.
+_VOLATILE = ("scored", "environment", "archive", "pipeline_provenance", "seal")
 
 
 def write_sources(folder):
