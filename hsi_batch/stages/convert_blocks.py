@@ -315,8 +315,7 @@ def _write_sample(session: Session, geometry: Geometry, key: BlockKey, lines: ND
     picks = geometry.picks(key.start, key.stop)
     first = key.start // geometry.leaf_lines * geometry.picks_per_leaf
     spectra = lines.reshape(-1, lines.shape[-1])[picks]
-    array = _array(session, "sample")
-    array[key.frame, first : first + len(picks)] = spectra
+    write_row(_array(session, "sample"), (key.frame, slice(first, first + len(picks))), spectra)
 
 
 def _write_statistics(
