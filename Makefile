@@ -1,6 +1,7 @@
 # make demo   recordings, archive, fitted pipeline, scores and report in ./demo
 # make test   the tests, with coverage
 # make fuzz   damaged files of every format (FUZZ_CASES of each)
+# make chaos  200 runs that are killed, starved and interrupted until they are done (CHAOS_RUNS)
 # make parity the same graphs here and in cuvis-ai 0.19.3, in an environment of its own (.venv-parity)
 # Each sets up what it needs in a virtual environment of its own (.venv), which later calls reuse.
 
@@ -18,7 +19,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: demo test test-slow parity fuzz lint clean
+.PHONY: demo test test-slow parity fuzz chaos lint clean
 
 demo: $(VENV)/.demo
 	$(bin)/hsi-batch demo $(DEMO)
@@ -41,6 +42,11 @@ parity: $(PARITY)/.parity
 # Damaged files of every format, 10^5 cases of each: hours. FUZZ_CASES=1000 for minutes.
 fuzz: $(VENV)/.test
 	FUZZ_CASES=$${FUZZ_CASES:-100000} $(bin)/python -m pytest -n auto tests/fuzz $(PYTEST)
+
+# Twenty of these are in `make test`. CHAOS_WHOLE=1 takes each run through all four stages,
+# CHAOS_SEED=n begins at another seed, CHAOS_TOLD=1 prints every fault. Mounts a small tmpfs.
+chaos: $(VENV)/.test
+	CHAOS_RUNS=$${CHAOS_RUNS:-200} $(bin)/python -m pytest -s tests/chaos $(PYTEST)
 
 lint: $(VENV)/.test
 	$(bin)/ruff check

@@ -56,7 +56,7 @@ CODES = {
 POINTS = {"fsync": 40, "rename": 60, "unlink": 12, "open": 60}
 
 
-def draw(rng: random.Random, *, own: float = 0.1) -> Fault:
+def draw(rng: random.Random, *, own: float = 0.06) -> Fault:
     """One fault; ``own`` is the share of those that need a cluster of their own."""
     kinds = OWN if rng.random() < own else SHARED
     (kind,) = rng.choices(list(kinds), list(kinds.values()))
