@@ -2,6 +2,7 @@
 # make test   the tests, with coverage
 # make fuzz   damaged files of every format (FUZZ_CASES of each)
 # make flips  one byte flipped in each of many archives, scores and fitted pipelines (FLIPS of each)
+# make chaos  200 runs that are killed, starved and interrupted until they are done (CHAOS_RUNS)
 # make parity the same graphs here and in cuvis-ai 0.19.3, in an environment of its own (.venv-parity)
 # Each sets up what it needs in a virtual environment of its own (.venv), which later calls reuse.
 
@@ -19,7 +20,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: demo test test-slow parity fuzz flips lint clean
+.PHONY: demo test test-slow parity fuzz flips chaos lint clean
 
 demo: $(VENV)/.demo
 	$(bin)/hsi-batch demo $(DEMO)
@@ -46,6 +47,11 @@ fuzz: $(VENV)/.test
 
 flips: $(VENV)/.test
 	cd tests && FLIPS=$${FLIPS:-500} PYTHONPATH=. ../$(bin)/python -m flips
+
+# Twenty of these are in `make test`. CHAOS_WHOLE=1 takes each run through all four stages,
+# CHAOS_SEED=n begins at another seed, CHAOS_TOLD=1 prints every fault. Mounts a small tmpfs.
+chaos: $(VENV)/.test
+	CHAOS_RUNS=$${CHAOS_RUNS:-200} $(bin)/python -m pytest -s tests/chaos $(PYTEST)
 
 lint: $(VENV)/.test
 	$(bin)/ruff check

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 
 import psutil
 from dask.utils import parse_bytes
-from distributed import Client, get_client
+from distributed import Client, Status, get_client
 from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import SubprocessScheduler, SubprocessWorker
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model
@@ -376,14 +376,33 @@ class EmbeddedClient(Client):
         self._folder = folder
         super().__init__(cluster, set_as_default=True)  # type: ignore[no-untyped-call]
 
-    def close(self, *args: Any, **kwargs: Any) -> Any:
+    def close(self, *args: Any, **kwargs: Any) -> None:
         """Close the connection, the cluster, and remove its scratch folder."""
-        done = super().close(*args, **kwargs)  # type: ignore[no-untyped-call]
         owned, self._owned = self._owned, None
+        if owned is not None and self.status == "connecting":
+            # The scheduler died. Asking it to close would take a minute.
+            logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+            _kill(owned)
+            self.status = "closed"
+        else:
+            super().close(*args, **kwargs)  # type: ignore[no-untyped-call]
+            if owned is not None:
+                owned.close()
         if owned is not None:
-            owned.close()
             shutil.rmtree(self._folder, ignore_errors=True)
-        return done
+
+
+def _kill(cluster: SpecCluster) -> None:
+    """End the processes of a cluster that nobody answers for any more."""
+    for part in (cluster.scheduler, *cluster.workers.values()):
+        process = getattr(part, "process", None)
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if process is not None and process.returncode is None:
+                parent = psutil.Process(process.pid)
+                for each in (*parent.children(recursive=True), parent):
+                    with contextlib.suppress(psutil.Error):
+                        each.kill()
+    cluster.status = Status.closed
 
 
 def cores() -> int:

@@ -69,6 +69,18 @@ def deadly_once(items, key, folder):
     return [2 * item for item in items]
 
 
+def hanging_once(items, key, folder, how):
+    """As logged, but the first worker that comes to item 3 hangs: in its task, or altogether."""
+    logged(items, key, folder)
+    if 3 in items:
+        with contextlib.suppress(FileExistsError):
+            (Path(folder) / "hung").mkdir()
+            if how == "stopped":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(600)
+    return [2 * item for item in items]
+
+
 def failing(items, key, kind):
     if 2 in items:
         if kind == "ours":

@@ -15,6 +15,7 @@ from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import create_array
 from hsi_batch.errors import StoreError
+from hsi_batch.patience import is_transient
 from hsi_batch.readers.protocol import SourceInfo
 from hsi_batch.statistics.moments import is_exact
 from hsi_batch.statistics.quality import Quality
@@ -181,7 +182,7 @@ def _session_attrs(info: SourceInfo) -> dict[str, Any]:
 
 @contextmanager
 def disk_errors(path: str) -> Iterator[None]:
-    """Turn a full disk, an exceeded quota or missing permission into one clear error.
+    """Turn a full disk, a quota, missing permission or a disk that fails into one clear error.
 
     Parameters
     ----------
@@ -198,7 +199,14 @@ def disk_errors(path: str) -> Iterator[None]:
         ) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
+            if not is_transient(error):
+                raise
+            raise StoreError(
+                f"it could not be written to or read from ({error.strerror or error}).",
+                path=path,
+                hint="Check the disk or the network share, and run the same command again; what is"
+                " written stays.",
+            ) from error
         raise StoreError(
             f"there is no space left to write to ({error.strerror}).",
             path=path,
@@ -214,7 +222,7 @@ def write_lines(
         chunks.write_lines(array, key.frame, key.start, key.stop, values, keep_empty=keep_empty)
 
 
-def write_row(array: zarr.Array[Any], index: int, values: NDArray[Any]) -> None:
-    """Write one row of statistics."""
+def write_row(array: zarr.Array[Any], index: Any, values: NDArray[Any]) -> None:
+    """Write one row, or several, of an array."""
     with disk_errors(chunks.store_path(array)):
         array[index] = values

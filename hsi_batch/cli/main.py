@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from hsi_batch._version import __version__
-from hsi_batch.cli import checks, demo, drift, library, repair, restore, stages, stores, train
+from hsi_batch.cli import (
+    checks,
+    demo,
+    drift,
+    library,
+    repair,
+    restore,
+    stages,
+    status,
+    stores,
+    train,
+)
+from hsi_batch.cli.signals import interruptible
 from hsi_batch.cli.warned import warnings_as_lines
 from hsi_batch.errors import HsiBatchError
 from hsi_batch.wording import printable
@@ -62,6 +74,7 @@ demo.register(app)
 stages.register(app)
 stores.register(app)
 repair.register(app)
+status.register(app)
 library.register(app)
 checks.register(app)
 drift.register(app)
@@ -72,7 +85,7 @@ restore.register(app)
 def main() -> None:
     """Run the command line; exits with the code of the run."""
     try:
-        with warnings_as_lines():
+        with interruptible(), warnings_as_lines():
             app()
     except SystemExit as error:
         # The framework turns Ctrl-C into this code.

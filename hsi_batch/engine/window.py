@@ -6,20 +6,28 @@ import contextlib
 import itertools
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import dask
+from dask.utils import parse_timedelta
 from distributed import Client, Future, KilledWorker, Worker, as_completed
 
 from hsi_batch.engine.worker import ask_workers
-from hsi_batch.errors import ClusterError, HsiBatchError
+from hsi_batch.errors import ClusterError, ConfigError, HsiBatchError, HsiBatchWarning, StoreError
 
 __all__ = ["Outcome", "Task", "batches", "run_window", "total_threads"]
 
 
 #: Tasks take about a second; one that hangs must not hold up the end of a run.
 _SETTLE_SECONDS = 30.0
+#: Setting of Dask: how long no task may end before those that run are taken for hanging.
+_TIMEOUT = "hsi-batch.task-timeout"
+_DEFAULT_TIMEOUT = "30 minutes"
+#: A worker that is started again has so long to come back.
+_RESTART_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,9 @@ def run_window(
     its outcome was yielded, so nothing that is finished is done again when a worker dies. A task
     that kills its worker again and again is cut into its items. Dask suspects whatever waited on a
     worker that died, so an item is tried once more at the end, with nothing else in flight; one
-    that kills its workers then too is an outcome with an error.
+    that kills its workers then too is an outcome with an error. Where no task ends for half an hour
+    (``hsi-batch.task-timeout`` in Dask's configuration) the workers that hold some are started
+    again, which counts as their death.
 
     Parameters
     ----------
@@ -152,6 +162,7 @@ def run_window(
     # Another run on the same cluster may use the same names for its tasks.
     run = uuid.uuid4().hex[:12]
     running: dict[Future[Any], Task] = {}
+    hung: set[str] = set()
     finished = as_completed(raise_errors=False)
 
     def submit(task: Task) -> None:
@@ -181,7 +192,7 @@ def run_window(
     try:
         refill()
         while running:
-            future = next(finished)
+            future = _next(finished, lambda: hung.update(_restart_hanging(client, run)))
             if future.status in ("lost", "pending"):
                 # Its worker died with the result; the scheduler runs it again.
                 finished.add(future)
@@ -194,15 +205,11 @@ def run_window(
                 if not isinstance(error, KilledWorker):
                     raise _shown(error)
                 if task is alone:
-                    yield Outcome(task, error=_killed(error)), None
+                    yield Outcome(task, error=_killed(error, str(future.key) in hung)), None
                 elif len(task.items) == 1:
                     suspects.append(task)
                 else:
-                    parts = [
-                        replace(task, key=f"{task.key}.{i}", items=(x,))
-                        for i, x in enumerate(task.items)
-                    ]
-                    queue = itertools.chain(parts, queue)
+                    queue = itertools.chain(_cut(task), queue)
             else:
                 raise ClusterError(
                     f"a task was {future.status}; the connection to the cluster was lost.",
@@ -228,16 +235,78 @@ def _executing(run: str, dask_worker: Worker) -> bool:
     return any(str(state.key).endswith(run) for state in dask_worker.state.executing)
 
 
+def _cut(task: Task) -> list[Task]:
+    """A task for each item."""
+    return [replace(task, key=f"{task.key}.{i}", items=(x,)) for i, x in enumerate(task.items)]
+
+
+def _timeout() -> float:
+    given = dask.config.get(_TIMEOUT, _DEFAULT_TIMEOUT)
+    try:
+        return float(parse_timedelta(given))
+    except (KeyError, ValueError, TypeError):
+        raise ConfigError(
+            f"{_TIMEOUT} {given!r} in Dask's configuration is no length of time.",
+            hint="Write for example 30m or 1h.",
+        ) from None
+
+
+def _next(finished: as_completed, hanging: Callable[[], None]) -> Future[Any]:
+    """The next future that ended; ``hanging`` is called whenever none did for too long."""
+    begun, seconds = time.monotonic(), _timeout()
+    while not finished.has_ready():
+        if time.monotonic() - begun > seconds:
+            hanging()
+            begun = time.monotonic()
+        # With a timeout, so that Ctrl-C is noticed.
+        with finished.thread_condition:
+            finished.thread_condition.wait(timeout=0.1)
+    future: Future[Any] = next(finished)
+    return future
+
+
+def _restart_hanging(client: Client, run: str) -> set[str]:
+    """Start workers again that hold tasks of a run; the keys of these tasks."""
+    held: dict[str, set[str]] = {}
+    with contextlib.suppress(Exception):
+        for address, keys in client.processing().items():
+            names = {str(key) for key in keys if str(key).endswith(run)}
+            if names:
+                held[address] = names
+        client.restart_workers(list(held), timeout=_RESTART_SECONDS, raise_for_error=False)
+    if held:
+        warnings.warn(
+            f"{len(held)} worker(s) gave no result for"
+            f" {dask.config.get(_TIMEOUT, _DEFAULT_TIMEOUT)} and were started again; if tasks may"
+            " take so long, set DASK_HSI_BATCH__TASK_TIMEOUT to more.",
+            HsiBatchWarning,
+            stacklevel=4,
+        )
+    return set().union(*held.values())
+
+
 def _shown(error: BaseException | None) -> BaseException:
     if isinstance(error, HsiBatchError):
         return error
+    if isinstance(error, OSError):
+        return StoreError(
+            f"a worker could not read or write ({error}).",
+            hint="Check the disk or the network share, and start the command again; it continues"
+            " where it stopped.",
+        )
     return ClusterError(
         f"a worker failed unexpectedly: {type(error).__name__}: {error}.",
         hint="This is a defect of hsi_batch; please report it with the log.",
     )
 
 
-def _killed(error: KilledWorker) -> str:
+def _killed(error: KilledWorker, hung: bool) -> str:
+    if hung:
+        return (
+            "the worker gave no result for"
+            f" {dask.config.get(_TIMEOUT, _DEFAULT_TIMEOUT)}, or died, each of"
+            f" {error.allowed_failures + 1} times it tried this"
+        )
     return (
         f"the worker died each of {error.allowed_failures + 1} times it tried this; it may need"
         " more memory than a worker has"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import logging
@@ -18,6 +19,8 @@ __all__ = ["WorkerSetup", "ask_workers", "memory_now", "memory_peak", "prepare",
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _GIB = 2**30
+#: A worker that has not answered by then does not.
+_ANSWER_SECONDS = 10.0
 
 
 class WorkerSetup(WorkerPlugin):
@@ -128,9 +131,20 @@ def prepare(client: Client, warm: str) -> None:
 
 
 def ask_workers(client: Client, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
-    """What a function gives on every worker that answers; one may be dying while it is asked."""
-    found: dict[str, Any] = client.run(function, *args, on_error="ignore")
+    """What a function gives on every worker that answers; one may be dying, or hang, when asked."""
+    found: dict[str, Any] = client.sync(_ask, client, function, args)
     return found
+
+
+async def _ask(client: Client, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    async def one(address: str) -> Any:
+        answer = client._run(function, *args, workers=[address], on_error="ignore")  # noqa: SLF001
+        return await asyncio.wait_for(answer, _ANSWER_SECONDS)
+
+    assert client.scheduler is not None
+    addresses = list(await client.scheduler.ncores(workers=None))
+    answers = await asyncio.gather(*map(one, addresses), return_exceptions=True)
+    return {k: v for answer in answers if isinstance(answer, dict) for k, v in answer.items()}
 
 
 def base_memory(client: Client) -> dict[str, int]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from distributed import get_worker
 from numpy.typing import NDArray
 
 from hsi_batch.archive.chunks import chunk_tail
@@ -23,6 +22,7 @@ from hsi_batch.archive.store import checksum
 from hsi_batch.archive.writer import disk_errors, write_lines, write_row
 from hsi_batch.errors import HsiBatchError, SourceError, StoreError
 from hsi_batch.files import digest_of_file
+from hsi_batch.patience import patiently
 from hsi_batch.readers.annotations import Annotation, open_annotation
 from hsi_batch.readers.protocol import Frame, Source
 from hsi_batch.readers.registry import open_source
@@ -33,7 +33,7 @@ from hsi_batch.stages.convert_work import (
     SessionJob,
     item_keys,
 )
-from hsi_batch.stages.run import Failure
+from hsi_batch.stages.run import Failure, failed_record, worker_name
 from hsi_batch.statistics import Bundle, Forest
 from hsi_batch.statistics.grid import summary_forests
 from hsi_batch.statistics.quality import flag_pixels
@@ -131,7 +131,7 @@ class _Task:
         self.folder = folder
         self.key = key
         self.report = report
-        self.worker = _worker_name()
+        self.worker = worker_name()
         self.archive = ""
         # Sessions whose statistics are kept in rows over many blocks: their records wait until
         # the statistics of the task are on the disk.
@@ -146,7 +146,7 @@ class _Task:
         if not item.ranges:
             return
         try:
-            frame = _source(job).frame(item.frame)
+            frame = patiently(lambda: _source(job).frame(item.frame))
         except HsiBatchError as error:
             self._fail(item, item.ranges, error, writer)
             return
@@ -157,7 +157,7 @@ class _Task:
             begun = time.perf_counter()
             key = BlockKey(job.name, item.frame, start, stop)
             try:
-                info, sums = _convert_block(job, frame, key)
+                info, sums = patiently(lambda: _convert_block(job, frame, key))  # noqa: B023
             except StoreError:
                 raise
             except HsiBatchError as error:
@@ -231,26 +231,19 @@ class _Task:
         for start, stop in ranges:
             key = BlockKey(item.job.name, item.frame, start, stop)
             self.report.failures.append(Failure(key, str(error)))
-            writer.write(
-                BlockRecord(key, "failed", item.job.digest, reason=str(error), worker=self.worker)
-            )
-
-
-def _worker_name() -> str:
-    try:
-        return str(get_worker().address)
-    except ValueError:
-        return "local"
+            writer.write(failed_record(key, item.job.digest, error, self.worker))
 
 
 def _unexpected(job: SessionJob, frame: int, error: Exception) -> SourceError:
     at = traceback.extract_tb(error.__traceback__)[-1]
-    return SourceError(
+    found = SourceError(
         f"{type(error).__name__}: {error} (in {Path(at.filename).name}:{at.lineno}).",
         path=job.path,
         frame=frame,
         hint="The reader of this format did not expect this; please report it.",
     )
+    found.__cause__ = error
+    return found
 
 
 def _frame_info(frame: Frame) -> dict[str, Any]:
@@ -322,8 +315,7 @@ def _write_sample(session: Session, geometry: Geometry, key: BlockKey, lines: ND
     picks = geometry.picks(key.start, key.stop)
     first = key.start // geometry.leaf_lines * geometry.picks_per_leaf
     spectra = lines.reshape(-1, lines.shape[-1])[picks]
-    array = _array(session, "sample")
-    array[key.frame, first : first + len(picks)] = spectra
+    write_row(_array(session, "sample"), (key.frame, slice(first, first + len(picks))), spectra)
 
 
 def _write_statistics(

@@ -83,7 +83,7 @@ def begin(root: zarr.Group, plan: ConvertPlan) -> None:
                 assert planned.info is not None
                 assert planned.geometry is not None
                 forget(plan.archive, planned.name)
-                create_session(
+                session = create_session(
                     root,
                     planned.name,
                     planned.info,
@@ -97,11 +97,12 @@ def begin(root: zarr.Group, plan: ConvertPlan) -> None:
                         },
                         "annotation": planned.annotation,
                         "settings": settings_of(plan.options),
-                        "digest": planned.digest,
                         "software": f"hsi_batch {__version__}",
                         "complete": False,
                     },
                 )
+                # Last: without it a session was never wholly made, and is made again.
+                session.group.attrs["digest"] = planned.digest
             elif planned.status == "retry":
                 # Arrays will come and go.
                 plain_group(root[planned.name]).attrs["complete"] = False  # type: ignore[arg-type]

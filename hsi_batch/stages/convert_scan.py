@@ -164,7 +164,8 @@ def _existing_sessions(archive: str) -> dict[str, Session]:
         except StoreError:
             # Died while it was made; it will be made again.
             continue
-        found[name] = session
+        if session.complete or session.attrs.get("digest"):
+            found[name] = session
     return found
 
 

@@ -21,6 +21,7 @@ from hsi_batch.engine.events import Progress
 from hsi_batch.engine.reduce import TreeReduction
 from hsi_batch.engine.window import batches, run_window
 from hsi_batch.nodes.data import CU3SDataNode, anomalous
+from hsi_batch.patience import patiently
 from hsi_batch.pipeline.maps import INVALID_DECISION
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.readers.paths import natural_key
@@ -140,7 +141,7 @@ def _evaluate_items(items: Iterable[_Scored], _key: str, job: _Job) -> Evaluatio
         group = root[item.session]
         assert isinstance(group, zarr.Group)
         session = session_of(job.archive, item.session, job.stamp)
-        whole = whole.merge(_evaluate_frame(session, group, item, job))
+        whole = whole.merge(patiently(_evaluate_frame, session, group, item, job))
     return whole
 
 

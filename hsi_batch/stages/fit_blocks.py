@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.session import PixelChoice, Session
 from hsi_batch.errors import SourceError
+from hsi_batch.patience import patiently
 from hsi_batch.pipeline.cache import Packed
 from hsi_batch.pipeline.gather import Need
 from hsi_batch.pipeline.passes import gather_frame
@@ -133,7 +134,12 @@ def fit_items(items: Iterable[FitItem], _key: str, *jobs: FitJob) -> PassPart:
     by_group = {job.group: job for job in jobs}
     whole = PassPart()
     for item in items:
-        whole = whole.merge(_one(item, [(by_group[group], at) for group, at in item.places]))
+        places = [(by_group[group], at) for group, at in item.places]
+        try:
+            whole = whole.merge(patiently(_one, item, places))
+        except SourceError as error:
+            failed = [Failure(key, str(error)) for key in fit_keys(item)]
+            whole = whole.merge(PassPart(report=TaskReport(failures=failed)))
     return whole
 
 
@@ -142,19 +148,16 @@ def _one(item: FitItem, places: Sequence[tuple[FitJob, Path]]) -> PassPart:
     job = places[0][0]
     session = session_of(job.archive, item.session, job.stamp)
     sample: dict[BlockKey, NDArray[Any]] = {}
-    try:
-        source = frame_source(session, item.frame, item.ranges, job.pixels)
-        bundle = Bundle(
-            {
-                own.group: gather_frame(own.packed, own.needs, source, item.ranges, place)
-                for own, place in places
-            }
-        )
-        if item.sampled:
-            for key in keys:
-                sample[key] = _sample(session, key, source.lines(key.start, key.stop))
-    except SourceError as error:
-        return PassPart(report=TaskReport(failures=[Failure(key, str(error)) for key in keys]))
+    source = frame_source(session, item.frame, item.ranges, job.pixels)
+    bundle = Bundle(
+        {
+            own.group: gather_frame(own.packed, own.needs, source, item.ranges, place)
+            for own, place in places
+        }
+    )
+    if item.sampled:
+        for key in keys:
+            sample[key] = _sample(session, key, source.lines(key.start, key.stop))
     size = sum(session.geometry.bytes_of(key) for key in keys)
     return PassPart(bundle, TaskReport(len(keys), size), sample)
 

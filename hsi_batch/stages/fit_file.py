@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from hsi_batch.stages.backgrounds import groups_of_sessions
 from hsi_batch.stages.fit import fit
 from hsi_batch.stages.fit_partials import KeptFits, discard, tidy
 from hsi_batch.stages.fit_result import FitResult
-from hsi_batch.stages.outputs import check_place
+from hsi_batch.stages.outputs import check_place, held_store, sweep
 from hsi_batch.stages.run import Failure
 
 __all__ = ["check_name", "fit_file", "pipeline_from"]
@@ -139,6 +140,7 @@ def fit_file(
         selection = archive.select(frames)
         pipeline.resolve(common_axis(archive.sessions(selection.sessions)))
         discard(kept_beside(target))
+        sweep(target)
         return FitResult(
             passes=0,
             pixels=int(known["pixel_count"]),
@@ -150,30 +152,32 @@ def fit_file(
             up_to_date=True,
         )
     keep = kept_beside(target)
-    try:
-        result = fit(
-            pipeline,
-            archive,
-            frames=frames,
-            pixels=pixels,
-            background=background,
-            fallback=fallback,
-            client=client,
-            workers=workers,
-            # The statistics stay until the result is safe.
-            keep=KeptFits(keep),
-            dry_run=dry_run,
-            observer=observer,
-        )
-        if dry_run:
-            return result
-        pipeline.provenance["digest"] = digest
-        with disk_errors(str(target)):
-            pipeline.save(target, dialect)
-    finally:
-        # Statistics that are kept stay for the next run.
-        tidy(keep)
-    discard(keep)
+    held = contextlib.nullcontext() if dry_run else held_store(os.fspath(target), "fit")
+    with held:
+        try:
+            result = fit(
+                pipeline,
+                archive,
+                frames=frames,
+                pixels=pixels,
+                background=background,
+                fallback=fallback,
+                client=client,
+                workers=workers,
+                # The statistics stay until the result is safe.
+                keep=KeptFits(keep),
+                dry_run=dry_run,
+                observer=observer,
+            )
+            if dry_run:
+                return result
+            pipeline.provenance["digest"] = digest
+            with disk_errors(str(target)):
+                pipeline.save(target, dialect)
+        finally:
+            # Statistics that are kept stay for the next run.
+            tidy(keep)
+        discard(keep)
     return replace(result, out=str(target))
 
 

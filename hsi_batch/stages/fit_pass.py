@@ -289,7 +289,8 @@ class PassReader:
         return [portion for portion in portions if portion.number not in kept]
 
     def _count(self, work: BlockWork, future: Future[Any]) -> None:
-        report = self.run.client.submit(report_of, future, pure=False).result()
+        # Before tasks that wait, so that what is done is known, and kept, as soon as it is.
+        report = self.run.client.submit(report_of, future, pure=False, priority=10).result()
         work.progress.done += report.done
         work.progress.done_bytes += report.done_bytes
         work.progress.failed += len(report.failures)

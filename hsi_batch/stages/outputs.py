@@ -13,9 +13,10 @@ from pathlib import Path
 from hsi_batch.archive.lock import StoreLock
 from hsi_batch.archive.store import refuse_linked_state, state_folder
 from hsi_batch.archive.writer import disk_errors
-from hsi_batch.errors import ConfigError
+from hsi_batch.errors import ConfigError, StoreInUseError
+from hsi_batch.stages.status import telling
 
-__all__ = ["check_place", "held_store"]
+__all__ = ["check_place", "held_store", "sweep"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -77,9 +78,23 @@ def held_store(store: str, purpose: str) -> Iterator[None]:
     refuse_linked_state(store)
     made = [folder for folder in (state, *state.parents) if not folder.exists()]
     try:
-        with disk_errors(store), StoreLock(state, purpose):
+        with disk_errors(store), StoreLock(state, purpose), telling(state):
             yield
     finally:
         with contextlib.suppress(OSError):
-            for folder in made:
+            for folder in made or [state]:
                 folder.rmdir()
+
+
+def sweep(store: str | os.PathLike[str]) -> None:
+    """Remove the lock that a run left which was killed when all else was done."""
+    state = state_folder(os.fspath(store))
+    if state.is_dir():
+        with (
+            contextlib.suppress(StoreInUseError, OSError),
+            StoreLock(state, "sweep"),
+            telling(state),
+        ):
+            pass
+        with contextlib.suppress(OSError):
+            state.rmdir()

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
+from asyncio import CancelledError
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from distributed import Client
+from distributed import Client, get_worker
+from distributed.comm.core import CommClosedError
 
 from hsi_batch.archive.layout import BlockKey
+from hsi_batch.archive.records import BlockRecord
 from hsi_batch.cluster import connect, cores, current_client
 from hsi_batch.engine.events import Observer, Progress, silent
 from hsi_batch.engine.window import Task, run_window
 from hsi_batch.engine.worker import base_memory, peak_memory, prepare
-from hsi_batch.errors import HsiBatchError
+from hsi_batch.errors import ClusterError, HsiBatchError
+from hsi_batch.stages.status import observed
 
 __all__ = [
     "BlockWork",
@@ -26,8 +32,10 @@ __all__ = [
     "TaskReport",
     "cluster_at_hand",
     "failed_frames",
+    "failed_record",
     "judge",
     "run_blocks",
+    "worker_name",
     "workers_on_demand",
 ]
 
@@ -38,6 +46,10 @@ _CONVERTING = "hsi_batch.stages.warm:converting"
 _SCORING = "hsi_batch.stages.warm:scoring"
 #: So many failures, all for one reason and before anything succeeded, end the run.
 _HOPELESS = 20
+#: What Dask raises once its scheduler is gone.
+_LOST = (CancelledError, futures.CancelledError, CommClosedError)
+#: Letters of a traceback that are kept; its end tells most.
+_TRACEBACK = 4000
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,22 @@ class Failure:
 def failed_frames(*failures: Failure) -> int:
     """Number of frames that blocks failed of."""
     return len({(failure.key.session, failure.key.frame) for failure in failures})
+
+
+def worker_name() -> str:
+    """Address of the worker that this runs on."""
+    try:
+        return str(get_worker().address)
+    except ValueError:
+        return "local"
+
+
+def failed_record(key: BlockKey, digest: str, error: BaseException, worker: str) -> BlockRecord:
+    """The record of a block that raised an error."""
+    lines = "".join(traceback.format_exception(error))
+    return BlockRecord(
+        key, "failed", digest, reason=str(error), traceback=lines[-_TRACEBACK:], worker=worker
+    )
 
 
 @dataclass
@@ -163,16 +191,21 @@ class Run:
         self._scoring = scoring
         self._owned: Client | None = None
         self._client: Client | None = None
-        self.observer: Observer = observer or silent
+        self.observer: Observer = observed(observer or silent)
         self._base: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
         if self._owned is not None:
             self._owned.close()
             self._owned = None
+        if isinstance(error, _LOST):
+            raise ClusterError(
+                f"the connection to the cluster was lost ({type(error).__name__}).",
+                hint="Start the command again; it continues where it stopped.",
+            ) from error
 
     @property
     def client(self) -> Client:

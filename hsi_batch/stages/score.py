@@ -241,7 +241,6 @@ def _create_session(root: zarr.Group, planned: PlannedScores, plan: ScorePlan) -
         attributes={
             "source": session.attrs.get("source"),
             "session_digest": session.attrs.get("digest"),
-            "digest": planned.digest,
             **plan.states.told(session, planned.group),
             "complete": False,
         },
@@ -263,6 +262,8 @@ def _create_session(root: zarr.Group, planned: PlannedScores, plan: ScorePlan) -
                 **({"invalid": INVALID_DECISION} if spec.dtype == "uint8" else {}),
             },
         )
+    # Last: without it a session was never wholly made, and is made again.
+    group.attrs["digest"] = planned.digest
 
 
 def _copy_frame_arrays(session: Session, group: zarr.Group) -> list[str]:

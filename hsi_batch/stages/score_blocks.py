@@ -12,7 +12,6 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import zarr
-from distributed import get_worker
 from numpy.typing import NDArray
 
 from hsi_batch.archive.chunks import chunk_tail
@@ -21,10 +20,11 @@ from hsi_batch.archive.records import BlockRecord, RecordWriter
 from hsi_batch.archive.store import checksum, open_member
 from hsi_batch.archive.writer import disk_errors, write_lines
 from hsi_batch.errors import SourceError
+from hsi_batch.patience import patiently
 from hsi_batch.pipeline.cache import Packed, evaluator
 from hsi_batch.pipeline.maps import MapSpec, as_stored
 from hsi_batch.stages.frames import frame_source, session_of
-from hsi_batch.stages.run import Failure, TaskReport
+from hsi_batch.stages.run import Failure, TaskReport, failed_record, worker_name
 
 __all__ = ["ScoreItem", "ScoreJob", "score_items", "score_keys", "tails"]
 
@@ -113,7 +113,7 @@ def score_items(items: Iterable[ScoreItem], key: str, *jobs: ScoreJob) -> TaskRe
     There is a job for each background of the items.
     """
     report = TaskReport()
-    worker = _worker_name()
+    worker = worker_name()
     by_group = {job.group: job for job in jobs}
     with disk_errors(jobs[0].store), RecordWriter(Path(jobs[0].records), key) as writer:
         for item in items:
@@ -124,13 +124,11 @@ def score_items(items: Iterable[ScoreItem], key: str, *jobs: ScoreJob) -> TaskRe
                     report.done += 1
                     continue
                 try:
-                    scorer = scorer or _Scorer(item, job)
-                    record = scorer.score(block, kept, worker)
+                    scorer = scorer or patiently(_Scorer, item, job)
+                    record = patiently(scorer.score, block, kept, worker)
                 except SourceError as error:
                     report.failures.append(Failure(block, str(error)))
-                    writer.write(
-                        BlockRecord(block, "failed", item.digest, reason=str(error), worker=worker)
-                    )
+                    writer.write(failed_record(block, item.digest, error, worker))
                     continue
                 writer.write(record)
                 report.done += 1
@@ -146,13 +144,6 @@ def _was_done(item: ScoreItem, key: BlockKey, job: ScoreJob, writer: RecordWrite
     outputs = _outputs(job, item.session)
     lines = next(iter(outputs.values())).chunks[1]
     return tails(outputs.values(), key, lines) == record.tail
-
-
-def _worker_name() -> str:
-    try:
-        return str(get_worker().address)
-    except ValueError:
-        return "local"
 
 
 class _Scorer:

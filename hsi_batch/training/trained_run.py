@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from hsi_batch.archive.store import state_folder
 from hsi_batch.data.config import DataConfig, data_module
 from hsi_batch.data.module import DataModule, Split
+from hsi_batch.engine.events import silent
 from hsi_batch.errors import ConfigError, DataWarning, did_you_mean
 from hsi_batch.files import digest_json, remove_unfinished
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.fit import fit
 from hsi_batch.stages.fit_file import provenance_of
 from hsi_batch.stages.fit_result import FitResult
-from hsi_batch.stages.outputs import check_place, held_store
+from hsi_batch.stages.outputs import check_place, held_store, sweep
+from hsi_batch.stages.status import observed
 from hsi_batch.training.calibration import Calibrated, calibrate_deciders, check_calibration
 from hsi_batch.training.comparison import compared, measure
 from hsi_batch.training.config import TrainingConfig
@@ -146,6 +148,8 @@ def train(
     config, pipeline, data, target = _read(path, archive, out, overrides)
     digest = _digest(config, pipeline, data)
     if not force and _digest_of(target) == digest:
+        _discard(_kept_at(target, digest))
+        sweep(target)
         return TrainedRun(config.name, str(target), up_to_date=True)
     with warnings.catch_warnings():
         # What is wrong is told before the fit; what is only doubtful, once, by the training.
@@ -160,7 +164,8 @@ def train(
         fitted = StatisticalTrainer(
             pipeline, data, client=client, workers=workers, observer=observer
         ).fit()
-        trainer = gradient_trainer(config, pipeline, data, path, observer=observer, client=client)
+        told = observed(observer or silent)
+        trainer = gradient_trainer(config, pipeline, data, path, observer=told, client=client)
         _remove_unfinished(trainer)
         before = measure(trainer)
         result = trainer.fit(last=resume)

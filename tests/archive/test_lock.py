@@ -6,11 +6,14 @@ import json
 import os
 import signal
 import socket
+import threading
+import time
 
 import psutil
 import pytest
 from archive_helpers import run_script, start_script
 
+from hsi_batch.archive import lock
 from hsi_batch.archive.lock import StoreLock
 from hsi_batch.errors import StoreInUseError
 
@@ -120,6 +123,84 @@ def test_a_run_on_another_host_is_respected(tmp_path):
     ):
         pass
     assert owner(tmp_path)["host"] == "far.away"
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Do not watch for long."""
+    monkeypatch.setattr(lock, "WATCH_SECONDS", 0.3)
+
+
+@pytest.mark.parametrize("where", [{"host": "far.away"}, {"machine": "its last start"}])
+def test_a_run_on_another_machine_is_dead_when_it_touches_its_lock_no_more(tmp_path, quick, where):
+    write_owner(tmp_path, **where)
+    path = tmp_path / "lock.json"
+    age(path, lock.STALE_SECONDS - 30)
+    with pytest.raises(StoreInUseError), StoreLock(tmp_path, "convert"):
+        pass
+    age(path, lock.STALE_SECONDS + 30)
+    with StoreLock(tmp_path, "convert"):
+        assert owner(tmp_path)["pid"] == os.getpid()
+
+
+def age(path, seconds):
+    os.utime(path, (path.stat().st_atime, time.time() - seconds))
+
+
+def test_a_lock_that_only_looks_old_is_respected(tmp_path, monkeypatch):
+    # The clock of the file system jumped by a day; the owner goes on touching its lock.
+    monkeypatch.setattr(lock, "WATCH_SECONDS", 1.0)
+    write_owner(tmp_path, host="far.away")
+    age(tmp_path / "lock.json", 86_400)
+    beat = threading.Timer(0.3, age, (tmp_path / "lock.json", 86_399))
+    beat.start()
+    with pytest.raises(StoreInUseError, match=r"far\.away"), StoreLock(tmp_path, "convert"):
+        pass
+    beat.join()
+
+
+def test_no_clock_decides_whether_a_run_of_this_machine_lives(tmp_path):
+    first = holder(tmp_path)
+    # What the process says of its start depends on the clock of the machine.
+    write_owner(tmp_path, **{**owner(tmp_path), "started": owner(tmp_path)["started"] - 7200})
+    age(tmp_path / "lock.json", 86_400)
+    with pytest.raises(StoreInUseError), StoreLock(tmp_path, "convert"):
+        pass
+    first.kill()
+    first.communicate()
+    with StoreLock(tmp_path, "convert"):
+        pass
+
+
+def test_the_owner_touches_its_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
+    with StoreLock(tmp_path, "convert"):
+        age(tmp_path / "lock.json", 1000)
+        deadline = time.monotonic() + 30
+        while time.time() - (tmp_path / "lock.json").stat().st_mtime > 500:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+ROBBED = """
+import sys, time
+from pathlib import Path
+from hsi_batch.archive import lock
+from hsi_batch.errors import StoreInUseError
+lock.BEAT_SECONDS = 0.05
+try:
+    with lock.StoreLock(Path(sys.argv[1]), "score"):
+        (Path(sys.argv[1]) / "lock.json").write_text('{"token": "another"}')
+        time.sleep(60)
+except StoreInUseError as error:
+    print(error)
+"""
+
+
+def test_a_run_whose_lock_was_taken_stops(tmp_path):
+    done = run_script(ROBBED, tmp_path)
+    assert "this run was thought dead, and another one took the store" in done.output, done.errors
+    assert owner(tmp_path)["token"] == "another"
 
 
 @pytest.mark.parametrize("text", ["", '{"pid": 1', "[]", "7", "null"])

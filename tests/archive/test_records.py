@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from hsi_batch.archive import BlockKey
 from hsi_batch.archive.records import BlockRecord, Records, RecordWriter
+from hsi_batch.stages.run import failed_record
 
 KEYS = st.builds(
     lambda s, f, y: BlockKey(s, f, y, y + 16),
@@ -218,3 +221,34 @@ def test_a_record_that_does_not_fit_on_the_disk_is_an_error(tmp_path):
     # The run goes on when there is space again.
     write(tmp_path / "000001", "t", record(2))
     assert sorted(key.frame for key in Records(tmp_path).load()) == [0, 2]
+
+
+def test_a_record_is_on_the_disk_within_a_second_however_long_the_task_takes(tmp_path, monkeypatch):
+    synced = threading.Event()
+    fsync = os.fsync
+
+    def noted(handle):
+        fsync(handle)
+        synced.set()
+
+    monkeypatch.setattr(os, "fsync", noted)
+    with RecordWriter(tmp_path, "t-000000") as writer:
+        for number in range(2):
+            writer.write(record(number))
+            # Loaded machines wake threads late; without the timer it would never happen.
+            assert synced.wait(30)
+            synced.clear()
+
+
+def test_a_failure_keeps_its_reason_its_traceback_and_when_it_was(tmp_path):
+    before = time.time()
+    with pytest.raises(ZeroDivisionError) as caught:
+        1 / 0  # noqa: B018
+    failed = failed_record(BlockKey("s", 0, 0, 16), "d", caught.value, "worker")
+    with RecordWriter(tmp_path / "000001", "t-000000") as writer:
+        writer.write(failed)
+    (found,) = Records(tmp_path).load().values()
+    assert (found.outcome, found.reason, found.worker) == ("failed", "division by zero", "worker")
+    assert "test_records.py" in found.traceback
+    assert "ZeroDivisionError: division by zero" in found.traceback
+    assert before - 0.001 <= found.at <= time.time()

@@ -6,7 +6,7 @@ import pytest
 from commands import command
 
 COMMANDS = (
-    *("demo", "run", "convert", "fit", "score", "report", "ls", "show", "verify", "rm"),
+    *("demo", "run", "convert", "fit", "score", "report", "ls", "show", "verify", "rm", "status"),
     *("nodes", "graph", "check", "schema"),
     *("drift", "train", "restore-pipeline", "restore-trainrun"),
 )

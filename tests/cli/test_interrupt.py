@@ -6,6 +6,7 @@ import signal
 import time
 
 import numpy as np
+import psutil
 import pytest
 import zarr
 from commands import Done, Marked, chunks, command, start
@@ -101,3 +102,67 @@ def test_ctrl_c_in_a_terminal(long_recording, tmp_path):
     assert (done.code, done.out) == (130, "")
     assert "interrupted; what is written stays" in done.err
     assert not marked.wait()
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_twice_is_at_once(hsi, long_recording, tmp_path, second):
+    path, _ = long_recording
+    archive, marked = tmp_path / "a.zarr", Marked()
+    run, records = begin(path, archive, "--workers", "2", env=marked.env)
+    begun = time.monotonic()
+    run.send_signal(signal.SIGTERM)
+    while b"finishing" not in os.read(run.stderr.fileno(), 4096):
+        assert time.monotonic() < begun + 60
+    run.send_signal(second)
+    done = ended(run)
+    assert (done.code, done.out) == (130, "")
+    assert "stopped at once" in done.err
+    assert not marked.wait()
+    status = hsi("status", archive)
+    assert (status.code, "the last one died: convert by process" in status.out) == (0, True)
+    left = BLOCKS - len([r for r in records.load().values() if r.outcome == "done"])
+    again = hsi("convert", path, "--archive", archive, "--block-lines", "32", "--json")
+    assert (again.code, again.json["blocks"]) == (0, left)
+
+
+def test_the_status_of_a_run_and_of_a_dead_one_from_another_terminal(hsi, long_recording, tmp_path):
+    path, _ = long_recording
+    archive = tmp_path / "a.zarr"
+    assert hsi("status", archive).code == 3
+    run, _ = begin(path, archive, "--workers", "1")
+    os.kill(run.pid, signal.SIGSTOP)
+    found = hsi("status", archive, "--json").json
+    assert (found["state"], found["owner"]["pid"]) == ("running", run.pid)
+    assert found["records"]["convert"]["done"] >= 5
+    assert found["progress"]["total"] == BLOCKS
+    told = hsi("status", archive).out
+    assert f"convert by process {run.pid} on " in told
+    assert f"/{BLOCKS} blocks" in told
+    run.kill()
+    ended(run)
+    found = hsi("status", archive, "--json").json
+    assert found["state"] == "died"
+    assert str(path) in found["owner"]["command"]
+    assert hsi("convert", path, "--archive", archive, "--block-lines", "32").code == 0
+    found = hsi("status", archive, "--json").json
+    assert (found["state"], found["owner"], found["progress"]) == ("idle", {}, {})
+    assert found["records"]["convert"] == {"done": BLOCKS, "failed": 0}
+    names = {entry.name for entry in (tmp_path / "a.zarr.hsi-batch").iterdir()}
+    assert not names & {"lock.json", "status.json"}
+
+
+def test_the_scheduler_dies(hsi, long_recording, tmp_path):
+    path, _ = long_recording
+    archive, marked = tmp_path / "a.zarr", Marked()
+    run, records = begin(path, archive, "--workers", "1", env=marked.env)
+    for process in psutil.Process(run.pid).children(recursive=True):
+        if "distributed.Scheduler" in " ".join(process.cmdline()):
+            process.kill()
+    done = ended(run).checked()
+    assert (done.code, done.out) == (1, "")
+    assert "the connection to the cluster was lost" in done.err
+    assert not marked.wait()
+    left = BLOCKS - len([r for r in records.load().values() if r.outcome == "done"])
+    assert left < BLOCKS
+    again = hsi("convert", path, "--archive", archive, "--block-lines", "32", "--json")
+    assert (again.code, again.json["blocks"]) == (0, left)

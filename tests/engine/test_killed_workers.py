@@ -8,12 +8,15 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import dask
 import pytest
-from engine_tasks import deadly, deadly_once, in_flight, words
+from engine_tasks import deadly, deadly_once, hanging_once, in_flight, words
 
 from hsi_batch.cluster import connect
 from hsi_batch.engine.reduce import TreeReduction
 from hsi_batch.engine.window import Task, run_window
+from hsi_batch.engine.worker import ask_workers
+from hsi_batch.errors import HsiBatchWarning
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +92,30 @@ def test_results_lost_with_their_worker_are_computed_again(victims):
                 while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
                     time.sleep(0.05)
     assert list(reduction.result()) == sorted([*range(12), *range(100, 112)])
+
+
+# Those that are stopped altogether are among the faults of tests/chaos as well.
+@pytest.mark.parametrize("how", ["asleep", pytest.param("stopped", marks=pytest.mark.slow)])
+def test_a_worker_that_hangs_is_started_again_and_its_work_done(victims, tmp_path, how):
+    wait_for_two(victims)
+    tasks = [Task(f"hang-{how}-{n:06d}", (n,)) for n in range(8)]
+    with (
+        dask.config.set({"hsi-batch.task-timeout": "5s"}),
+        pytest.warns(HsiBatchWarning, match="gave no result for 5s and were started again"),
+    ):
+        done = [o for o, _ in run_window(victims, hanging_once, tasks, str(tmp_path), how)]
+    assert sorted(o.result[0] for o in done) == [2 * n for n in range(8)]
+    assert (tmp_path / "hung").is_dir()
+    # On a loaded machine a worker that comes back is slow, and may be taken for hanging again.
+    assert attempts(tmp_path)[3] >= 2
+
+
+def test_workers_that_do_not_answer_are_passed_over(victims, monkeypatch):
+    wait_for_two(victims)
+    monkeypatch.setattr("hsi_batch.engine.worker._ANSWER_SECONDS", 1.0)
+    stopped, *_ = ask_workers(victims, os.getpid).values()
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        assert stopped not in ask_workers(victims, os.getpid).values()
+    finally:
+        os.kill(stopped, signal.SIGCONT)

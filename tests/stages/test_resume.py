@@ -1,5 +1,6 @@
 """Killed anywhere, run again, same result; nothing that is recorded is done again."""
 
+import importlib
 import json
 import os
 import signal
@@ -181,3 +182,50 @@ def test_two_runs_on_one_store(tmp_path, client):
         assert caught.value.exit_code == 3
     assert convert(tmp_path / "s.npz", tmp_path / "a.zarr", client=client).failed == 0
     assert len(open_archive(tmp_path / "a.zarr")) == 1
+
+
+class Stopped(Exception):
+    """Stands for a death."""
+
+
+@pytest.mark.parametrize("number", [1, 3, 5, 7])
+def test_a_session_that_died_while_it_was_made_is_made_again(tmp_path, client, monkeypatch, number):
+    cube, mask = scene(1, lines=48, samples=40, bands=6)
+    write_envi(tmp_path / "in" / "e.hdr", cube, mask=mask)
+    options = {"block_lines": 16, "client": client}
+    convert(tmp_path / "in", tmp_path / "calm.zarr", **options)
+    stop_at(monkeypatch, "hsi_batch.archive.writer.create_array", number)
+    with pytest.raises(Stopped):
+        convert(tmp_path / "in", tmp_path / "a.zarr", **options)
+    monkeypatch.undo()
+    assert convert(tmp_path / "in", tmp_path / "a.zarr", **options).blocks == 3
+    assert content(tmp_path / "a.zarr") == content(tmp_path / "calm.zarr")
+
+
+def test_scores_that_died_while_they_were_made_are_made_again(tmp_path, client, monkeypatch):
+    cube = scene(1, lines=48, samples=40, bands=6)[0]
+    write_npz(tmp_path / "in" / "n.npz", np.stack([cube, cube + 1]))
+    convert(tmp_path / "in", tmp_path / "a.zarr", block_lines=16, client=client)
+    pipeline = rx_raw()
+    fit(pipeline, tmp_path / "a.zarr", client=client)
+    score(pipeline, tmp_path / "a.zarr", tmp_path / "calm.zarr", client=client)
+    stop_at(monkeypatch, "hsi_batch.stages.score.create_array", 1)
+    with pytest.raises(Stopped):
+        score(pipeline, tmp_path / "a.zarr", tmp_path / "s.zarr", client=client)
+    monkeypatch.undo()
+    assert score(pipeline, tmp_path / "a.zarr", tmp_path / "s.zarr", client=client).blocks == 6
+    assert content(tmp_path / "s.zarr") == content(tmp_path / "calm.zarr")
+
+
+def stop_at(monkeypatch, name, number):
+    """Die at the n-th call of a function."""
+    module, _, attribute = name.rpartition(".")
+    real, left = getattr(importlib.import_module(module), attribute), [number]
+
+    def stopping(*given, **options):
+        left[0] -= 1
+        if left[0] == 0:
+            raise Stopped
+        return real(*given, **options)
+
+    monkeypatch.setattr(name, stopping)

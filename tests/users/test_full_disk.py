@@ -4,13 +4,18 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
+import yaml
 import zarr
 from commands import chunks
+from gradient_helpers import selection_pipeline, write_scenes
 from recordings import write_envi
 
 from hsi_batch.archive.records import Records
+from hsi_batch.pipeline import Pipeline
 from hsi_batch.stages.convert import convert
 from hsi_batch.stages.fit_file import fit_file
+from hsi_batch.training.callbacks import KeepLast
 from hsi_batch.workflow import shipped
 
 LINES, BLOCKS = 64, 30
@@ -133,3 +138,54 @@ def test_fit_and_report(hsi, recordings, disk, tmp_path, client):
     disk(50_000)
     assert hsi(*report).code == 0
     assert hsi(*fit).code == 0
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory, client):
+    """A trainrun of a few epochs, on an archive with labels; its outputs go where it runs."""
+    here = tmp_path_factory.mktemp("training")
+    convert(write_scenes(here / "in"), here / "a.zarr", client=client)
+    selection_pipeline().save(here / "selection.yaml")
+    content = {
+        "name": "full",
+        "pipeline": str(here / "selection.yaml"),
+        "data": {
+            "data_module": "archive",
+            "params": {"archive": str(here / "a.zarr"), "train": ["s0", "s1"], "val": "s2"},
+        },
+        "training": {"seed": 5, "trainer": {"max_epochs": 4, "deterministic": True}},
+        "loss_nodes": ["bce"],
+        "unfreeze_nodes": ["selector", "rx", "logit"],
+    }
+    (here / "run.yaml").write_text(yaml.safe_dump(content))
+    return here / "run.yaml"
+
+
+def test_train(hsi, training, disk, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert hsi("train", training, "--out", tmp_path / "calm.yaml").code == 0
+    place = disk(20_000)
+    train = ["train", training, "--out", place / "t.yaml"]
+    # The state after the third epoch does not fit any more.
+    kept, real = [], KeepLast.on_train_epoch_end
+
+    def filling(self, trainer, module):
+        kept.append(trainer.current_epoch)
+        if len(kept) == 3:
+            used = sum(file.stat().st_blocks // 2 for file in place.rglob("*") if file.is_file())
+            disk(used + 8)
+        real(self, trainer, module)
+
+    monkeypatch.setattr(KeepLast, "on_train_epoch_end", filling)
+    refused(hsi(*train), place / "t.yaml")
+    monkeypatch.setattr(KeepLast, "on_train_epoch_end", real)
+    refused(hsi(*train), place / "t.yaml")
+    disk(20_000)
+    again = hsi(*train, "--json")
+    assert again.code == 0
+    assert again.json["train"]["resumed"] >= 2
+    one, two = (Pipeline.from_yaml(path) for path in (place / "t.yaml", tmp_path / "calm.yaml"))
+    for name, node in one.nodes.items():
+        for key, value in node.state_dict().items():
+            assert torch.equal(value, two.nodes[name].state_dict()[key]), (name, key)
+    assert sorted(path.name for path in place.rglob("*")) == ["t.pt", "t.yaml"]

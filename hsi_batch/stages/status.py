@@ -1,0 +1,158 @@
+"""What a run tells other terminals, by a small file beside its lock."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hsi_batch.archive.lock import is_dead, owner_of
+from hsi_batch.archive.records import Records
+from hsi_batch.archive.store import state_folder
+from hsi_batch.engine.events import Observer, Progress
+from hsi_batch.errors import StoreError
+from hsi_batch.files import write_atomically
+
+__all__ = ["Status", "observed", "status", "telling"]
+
+_NAME = "status.json"
+#: It is written at most so often.
+_SECONDS = 1.0
+_file: ContextVar[Path | None] = ContextVar("file that a run tells its progress in", default=None)
+
+
+@contextlib.contextmanager
+def telling(folder: Path) -> Iterator[None]:
+    """Tell the progress of what runs in this block in a run state; a killed run leaves its last."""
+    token = _file.set(folder / _NAME)
+    try:
+        yield
+    finally:
+        _file.reset(token)
+        with contextlib.suppress(OSError):
+            (folder / _NAME).unlink(missing_ok=True)
+
+
+def observed(observer: Observer) -> Observer:
+    """An observer that also tells other terminals, while :func:`telling`."""
+    told = 0.0
+
+    def observe(progress: Progress) -> None:
+        nonlocal told
+        file, now = _file.get(), time.monotonic()
+        if file is not None and now - told >= _SECONDS:
+            told = now
+            # A full disk shows where something is lost by it.
+            with contextlib.suppress(OSError):
+                write_atomically(file, json.dumps(_content(progress)), sync=False)
+        observer(progress)
+
+    return observe
+
+
+def _content(progress: Progress) -> dict[str, Any]:
+    return {
+        "stage": progress.stage,
+        "done": progress.done,
+        "failed": progress.failed,
+        "total": progress.total,
+        "text": str(progress),
+    }
+
+
+@dataclass(frozen=True)
+class Status:
+    """What becomes of a store at this moment.
+
+    Attributes
+    ----------
+    store : str
+    state : {"running", "died", "idle"}
+        ``died``: a run was killed; the same command goes on where it was.
+    owner : dict
+        Purpose, process, host, command and start of the run.
+    progress : dict
+        Stage, blocks done, failed and in all, as it was told last.
+    records : dict
+        Blocks ``done`` and ``failed`` in the records of each stage.
+    """
+
+    store: str
+    state: str
+    owner: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+    records: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        owner = self.owner
+        who = (
+            f"{owner.get('purpose')} by process {owner.get('pid')} on {owner.get('host')} since"
+            f" {owner.get('since')}"
+        )
+        lines = {
+            "running": [f"{self.store}: {who}"],
+            "died": [
+                f"{self.store}: no run; the last one died: {who}",
+                f"To go on, run again: {owner.get('command')}",
+            ],
+            "idle": [f"{self.store}: no run"],
+        }[self.state]
+        if self.progress:
+            lines.append(str(self.progress.get("text")))
+        lines += [
+            f"{stage}: {counts['done']} blocks recorded, {counts['failed']} failed"
+            for stage, counts in self.records.items()
+        ]
+        return "\n".join(lines)
+
+
+def status(store: str | Path) -> Status:
+    """Whether a run uses a store, or what it writes, and how far it is; disturbs nobody.
+
+    Parameters
+    ----------
+    store : path
+        Archive, scores, or fitted pipeline.
+
+    Raises
+    ------
+    hsi_batch.errors.StoreError
+        There is neither such a store nor a run that makes it.
+    """
+    place = Path(store)
+    state = state_folder(place)
+    if not place.exists() and not state.exists():
+        raise StoreError(
+            "there is nothing here, and no run that would write it.",
+            path=str(place),
+            hint="Check the path.",
+        )
+    lock = state / "lock.json"
+    owner = owner_of(lock) or {}
+    found = "idle"
+    if owner:
+        found = "died" if is_dead(lock, owner) else "running"
+    shown = {k: v for k, v in owner.items() if k not in ("token", "ticks", "started", "machine")}
+    return Status(str(place), found, shown, _progress(state), _recorded(state))
+
+
+def _progress(state: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((state / _NAME).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _recorded(state: Path) -> dict[str, dict[str, int]]:
+    counts = {}
+    folder = state / "records"
+    for stage in sorted(folder.iterdir()) if folder.is_dir() else ():
+        outcomes = [record.outcome for record in Records(stage).load().values()]
+        counts[stage.name] = {kind: outcomes.count(kind) for kind in ("done", "failed")}
+    return counts
