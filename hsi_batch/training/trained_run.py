@@ -55,7 +55,7 @@ class TrainedRun:
     up_to_date : bool
         Whether it was there already, and nothing was done.
     calibrated : tuple of Calibrated
-        Thresholds that were set on the val frames.
+        Thresholds that were set on the val frames, as fitted and as trained.
     """
 
     name: str
@@ -162,9 +162,11 @@ def train(
         ).fit()
         trainer = gradient_trainer(config, pipeline, data, path, observer=observer, client=client)
         _remove_unfinished(trainer)
+        # Before as after, or what calibration is worth would pass for what training is worth.
+        cuts = calibrate_deciders(pipeline, data, "as fitted") if config.calibrate else []
         before = measure(trainer)
         result = trainer.fit(last=resume)
-        cuts = tuple(calibrate_deciders(pipeline, data)) if config.calibrate else ()
+        cuts += calibrate_deciders(pipeline, data, "as trained") if config.calibrate else []
         after = measure(trainer)
         pipeline.provenance["training"] |= {
             "digest": digest,
@@ -175,7 +177,7 @@ def train(
     with contextlib.suppress(OSError):
         resume.parent.parent.rmdir()
     results = before.results, after.results
-    return TrainedRun(config.name, str(target), fitted, result, *results, calibrated=cuts)
+    return TrainedRun(config.name, str(target), fitted, result, *results, calibrated=tuple(cuts))
 
 
 def plan(

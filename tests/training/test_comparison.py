@@ -5,7 +5,7 @@ import pytest
 import torch
 import yaml
 import zarr
-from gradient_helpers import selection_pipeline, write_scenes
+from gradient_helpers import selection_pipeline
 
 import hsi_batch as hb
 from hsi_batch.errors import DataWarning
@@ -17,13 +17,6 @@ from hsi_batch.stages.training_report import training_section
 from hsi_batch.training.trained_run import train
 
 SPLIT = {"train": ["s0", "s1"], "val": "s2", "test": "s3"}
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory, client):
-    here = tmp_path_factory.mktemp("compared")
-    hb.convert([write_scenes(here / "in")], here / "a.zarr", annotations="sibling", client=client)
-    return here / "a.zarr"
 
 
 def run(archive, folder, client, split):
