@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -116,24 +117,30 @@ def run(name: str, archive: Path, folder: Path, split: dict[str, list[str]], see
     return train(path, out=folder / "trained.yaml", force=True)
 
 
-def measured(path: Path, seeds: int) -> list[Found]:
-    """All trainings of a scene."""
-    found = []
+def measured(path: Path, seeds: int, known: list[Found], log: Path | None) -> Iterator[Found]:
+    """All trainings of a scene; those that are known are not done again."""
+    done = {found[:4]: found for found in known}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "in").mkdir()
         splits = folds(strips(path, folder / "in"))
         hb.convert([folder / "in"], folder / "a.zarr")
         for method, fold, seed in itertools.product(METHODS, range(len(splits)), range(seeds)):
-            result = run(method, folder / "a.zarr", folder, splits[fold], seed)
-            pair = [result.before["test"].metrics, result.after["test"].metrics]
-            values = {
-                measure: [metrics[f"metrics_anomaly/{measure}"] for metrics in pair]
-                for measure in MEASURES
-            }
-            found.append(Found(path.stem, method, fold, seed, values))
-            typer.echo(json.dumps(found[-1]._asdict()), err=True)
-    return found
+            key = path.stem, method, fold, seed
+            if key not in done:
+                result = run(method, folder / "a.zarr", folder, splits[fold], seed)
+                pair = [result.before["test"].metrics, result.after["test"].metrics]
+                values = {
+                    measure: [metrics[f"metrics_anomaly/{measure}"] for metrics in pair]
+                    for measure in MEASURES
+                }
+                done[key] = Found(*key, values)
+                line = json.dumps(done[key]._asdict())
+                typer.echo(line, err=True)
+                if log is not None:
+                    with log.open("a") as file:
+                        file.write(f"{line}\n")
+            yield done[key]
 
 
 def table(found: list[Found], method: str) -> str:
@@ -178,14 +185,17 @@ def page(found: list[Found]) -> str:
 
 def main(
     scenes: Path,
-    seeds: Annotated[int, typer.Option(help="Trainings of each split.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Trainings of each split.")] = 3,
     out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
+    log: Annotated[Path | None, typer.Option(help="Keep and reuse results: lines of JSON.")] = None,
 ) -> None:
     """Print or write the page."""
+    lines = log.read_text().splitlines() if log is not None and log.exists() else []
+    known = [Found(**json.loads(line)) for line in lines]
     found: list[Found] = []
-    with hb.connect():
+    with hb.connect(workers=1):
         for path in sorted(scenes.glob("*.npz")):
-            found += measured(path, seeds)
+            found += measured(path, seeds, known, log)
     text = page(found)
     if out is None:
         typer.echo(text)

@@ -20,11 +20,13 @@ from hsi_batch.training.checkpoints import STATE, WholeFiles, state_in
 from hsi_batch.training.config import CallbacksConfig, TrainerConfig
 from hsi_batch.training.loop_settings import (
     checked_schedule,
+    known_names,
     need_no_val,
     validates_at_the_ends,
 )
 from hsi_batch.training.module import TrainingModule
 from hsi_batch.training.node_state import restore_pipeline_state
+from hsi_batch.training.notes import training_notes
 from hsi_batch.training.results import Best, TrainResult
 from hsi_batch.training.surroundings import on_the_cpu_after, own_randomness, quiet
 
@@ -104,13 +106,16 @@ def conclude(
         best = None
     if best is not None:
         take_checkpoint(owner.pipeline, Path(best.path))
+    stopped = len(history) < owner.trainer_config.max_epochs
+    callbacks, schedule = known_names(owner)
     return TrainResult(
         nodes=tuple(owner.unfrozen),
         parameters=sum(p.numel() for p in owner.pipeline.parameters() if p.requires_grad),
         epochs=len(history),
         seconds=seconds,
         waited=waited / max(seconds, 1e-9),
-        stopped=len(history) < owner.trainer_config.max_epochs,
+        stopped=stopped,
+        notes=training_notes(history, callbacks, schedule, stopped=stopped),
         history=tuple(history),
         best=best,
         failures=tuple(Failure(key, reason) for key, reason in failures.items()),

@@ -12,7 +12,7 @@ from hsi_batch.training.schedules import check_optimizer, check_schedule
 if TYPE_CHECKING:
     from hsi_batch.training.gradient import GradientTrainer
 
-__all__ = ["check_loop", "checked_schedule", "need_no_val", "validates_at_the_ends"]
+__all__ = ["check_loop", "checked_schedule", "known_names", "need_no_val", "validates_at_the_ends"]
 
 _PRECISIONS = ("32", "32-true", "16-mixed", "bf16-mixed")
 
@@ -67,6 +67,25 @@ def checked_schedule(
     if config.monitor is None:
         return config
     return config.model_copy(update={"monitor": monitored(config.monitor, losses, metrics)})
+
+
+def known_names(
+    owner: GradientTrainer,
+) -> tuple[CallbacksConfig | None, SchedulerConfig | None]:
+    """The settings of callbacks and schedule, with the names under which values are known."""
+    config = owner.trainer_config
+    losses = [node.name for node in owner.loss_nodes]
+    metrics = [node.name for node in owner.metrics]
+    schedule = checked_schedule(owner.scheduler_config, config, losses, metrics)
+    if config.callbacks is None:
+        return None, schedule
+    callbacks = config.callbacks.model_copy(deep=True)
+    for stopping in callbacks.early_stopping:
+        stopping.monitor = monitored(stopping.monitor, losses, metrics)
+    if callbacks.checkpoint is not None:
+        name = callbacks.checkpoint.monitor
+        callbacks.checkpoint.monitor = monitored(name, losses, metrics)
+    return callbacks, schedule
 
 
 def need_no_val(callbacks: list[Any], schedule: SchedulerConfig | None) -> None:
