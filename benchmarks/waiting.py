@@ -4,8 +4,8 @@
 
 Makes an archive of each size by a seed (labelled frames of 21 MB), fits the shipped trainruns to
 it, and trains each for one epoch of patches, in a process of its own, whose memory is measured. The
-share is the one that the log of every training shows. ``grown`` is what the peak of the memory was
-above its value before the training, in bytes like ``block``.
+share is the one that the log of every training shows. ``peak`` is the largest memory of the process
+in the training, in bytes like ``block``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import yaml
 
 import hsi_batch as hb
 from hsi_batch.data.config import data_module
-from hsi_batch.engine.worker import memory_now, memory_peak, reset_peak
+from hsi_batch.engine.worker import memory_peak, reset_peak
 from hsi_batch.pipeline import Pipeline
 from hsi_batch.training import StatisticalTrainer
 from hsi_batch.training.assembly import gradient_trainer
@@ -89,8 +89,7 @@ def measure(path: Path) -> dict[str, Any]:
     def one() -> tuple[TrainResult, int]:
         trainer = gradient_trainer(config, Pipeline.from_yaml(fitted), data, path)
         reset_peak()
-        before = memory_now()
-        return trainer.fit(), memory_peak() - before
+        return trainer.fit(), memory_peak()
 
     assert config.training is not None
     loop = config.training.trainer
@@ -98,11 +97,11 @@ def measure(path: Path) -> dict[str, Any]:
     loop.limit_train_batches, batches = 4, loop.limit_train_batches
     one()
     loop.limit_train_batches = batches
-    result, grown = one()
+    result, peak = one()
     return {
         "steps": result.steps,
         "waited": result.waited,
-        "grown": grown,
+        "peak": peak,
         "block": data.archive.session("f0000").geometry.block_bytes,
         "log": str(result).splitlines()[0],
     }
