@@ -10,8 +10,10 @@ the measured strips takes part in fit, training or the choice of a state.
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -23,7 +25,9 @@ import hsi_batch as hb
 from hsi_batch.training.trained_run import train
 from hsi_batch.workflow import shipped
 
-STRIPS = 4
+#: Strips of a scene; strip ``j`` is, in fold ``f``, for ``ROLES[(j + f) % 3]``.
+STRIPS = 6
+ROLES = ("train", "val", "test")
 #: Lines that are left out on both sides of a cut, so that targets on it are in one strip at most.
 GAP = 2
 METHODS = {"channel_selector": "Channel selection", "deep_svdd": "Deep SVDD"}
@@ -68,31 +72,43 @@ class Found(NamedTuple):
     values: dict[str, list[float]]
 
 
-def strips(path: Path, folder: Path) -> list[str]:
-    """Write the strips of a scene as recordings; gives their names."""
+def strips(path: Path, folder: Path) -> dict[str, int]:
+    """Write the strips of a scene as recordings; gives the anomalous pixels of each by name."""
     with np.load(path) as stored:
         arrays: dict[str, Any] = {key: stored[key] for key in ("cube", "mask", "wavelengths")}
     height = arrays["cube"].shape[0]
-    names = []
+    found = {}
     for i in range(STRIPS):
         first, last = (height * k // STRIPS for k in (i, i + 1))
         lines = slice(first + GAP * (i > 0), last - GAP * (i < STRIPS - 1))
         cut = {key: arrays[key][lines] for key in ("cube", "mask")}
         if arrays["wavelengths"].size:
             cut["wavelengths"] = arrays["wavelengths"]
-        names.append(f"{path.stem}-{i}")
-        np.savez(folder / f"{names[-1]}.npz", **cut)
-    return names
+        name = f"{path.stem}-{i}"
+        np.savez(folder / f"{name}.npz", **cut)
+        found[name] = int((cut["mask"] > 0).sum())
+    return found
 
 
-def run(name: str, archive: Path, folder: Path, split: list[list[str]], seed: int) -> Any:
-    """Train a shipped trainrun on some strips, and measure others."""
+def folds(targets: dict[str, int]) -> list[dict[str, list[str]]]:
+    """The strips of each role, for every fold in which all three have anomalous pixels."""
+    found = []
+    for fold in range(len(ROLES)):
+        split: dict[str, list[str]] = {role: [] for role in ROLES}
+        for j, name in enumerate(targets):
+            split[ROLES[(j + fold) % len(ROLES)]].append(name)
+        if all(any(targets[name] for name in names) for names in split.values()):
+            found.append(split)
+    return found
+
+
+def run(name: str, archive: Path, folder: Path, split: dict[str, list[str]], seed: int) -> Any:
+    """Train a shipped trainrun on some strips, choose by others, and measure the rest."""
     content = yaml.safe_load((shipped() / "trainruns" / f"{name}.yaml").read_text())
-    content["data"]["params"] = {"archive": str(archive), "train": split[0], "test": split[1]}
+    content["data"]["params"] = {"archive": str(archive), **split}
     content["output_dir"] = str(folder / "outputs")
     content["training"]["seed"] = seed
-    # Nothing is chosen by a value: the last epoch counts.
-    content["training"]["trainer"].pop("callbacks", None)
+    content["calibrate"] = True
     for node in content["pipeline"]["nodes"]:
         if "seed" in node.get("hparams", {}):
             node["hparams"]["seed"] = seed
@@ -101,28 +117,30 @@ def run(name: str, archive: Path, folder: Path, split: list[list[str]], seed: in
     return train(path, out=folder / "trained.yaml", force=True)
 
 
-def measured(path: Path, seeds: int) -> list[Found]:
-    """All trainings of a scene."""
-    found = []
+def measured(path: Path, seeds: int, known: list[Found], log: Path | None) -> Iterator[Found]:
+    """All trainings of a scene; those that are known are not done again."""
+    done = {found[:4]: found for found in known}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "in").mkdir()
-        names = strips(path, folder / "in")
+        splits = folds(strips(path, folder / "in"))
         hb.convert([folder / "in"], folder / "a.zarr")
-        halves = [names[::2], names[1::2]]
-        for method in METHODS:
-            for fold in (0, 1):
-                for seed in range(seeds):
-                    split = halves[:: -1 if fold else 1]
-                    result = run(method, folder / "a.zarr", folder, split, seed)
-                    pair = [result.before["test"].metrics, result.after["test"].metrics]
-                    values = {
-                        measure: [metrics[f"metrics_anomaly/{measure}"] for metrics in pair]
-                        for measure in MEASURES
-                    }
-                    found.append(Found(path.stem, method, fold, seed, values))
-                    typer.echo(json.dumps(found[-1]._asdict()), err=True)
-    return found
+        for method, fold, seed in itertools.product(METHODS, range(len(splits)), range(seeds)):
+            key = path.stem, method, fold, seed
+            if key not in done:
+                result = run(method, folder / "a.zarr", folder, splits[fold], seed)
+                pair = [result.before["test"].metrics, result.after["test"].metrics]
+                values = {
+                    measure: [metrics[f"metrics_anomaly/{measure}"] for metrics in pair]
+                    for measure in MEASURES
+                }
+                done[key] = Found(*key, values)
+                line = json.dumps(done[key]._asdict())
+                typer.echo(line, err=True)
+                if log is not None:
+                    with log.open("a") as file:
+                        file.write(f"{line}\n")
+            yield done[key]
 
 
 def table(found: list[Found], method: str) -> str:
@@ -167,14 +185,17 @@ def page(found: list[Found]) -> str:
 
 def main(
     scenes: Path,
-    seeds: Annotated[int, typer.Option(help="Trainings of each split.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Trainings of each split.")] = 3,
     out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
+    log: Annotated[Path | None, typer.Option(help="Keep and reuse results: lines of JSON.")] = None,
 ) -> None:
     """Print or write the page."""
+    lines = log.read_text().splitlines() if log is not None and log.exists() else []
+    known = [Found(**json.loads(line)) for line in lines]
     found: list[Found] = []
-    with hb.connect():
+    with hb.connect(workers=1):
         for path in sorted(scenes.glob("*.npz")):
-            found += measured(path, seeds)
+            found += measured(path, seeds, known, log)
     text = page(found)
     if out is None:
         typer.echo(text)

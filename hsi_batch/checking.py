@@ -162,7 +162,7 @@ def _read(kind: Kind, path: Path, document: Document) -> str:
 
 
 def _read_trainrun(path: Path) -> str:
-    from hsi_batch.training.trained_run import check_trainable
+    from hsi_batch.training.assembly import check_trainable
     from hsi_batch.training.trainrun import build_pipeline, read_trainrun
 
     config, _ = read_trainrun(path)

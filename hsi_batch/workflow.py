@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hsi_batch.stages.fit_result import FitResult
     from hsi_batch.stages.report import ReportResult
     from hsi_batch.stages.score_result import ScoreResult
+    from hsi_batch.training.plan import TrainPlan, TrainSketch
     from hsi_batch.training.trained_run import TrainedRun
 
 __all__ = ["WorkflowResult", "read_workflow", "run_workflow", "shipped"]
@@ -36,13 +37,17 @@ __all__ = ["WorkflowResult", "read_workflow", "run_workflow", "shipped"]
 
 @dataclass(frozen=True)
 class WorkflowResult:
-    """Results of the stages that were run; None for those that the workflow does not name."""
+    """Results of the stages that were run; None for those that the workflow does not name.
+
+    A dry run has plans, ``train_plan`` that of the training.
+    """
 
     convert: ConvertResult | None = None
     fit: FitResult | None = None
     score: ScoreResult | None = None
     report: ReportResult | None = None
     train: TrainedRun | None = None
+    train_plan: TrainPlan | TrainSketch | None = None
 
     @property
     def failed(self) -> int:
@@ -109,7 +114,7 @@ def _train_problems(document: Document) -> Iterator[Problem]:
     path = named.get("trainrun") if isinstance(named, dict) else None
     if not isinstance(path, str):
         return
-    from hsi_batch.training.trained_run import check_trainable
+    from hsi_batch.training.assembly import check_trainable
     from hsi_batch.training.trainrun import build_pipeline, read_trainrun
 
     try:
@@ -227,7 +232,7 @@ def _stages(
 
     archive = below(document, config.archive)
     planning = bool(common["dry_run"])
-    converted = fitted = trained = scored = page = None
+    converted = fitted = trained = scored = page = planned = None
     if config.sources is not None:
         options = config.sources.model_dump(exclude={"paths", "root", "annotations"})
         labels = config.sources.annotations
@@ -241,8 +246,10 @@ def _stages(
             **options,
             **common,
         )
+    if planning and config.train is not None:
+        planned = _plan_training(config.train, document, archive, converted, common, force)
     if planning and not Path(archive).exists():
-        return WorkflowResult(convert=converted)
+        return WorkflowResult(convert=converted, train_plan=planned)
     pipeline: Any = None
     if config.fit is not None:
         out = below(document, config.fit.out)
@@ -281,7 +288,38 @@ def _stages(
         if config.report is not None and not planning:
             out = below(document, config.report.out)
             page = report(store, out, archive=archive, force=force)
-    return WorkflowResult(converted, fitted, scored, page, trained)
+    return WorkflowResult(converted, fitted, scored, page, trained, planned)
+
+
+def _plan_training(
+    config: TrainConfig,
+    document: Document,
+    archive: str,
+    first: ConvertResult | None,
+    common: Mapping[str, Any],
+    force: bool,
+) -> TrainPlan | TrainSketch | None:
+    from hsi_batch.training.trained_run import plan
+
+    due = first is not None and first.plan is not None and bool(first.plan.todo)
+    if not due and not Path(archive).exists():
+        return None
+    running = {key: common[key] for key in ("client", "workers") if key in common}
+    return plan(
+        below(document, config.trainrun),
+        **_of_training(config, document, archive),
+        force=force,
+        first=first if due else None,
+        **running,
+    )
+
+
+def _of_training(config: TrainConfig, document: Document, archive: str) -> dict[str, Any]:
+    """Where a training takes its data from, and where it writes."""
+    out = Path(below(document, config.out))
+    # Checkpoints lie beside what is written, wherever the command is given.
+    settings = [f"output_dir={out.parent / f'{out.stem}_training'}"]
+    return {"archive": archive, "out": out, "overrides": settings}
 
 
 def _train(
@@ -293,14 +331,10 @@ def _train(
 ) -> TrainedRun:
     from hsi_batch.training.trained_run import train
 
-    out = Path(below(document, config.out))
     running = {key: common[key] for key in ("client", "workers", "observer") if key in common}
     return train(
         below(document, config.trainrun),
-        archive=archive,
-        out=out,
-        # Checkpoints lie beside what is written, wherever the command is given.
-        overrides=[f"output_dir={out.parent / f'{out.stem}_training'}"],
+        **_of_training(config, document, archive),
         force=force,
         **running,
     )

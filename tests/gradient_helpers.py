@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from recordings import write_npz
 
+from hsi_batch.data import ArchiveDataModule
 from hsi_batch.nodes import (
     AnomalyBCEWithLogits,
     AnomalyDataNode,
@@ -17,6 +19,7 @@ from hsi_batch.nodes import (
     SoftChannelSelector,
 )
 from hsi_batch.pipeline import Pipeline
+from hsi_batch.training import GradientTrainer, OptimizerConfig, TrainerConfig
 
 NM = np.arange(400, 460, 10)
 
@@ -36,6 +39,13 @@ def write_scenes(folder, count=4):
         cube, mask = marked_scene(i)
         write_npz(folder / f"s{i}.npz", cube, wavelength=NM, mask=mask)
     return folder
+
+
+def scenes(archive, **options):
+    """Frames of an archive of four such scenes, for train, val and test."""
+    return ArchiveDataModule(
+        archive, **{"train": ["s0", "s1"], "val": "s2", "test": "s3"} | options
+    )
 
 
 def selection_pipeline(**selector):
@@ -63,3 +73,28 @@ def selection_pipeline(**selector):
         (data.outputs.mask, metrics.targets),
     )
     return pipeline
+
+
+def loaded(fitted, *names):
+    pipeline = Pipeline.from_yaml(fitted)
+    pipeline.unfreeze_nodes_by_name(names or ["selector", "rx", "logit"])
+    return pipeline
+
+
+def trainer(pipeline, archive, epochs=3, losses=("bce",), **options):
+    settings = TrainerConfig(max_epochs=epochs, **options.pop("config", {}))
+    options = {"optimizer_config": OptimizerConfig(lr=0.01), **options}
+    module = options.pop("datamodule", None) or scenes(archive)
+    return GradientTrainer(pipeline, module, losses, None, settings, **options)
+
+
+def weights(pipeline):
+    return {
+        f"{name}.{key}": value.clone()
+        for name, node in pipeline.nodes.items()
+        for key, value in node.state_dict().items()
+    }
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)

@@ -12,8 +12,16 @@ if TYPE_CHECKING:
     from hsi_batch.stages.fit_result import FitResult
     from hsi_batch.stages.score_plan import ScorePlan
     from hsi_batch.stages.score_result import ScoreResult
+    from hsi_batch.training.plan import TrainPlan, TrainSketch
 
-__all__ = ["convert_plan_text", "fit_plan_data", "fit_plan_text", "score_plan_text"]
+__all__ = [
+    "convert_plan_text",
+    "fit_plan_data",
+    "fit_plan_text",
+    "score_plan_text",
+    "train_plan_data",
+    "train_plan_text",
+]
 
 #: Memory of a worker before the first block: as measured, without and with torch.
 _BASE_MB = {"convert": 140, "score": 350}
@@ -115,3 +123,15 @@ def score_plan_text(result: ScoreResult) -> str:
     if len(plan.sessions) > _SHOWN:
         lines.append(f"  and {len(plan.sessions) - _SHOWN} more sessions")
     return "\n".join(lines)
+
+
+def train_plan_data(planned: TrainPlan | TrainSketch) -> dict[str, Any]:
+    """What a training would do, for machines."""
+    fit = getattr(planned, "fit", None)
+    return {**planned.to_dict(), "fit": None if fit is None else fit_plan_data(fit)}
+
+
+def train_plan_text(planned: TrainPlan | TrainSketch) -> str:
+    """What a training would do, its fit first."""
+    fit = getattr(planned, "fit", None)
+    return str(planned) if fit is None else f"{fit_plan_text(fit)}\n{planned}"

@@ -28,6 +28,8 @@ from hsi_batch.cli.plans import (
     fit_plan_data,
     fit_plan_text,
     score_plan_text,
+    train_plan_data,
+    train_plan_text,
 )
 from hsi_batch.cli.progress import observing
 from hsi_batch.wording import printable
@@ -124,12 +126,14 @@ def run(
         texts = {
             "convert": result.convert and convert_plan_text(result.convert),
             "fit": result.fit and fit_plan_text(result.fit),
+            "train": result.train_plan and train_plan_text(result.train_plan),
             "score": result.score and score_plan_text(result.score),
         }
         if as_json:
             plans = {
                 "convert": result.convert and result.convert.plan,
                 "fit": result.fit and fit_plan_data(result.fit),
+                "train": result.train_plan and train_plan_data(result.train_plan),
                 "score": result.score and result.score.plan,
             }
             show(plans, as_json=True, quiet=quiet)

@@ -20,7 +20,7 @@ from hsi_batch.cli.options import (
     finish,
     show,
 )
-from hsi_batch.cli.plans import fit_plan_data, fit_plan_text
+from hsi_batch.cli.plans import train_plan_data, train_plan_text
 from hsi_batch.cli.progress import observing
 
 __all__ = ["register"]
@@ -68,9 +68,8 @@ def train(
                 client=client,
                 workers=workers,
             )
-        data = {**planned.to_dict(), "fit": fit_plan_data(planned.fit)}
         show(
-            data if as_json else f"{fit_plan_text(planned.fit)}\n{planned}",
+            train_plan_data(planned) if as_json else train_plan_text(planned),
             as_json=as_json,
             quiet=quiet,
         )

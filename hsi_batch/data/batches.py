@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.selection import Lines, Selection
 from hsi_batch.archive.session import Session
 
-__all__ = ["Batches", "frame_batch", "joined"]
+__all__ = ["Batches", "Block", "Pixels", "frame_batch", "joined"]
 
 
 class Batches:
@@ -91,37 +92,88 @@ def frame_batch(session: Session, frame: int, lines: Lines = None) -> dict[str, 
     """
     height, width, _ = session.geometry.shape
     first, last = lines or (0, height)
-    spans = [
-        (max(start, first), min(stop, last))
-        for start, stop in session.geometry.ranges()
-        if start < last and stop > first
-    ]
-    cube = np.concatenate([session.read(frame, a, b) for a, b in spans])
-    labels = [session.labels(frame, a, b) for a, b in spans]
-    flags = [session.valid(frame, a, b) for a, b in spans]
-    mask = [
-        np.full((b - a, width), -1, np.int16) if found is None else found
-        for (a, b), found in zip(spans, labels, strict=True)
-    ]
-    valid = [
-        np.ones((b - a, width), bool) if found is None else found
-        for (a, b), found in zip(spans, flags, strict=True)
-    ]
-    batch: dict[str, Any] = {
-        "cube": _tensor(cube),
-        "mask": _tensor(np.concatenate(mask).astype(np.int32)),
-        "valid": _tensor(np.concatenate(valid)),
-        "mesu_index": torch.tensor([frame], dtype=torch.int64),
-        "stem": [session.name],
-    }
-    if session.wavelength is not None:
-        batch["wavelengths"] = _tensor(np.rint(session.wavelength).astype(np.int32))
-    return batch
+    pixels = Pixels.empty(1, last - first, width, session)
+    for start, stop in session.geometry.ranges():
+        if start < last and stop > first:
+            a, b = max(start, first), min(stop, last)
+            pixels.take(0, slice(a - first, b - first), Block(session, frame, a, b))
+    return pixels.batch(session, frame)
 
 
-def _tensor(array: NDArray[Any]) -> torch.Tensor:
-    native = array.dtype.newbyteorder("=")
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=native)[None])
+class Block:
+    """A run of lines of a frame, with labels and flags; valid until the next one is read.
+
+    Parameters
+    ----------
+    session : Session
+    frame, start, stop : int
+    """
+
+    def __init__(self, session: Session, frame: int, start: int, stop: int) -> None:
+        # One block per thread that reads, however many follow each other.
+        self.cube = session.read(frame, start, stop, reuse=True)
+        self.labels = session.labels(frame, start, stop)
+        self.valid = session.valid(frame, start, stop)
+
+
+@dataclass
+class Pixels:
+    """Images of one size that are filled block by block, in the native byte order.
+
+    Attributes
+    ----------
+    cube : ndarray
+        (B, y, x, C), as recorded.
+    mask : ndarray of int32
+        (B, y, x).
+    valid : ndarray of bool
+        (B, y, x).
+    """
+
+    cube: NDArray[Any]
+    mask: NDArray[np.int32]
+    valid: NDArray[np.bool_]
+
+    @classmethod
+    def empty(cls, count: int, tall: int, wide: int, session: Session) -> Pixels:
+        """Room for images of a session; unlabelled and valid."""
+        shape = count, tall, wide
+        dtype = np.dtype(session.geometry.dtype).newbyteorder("=")
+        return cls(
+            np.empty((*shape, session.geometry.shape[2]), dtype),
+            np.full(shape, -1, np.int32),
+            np.ones(shape, bool),
+        )
+
+    def take(
+        self,
+        image: int,
+        into: slice,
+        block: Block,
+        lines: slice = slice(None),
+        samples: slice = slice(None),
+    ) -> None:
+        """Copy lines of a block into lines of an image."""
+        self.cube[image, into] = block.cube[lines, samples]
+        if block.labels is not None:
+            self.mask[image, into] = block.labels[lines, samples]
+        if block.valid is not None:
+            self.valid[image, into] = block.valid[lines, samples]
+
+    def batch(self, session: Session, frame: int) -> dict[str, Any]:
+        """The images as a batch."""
+        count = len(self.cube)
+        batch: dict[str, Any] = {
+            "cube": torch.from_numpy(self.cube),
+            "mask": torch.from_numpy(self.mask),
+            "valid": torch.from_numpy(self.valid),
+            "mesu_index": torch.full((count,), frame, dtype=torch.int64),
+            "stem": [session.name] * count,
+        }
+        if session.wavelength is not None:
+            axis = torch.from_numpy(np.rint(session.wavelength).astype(np.int32))
+            batch["wavelengths"] = axis.repeat(count, 1)
+        return batch
 
 
 def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -6,13 +6,16 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.selection import Selection
 from hsi_batch.data.batches import Batches
 from hsi_batch.data.splits import DataSplitConfig, resolve_splits
 from hsi_batch.errors import ConfigError, DataWarning
+
+if TYPE_CHECKING:
+    from hsi_batch.stages.convert import ConvertResult
 
 __all__ = ["DataModule", "Split"]
 
@@ -79,6 +82,10 @@ class DataModule(ABC):
     def archive(self) -> Archive:
         """The archive; recordings are converted on first use."""
         return self._open()
+
+    def conversion(self) -> ConvertResult | None:
+        """What is to be converted before the frames are known, planned; None if nothing is."""
+        return None
 
     def setup(self, stage: str | None = None) -> None:
         """Convert recordings that were not converted yet, and check the frames of a stage.

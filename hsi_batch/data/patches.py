@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hsi_batch.archive.selection import Lines
 from hsi_batch.archive.session import Session
-from hsi_batch.data.batches import frame_batch, joined
+from hsi_batch.data.batches import Block, Pixels
 from hsi_batch.errors import ConfigError
 
 __all__ = ["PatchPlan", "fill_invalid", "frame_patches"]
@@ -57,7 +56,7 @@ def frame_patches(
 ) -> dict[str, Any]:
     """Patches of a frame (or of a run of its lines) as one batch, from the top downwards.
 
-    Only chunks that hold lines of a patch are read, one after the other.
+    Only chunks that hold lines of a patch are read, each once, one after the other.
 
     Raises
     ------
@@ -76,9 +75,19 @@ def frame_patches(
     )
     if plan.balance is not None and session.labelled:
         _move_to_anomalies(places, session, frame, (first, last), (tall, wide), plan, rng)
-    reader = _Reader(session, frame)
-    patches = [reader.patch(y, x, tall, wide) for y, x in sorted(map(tuple, places.tolist()))]
-    return joined(patches)
+    corners = sorted(map(tuple, places.tolist()))
+    pixels = Pixels.empty(len(corners), tall, wide, session)
+    for start, stop in session.geometry.ranges():
+        held = [i for i, (y, _) in enumerate(corners) if start < y + tall and stop > y]
+        if not held:
+            continue
+        block = Block(session, frame, start, stop)
+        for i in held:
+            y, x = corners[i]
+            top, end = max(y, start), min(y + tall, stop)
+            into, rows = slice(top - y, end - y), slice(top - start, end - start)
+            pixels.take(i, into, block, rows, slice(x, x + wide))
+    return pixels.batch(session, frame)
 
 
 def _move_to_anomalies(
@@ -105,34 +114,6 @@ def _move_to_anomalies(
         width = session.geometry.shape[1]
         place[0] = np.clip(first + ys[pick] - offset[0], first, last - shape[0])
         place[1] = np.clip(xs[pick] - offset[1], 0, width - shape[1])
-
-
-class _Reader:
-    """Reads lines of a frame chunk by chunk, and keeps the last chunk."""
-
-    def __init__(self, session: Session, frame: int) -> None:
-        self.session = session
-        self.frame = frame
-        self._held: tuple[tuple[int, int], dict[str, Any]] | None = None
-        self._rest: dict[str, Any] = {}
-
-    def patch(self, y: int, x: int, tall: int, wide: int) -> dict[str, Any]:
-        parts = []
-        for start, stop in self.session.geometry.ranges():
-            if start < y + tall and stop > y:
-                chunk = self._chunk(start, stop)
-                rows = slice(max(y - start, 0), min(y + tall, stop) - start)
-                parts.append({k: v[:, rows, x : x + wide] for k, v in chunk.items()})
-        found: dict[str, Any] = {k: torch.cat([p[k] for p in parts], dim=1) for k in parts[0]}
-        held = self._rest
-        return {**held, **found}
-
-    def _chunk(self, start: int, stop: int) -> dict[str, Any]:
-        if self._held is None or self._held[0] != (start, stop):
-            whole = frame_batch(self.session, self.frame, (start, stop))
-            self._rest = {k: v for k, v in whole.items() if k not in ("cube", "mask", "valid")}
-            self._held = (start, stop), {k: whole[k] for k in ("cube", "mask", "valid")}
-        return self._held[1]
 
 
 def fill_invalid(batch: dict[str, Any]) -> dict[str, Any]:

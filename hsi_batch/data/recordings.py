@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from hsi_batch.archive.archive import Archive
-from hsi_batch.data.cache import converted
+from hsi_batch.data.cache import Cached, cached, converted
 from hsi_batch.data.ids import FrameIds, frame_numbers
 from hsi_batch.data.module import DataModule
 from hsi_batch.data.splits import DataSplitConfig
 from hsi_batch.errors import ConfigError
 from hsi_batch.readers.paths import natural_key
+from hsi_batch.stages.convert import ConvertResult
 
 __all__ = ["MultiCu3sDataModule", "SingleCu3sDataModule"]
 
@@ -43,17 +44,25 @@ class _Recordings(DataModule):
     def _sources(self) -> tuple[list[Path], Path]:
         """The recordings, and the place that was named."""
 
-    def _open(self) -> Archive:
+    def _cache(self) -> Cached:
         sources, place = self._sources()
         # Only the SDK of these files has processing modes.
         sdk = all(source.suffix.lower() == _SUFFIX for source in sources)
-        found = converted(
+        return cached(
             sources,
             place,
             mode=self.processing_mode if sdk else None,
             annotations=self.annotations,
             folder=self.cache_dir,
         )
+
+    def conversion(self) -> ConvertResult | None:
+        """What is to be converted before the frames are known; planned, not done."""
+        planned = self._cache().plan()
+        return planned if planned.plan is not None and planned.plan.todo else None
+
+    def _open(self) -> Archive:
+        found = converted(self._cache())
         self.session_names = tuple(sorted(found.sessions.values(), key=natural_key))
         return found.archive
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hsi_batch.errors import DataError
 from hsi_batch.nodes.node import Node, Request, Scope
 from hsi_batch.nodes.ports import PortSpec
 from hsi_batch.statistics.affine import Affine
@@ -18,6 +19,8 @@ class ScoreToLogit(Node):
     """``logit = scale (score - bias)`` with ``bias = mean + 2 std`` of the scores of the fit.
 
     A :class:`.BinaryDecider` at 0.5 behind it then flags scores above two standard deviations.
+    Scores in the hundreds, as RX gives for many channels, make logits beyond what a probability can
+    tell apart (the largest double below 1 is that of 36.7); ``standardize`` keeps them small.
 
     Parameters
     ----------
@@ -25,6 +28,8 @@ class ScoreToLogit(Node):
         The scale; a fit leaves it alone.
     init_bias : float
         The bias until it is fitted, in units of the score.
+    standardize : bool
+        Let a fit divide the scale by the standard deviation of the scores.
 
     Examples
     --------
@@ -42,9 +47,16 @@ class ScoreToLogit(Node):
     bias: Tensor
 
     def __init__(
-        self, init_scale: float = 1.0, init_bias: float = 0.0, name: str | None = None
+        self,
+        init_scale: float = 1.0,
+        init_bias: float = 0.0,
+        name: str | None = None,
+        *,
+        standardize: bool = False,
     ) -> None:
-        super().__init__(name, init_scale=init_scale, init_bias=init_bias)
+        super().__init__(name, init_scale=init_scale, init_bias=init_bias, standardize=standardize)
+        self.init_scale = float(init_scale)
+        self.standardize = bool(standardize)
         self.register_buffer("scale", torch.tensor(float(init_scale)))
         self.register_buffer("bias", torch.tensor(float(init_bias)))
 
@@ -53,9 +65,17 @@ class ScoreToLogit(Node):
         return Request("scores", "moments")
 
     def fit(self, statistic: Moments) -> None:
-        """Set the bias."""
-        bias = float(statistic.mean[0]) + 2.0 * float(np.sqrt(statistic.variance()[0]))
-        self.set_state({"bias": np.array(bias), "scale": np.array(float(self.scale))}, bias=bias)
+        """Set the bias, and the scale if that is asked for."""
+        deviation = float(np.sqrt(statistic.variance()[0]))
+        bias = float(statistic.mean[0]) + 2.0 * deviation
+        if self.standardize and deviation == 0.0:
+            raise DataError(
+                f"{self.name}: all scores of the fit are equal, so they cannot be standardized.",
+                hint="Fit to frames that differ, or set standardize to false.",
+            )
+        scale = self.init_scale / deviation if self.standardize else float(self.scale)
+        state = {"bias": np.array(bias), "scale": np.array(scale)}
+        self.set_state(state, bias=bias, **({"scale": scale} if self.standardize else {}))
 
     def affine(self) -> Affine:
         """``scale x - scale bias``."""

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from hsi_batch.statistics.moments import Moments
 from hsi_batch.wording import counted
 
-__all__ = ["Reference", "fit_tags"]
+__all__ = ["FIT_TAGS", "Reference", "fit_tags"]
 
-_FIELDS = ("fitted", "fitted-on", "fitted-data", "fitted-with")
+#: Keys of the tags that say what a pipeline was fitted on.
+FIT_TAGS = ("fitted", "fitted-on", "fitted-data", "fitted-with")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def fit_tags(tags: Sequence[str], provenance: Mapping[str, Any]) -> list[str]:
     >>> fit_tags(["rx", "fitted: 2025-01-01"], {})
     ['rx']
     """
-    own = [tag for tag in tags if tag.split(": ", 1)[0] not in _FIELDS]
+    own = [tag for tag in tags if tag.split(": ", 1)[0] not in FIT_TAGS]
     if not provenance.get("date"):
         return own
     said = {"fitted": provenance["date"]}

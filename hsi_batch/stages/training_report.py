@@ -40,6 +40,9 @@ def training_section(provenance: Mapping[str, Any]) -> dict[str, Any] | None:
     if training.get("best"):
         monitor, value = training["best"]
         words += f"; kept the best {monitor}, {value:.4g}"
+    if training.get("tags"):
+        tags = ", ".join(f"{key} {value}" for key, value in training["tags"].items())
+        words += f"; tags: {tags}"
     return {
         "words": words,
         "splits": [_split(name, found) for name, found in compared["splits"].items()],

@@ -36,16 +36,20 @@ class Calibrated:
         Parameters that it set.
     f1 : float
         Largest F1 score of pixels on the val frames.
+    when : str
+        Of which pipeline: as fitted, as trained; empty where there is only one.
     """
 
     node: str
     before: dict[str, Any]
     after: dict[str, Any]
     f1: float
+    when: str = ""
 
     def __str__(self) -> str:
-        shown = ", ".join(f"{k} {self.before[k]} -> {v:.6g}" for k, v in self.after.items())
-        return f"calibrated {self.node} on val: {shown}, F1 {self.f1:.4g}"
+        shown = ", ".join(f"{k} {self.before[k]:.6g} -> {v:.6g}" for k, v in self.after.items())
+        when = f", {self.when}" if self.when else ""
+        return f"calibrated {self.node} on val{when}: {shown or 'unchanged'}, F1 {self.f1:.4g}"
 
 
 def calibrated_nodes(pipeline: Pipeline) -> list[Node]:
@@ -71,11 +75,14 @@ def check_calibration(pipeline: Pipeline, datamodule: DataModule) -> None:
         )
 
 
-def calibrate_deciders(pipeline: Pipeline, datamodule: DataModule) -> list[Calibrated]:
+def calibrate_deciders(
+    pipeline: Pipeline, datamodule: DataModule, when: str = ""
+) -> list[Calibrated]:
     """Set the thresholds of all deciders to those of the largest F1 score on the val frames.
 
     Pixels that are flagged or unlabelled count for nothing; frames without any anomaly count as all
     others. Metrics of the val frames are then those of frames that the thresholds were chosen on.
+    ``when`` is kept with what is found.
 
     Raises
     ------
@@ -112,7 +119,8 @@ def calibrate_deciders(pipeline: Pipeline, datamodule: DataModule) -> list[Calib
         # Of a gate and a threshold, the threshold is what decides on pixels.
         last = cut if hasattr(cut, "f1") else cut[-1]
         after = {k: v for k, v in node.hparams.items() if before.get(k) != v}
-        found.append(Calibrated(node.name, {k: before.get(k) for k in after}, after, last.f1))
+        was = {k: before.get(k) for k in after}
+        found.append(Calibrated(node.name, was, after, last.f1, when))
     return found
 
 

@@ -108,7 +108,7 @@ def make_callbacks(
     for stopping in config.early_stopping:
         options = stopping.model_dump()
         options["monitor"] = monitored(stopping.monitor, losses, metrics)
-        # Reasons are in the result; the library would log them.
+        # Reasons are in the notes of the result; the library would log them.
         found.append(EarlyStopping(**{**options, "verbose": False}))
     kept = config.checkpoint
     if kept is not None:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from hsi_batch.documents import Document, read_yaml
+from hsi_batch.errors import HsiBatchWarning
 from hsi_batch.files import write_atomically
 from hsi_batch.validation import validate
 
@@ -25,9 +35,14 @@ __all__ = [
     "Settings",
     "TrainerConfig",
     "TrainingConfig",
+    "without_idle_momentum",
 ]
 
 Mode = Literal["min", "max"]
+#: Optimisers without momentum: they have betas.
+ADAMS = ("adam", "adamw")
+#: What cuvis-ai writes into every file, whatever the optimiser.
+CUVIS_MOMENTUM = 0.9
 #: A number of batches, or with a decimal point a share of them.
 Limit = Annotated[
     Annotated[int, Field(strict=True, ge=0)] | Annotated[float, Field(ge=0, le=1)],
@@ -83,13 +98,30 @@ class Settings(BaseModel):
 
 
 class OptimizerConfig(Settings):
-    """The optimiser: adam, adamw or sgd."""
+    """The optimiser: adam, adamw or sgd.
+
+    ``momentum`` is of sgd, ``betas`` are of the others. Files of the cuvis-ai family carry momentum
+    with any optimiser; see :class:`TrainingConfig`.
+    """
 
     name: str = "adamw"
     lr: float = Field(default=1e-3, gt=0, le=1)
     weight_decay: float = Field(default=0.0, ge=0)
-    momentum: float | None = Field(default=0.9, ge=0)
+    momentum: float | None = Field(default=CUVIS_MOMENTUM, ge=0)
     betas: tuple[float, float] | None = None
+
+    @property
+    def idle_momentum(self) -> bool:
+        """Whether momentum was given to an optimiser that has none."""
+        given = "momentum" in self.model_fields_set and self.momentum is not None
+        return given and self.name.lower() in ADAMS
+
+    @model_serializer(mode="wrap")
+    def _serialized(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(self)
+        if self.name.lower() in ADAMS and "momentum" not in self.model_fields_set:
+            found.pop("momentum", None)
+        return found
 
 
 class SchedulerConfig(Settings):
@@ -200,6 +232,9 @@ class TrainingConfig(Settings):
     What concerns the loop stands under ``trainer``, as in the seed pages; the flat form of released
     cuvis-ai files, with those keys beside the others, is read too. ``pixels``, ``patch``,
     ``patches_per_frame`` and ``balance`` are as for :class:`.GradientTrainer`.
+
+    Momentum that a file in the flat form gives to adam or adamw, and the 0.9 that cuvis-ai writes
+    into every file, is left out with a warning; any other is refused when the training starts.
     """
 
     seed: int = Field(default=42, ge=0)
@@ -218,6 +253,7 @@ class TrainingConfig(Settings):
         if not isinstance(value, dict):
             return value
         flat = {key: value[key] for key in value if key in TrainerConfig.model_fields}
+        value = without_idle_momentum(value, foreign=bool(flat))
         if not flat:
             return value
         rest = {key: found for key, found in value.items() if key not in flat}
@@ -230,3 +266,20 @@ class TrainingConfig(Settings):
         if twice:
             raise ValueError(f"{twice[0]} stands here and under `trainer`; write it once")
         return {**rest, "trainer": {**flat, **trainer}}
+
+
+def without_idle_momentum(value: dict[str, Any], *, foreign: bool) -> dict[str, Any]:
+    """A section without the momentum that cuvis-ai writes for optimisers that have none."""
+    optimizer = value.get("optimizer")
+    if not isinstance(optimizer, dict) or optimizer.get("momentum") is None:
+        return value
+    name, momentum = str(optimizer.get("name", "adamw")), optimizer["momentum"]
+    if name.lower() not in ADAMS or not (foreign or momentum == CUVIS_MOMENTUM):
+        return value
+    warnings.warn(
+        f"optimizer.momentum {momentum} is left out: {name} has betas instead.",
+        HsiBatchWarning,
+        stacklevel=3,
+    )
+    kept = {key: found for key, found in optimizer.items() if key != "momentum"}
+    return {**value, "optimizer": kept}

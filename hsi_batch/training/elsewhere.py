@@ -280,7 +280,7 @@ class _Reports:
 
 
 def _plain(progress: TrainProgress) -> dict[str, Any]:
-    names = ("total", "done", "epoch", "epochs", "loss")
+    names = ("total", "done", "epoch", "epochs", "loss", "waited")
     return {name: getattr(progress, name) for name in names}
 
 

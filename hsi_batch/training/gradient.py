@@ -211,7 +211,7 @@ class GradientTrainer:
                 hint="List the nodes whose losses are minimised (loss_nodes).",
             )
         import_lightning()
-        from hsi_batch.training.loop import check_loop
+        from hsi_batch.training.loop_settings import check_loop
 
         check_loop(self)
         check_splits(self.datamodule)

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import time
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.trainer.states import TrainerStatus
 
 from hsi_batch.archive.layout import BlockKey
-from hsi_batch.errors import ConfigError, HsiBatchWarning
+from hsi_batch.errors import ConfigError
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.run import Failure
-from hsi_batch.training.callbacks import (
-    KeepLast,
-    Pause,
-    best_keeper,
-    make_callbacks,
-    monitored,
-)
+from hsi_batch.training.callbacks import KeepLast, Pause, best_keeper, make_callbacks
 from hsi_batch.training.checkpoints import STATE, WholeFiles, state_in
-from hsi_batch.training.config import CallbacksConfig, SchedulerConfig, TrainerConfig
+from hsi_batch.training.config import CallbacksConfig, TrainerConfig
+from hsi_batch.training.loop_settings import (
+    checked_schedule,
+    known_names,
+    need_no_val,
+    validates_at_the_ends,
+)
 from hsi_batch.training.module import TrainingModule
 from hsi_batch.training.node_state import restore_pipeline_state
+from hsi_batch.training.notes import training_notes
 from hsi_batch.training.results import Best, TrainResult
-from hsi_batch.training.schedules import check_optimizer, check_schedule
+from hsi_batch.training.surroundings import on_the_cpu_after, own_randomness, quiet
 
 if TYPE_CHECKING:
     from hsi_batch.training.gradient import GradientTrainer
@@ -40,15 +36,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Stretch",
     "best_of",
-    "check_loop",
     "conclude",
     "run_loop",
     "run_stretch",
     "take_checkpoint",
 ]
-
-_LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
-_PRECISIONS = ("32", "32-true", "16-mixed", "bf16-mixed")
 
 
 @dataclass
@@ -114,13 +106,16 @@ def conclude(
         best = None
     if best is not None:
         take_checkpoint(owner.pipeline, Path(best.path))
+    stopped = len(history) < owner.trainer_config.max_epochs
+    callbacks, schedule = known_names(owner)
     return TrainResult(
         nodes=tuple(owner.unfrozen),
         parameters=sum(p.numel() for p in owner.pipeline.parameters() if p.requires_grad),
         epochs=len(history),
         seconds=seconds,
         waited=waited / max(seconds, 1e-9),
-        stopped=len(history) < owner.trainer_config.max_epochs,
+        stopped=stopped,
+        notes=training_notes(history, callbacks, schedule, stopped=stopped),
         history=tuple(history),
         best=best,
         failures=tuple(Failure(key, reason) for key, reason in failures.items()),
@@ -154,9 +149,9 @@ def run_stretch(
     metrics = [node.name for node in owner.metrics]
     settings = config.callbacks or CallbacksConfig()
     callbacks: list[Any] = make_callbacks(
-        settings, losses, metrics, val_per_epoch=_validates_at_the_ends(config)
+        settings, losses, metrics, val_per_epoch=validates_at_the_ends(config)
     )
-    schedule = _schedule(owner.scheduler_config, config, losses, metrics)
+    schedule = checked_schedule(owner.scheduler_config, config, losses, metrics)
     if last is not None:
         callbacks.append(KeepLast(last))
     pause = None if seconds is None else Pause(seconds)
@@ -164,7 +159,7 @@ def run_stretch(
         callbacks.append(pause)
     batches, val = owner.train_batches(), owner.val_batches()
     if val is None:
-        _need_no_val(callbacks, schedule)
+        need_no_val(callbacks, schedule)
     module = TrainingModule(
         owner.pipeline,
         owner.loss_nodes,
@@ -182,7 +177,7 @@ def run_stretch(
         release_cuda_cache=owner.release_cuda_cache,
     )
     started = time.monotonic()
-    with _quiet(), _own_randomness(), _on_the_cpu_after(owner.pipeline):
+    with quiet(), own_randomness(), on_the_cpu_after(owner.pipeline):
         trainer = _trainer(config, callbacks, files)
         held = None if resume is None else files.load_checkpoint(resume)
         before = _whole_epochs(held, resume)
@@ -231,43 +226,6 @@ def _fit(trainer: pl.Trainer, module: TrainingModule, batches: Any, val: Any, re
         raise ConfigError(f"the training cannot run: {error}") from None
 
 
-def check_loop(owner: GradientTrainer) -> None:
-    """Raise :class:`~hsi_batch.errors.ConfigError` for settings with which nothing could run."""
-    config = owner.trainer_config
-    losses = [node.name for node in owner.loss_nodes]
-    metrics = [node.name for node in owner.metrics]
-    callbacks = make_callbacks(config.callbacks or CallbacksConfig(), losses, metrics)
-    schedule = _schedule(owner.scheduler_config, config, losses, metrics)
-    check_optimizer(owner.optimizer_config)
-    if not owner.validates:
-        _need_no_val(callbacks, schedule)
-    _check_precision(config)
-
-
-def _check_precision(config: TrainerConfig) -> None:
-    if config.limit_train_batches == 0:
-        raise ConfigError("limit_train_batches 0 leaves nothing to train on.")
-    if config.default_root_dir is not None:
-        raise ConfigError(
-            "default_root_dir: nothing is written there.",
-            hint="Leave it out; name folders with callbacks.checkpoint.dirpath (output_dir in a"
-            " trainrun) and in TensorBoardMonitorNode.",
-        )
-    if config.enable_checkpointing and (
-        config.callbacks is None or config.callbacks.checkpoint is None
-    ):
-        raise ConfigError(
-            "enable_checkpointing: which states are to be kept is not said.",
-            hint="Add callbacks.checkpoint, or leave it out.",
-        )
-    if str(config.precision) not in _PRECISIONS:
-        raise ConfigError(f"precision {config.precision!r} is not one of {', '.join(_PRECISIONS)}.")
-    if config.devices not in (None, 1, "1", "auto", [0]):
-        raise ConfigError(
-            f"devices {config.devices!r}: a training runs on one device.", hint="Leave it out."
-        )
-
-
 def _trainer(config: TrainerConfig, callbacks: list[Any], files: WholeFiles) -> pl.Trainer:
     keeps = any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks)
     options: dict[str, Any] = {
@@ -295,33 +253,6 @@ def _trainer(config: TrainerConfig, callbacks: list[Any], files: WholeFiles) -> 
         )
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(f"the training cannot run: {error}") from None
-
-
-def _schedule(
-    config: SchedulerConfig | None,
-    trainer: TrainerConfig,
-    losses: list[str],
-    metrics: list[str],
-) -> SchedulerConfig | None:
-    """The settings of the schedule, checked, with the name under which its value is known."""
-    if config is None:
-        return None
-    check_schedule(config, trainer.max_epochs)
-    if config.monitor is None:
-        return config
-    return config.model_copy(update={"monitor": monitored(config.monitor, losses, metrics)})
-
-
-def _need_no_val(callbacks: list[Any], schedule: SchedulerConfig | None) -> None:
-    wanted = {str(getattr(c, "monitor", None) or "") for c in callbacks}
-    if schedule is not None and (schedule.name or "").endswith("plateau"):
-        wanted.add(schedule.monitor or "val_loss")
-    missing = sorted(name for name in wanted if name and not name.startswith("train"))
-    if missing:
-        raise ConfigError(
-            f"{', '.join(missing)} is monitored, but the data module has no frames for val.",
-            hint="Name frames for val, or monitor a value of train (train_loss).",
-        )
 
 
 def take_checkpoint(pipeline: Pipeline, path: Path) -> None:
@@ -352,49 +283,8 @@ def _whole_epochs(held: dict[str, Any] | None, path: Path | None) -> int:
     return done
 
 
-def _validates_at_the_ends(config: TrainerConfig) -> bool:
-    """Whether there is one validation in each epoch, at its end."""
-    return config.val_check_interval in (None, 1.0) and config.check_val_every_n_epoch in (None, 1)
-
-
 def _restore_callbacks(callbacks: list[Any], held: dict[str, Any]) -> None:
     for callback in callbacks:
         state = held.get("callbacks", {}).get(callback.state_key)
         if state:
             callback.load_state_dict(state)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Say nothing of the library's own; warnings of ours go on."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            for module in (r"pytorch_lightning", r"lightning_fabric", r"torch", r"torchmetrics"):
-                warnings.filterwarnings("ignore", module=module)
-            warnings.filterwarnings("default", category=HsiBatchWarning)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _own_randomness() -> Iterator[None]:
-    """Leave the generators of whoever calls as they were."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng(devices=devices):
-        yield
-    torch.use_deterministic_algorithms(deterministic)
-
-
-@contextlib.contextmanager
-def _on_the_cpu_after(pipeline: Pipeline) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        pipeline.to("cpu")

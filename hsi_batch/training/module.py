@@ -203,6 +203,7 @@ class TrainingModule(pl.LightningModule):
         self._log_rate("step")
         self.progress.done = self.current_epoch * len(self._batches) + batch_idx + 1
         self.progress.loss = loss
+        self.progress.waited = self._batches.waited
         if self._observer is not None:
             self._observer(self.progress)
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from hsi_batch.data.loading import TrainingBatches
 from hsi_batch.data.module import Split
+from hsi_batch.stages.convert import ConvertResult
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.training.gradient import GradientTrainer
 from hsi_batch.wording import counted, sized
 
-__all__ = ["TrainPlan", "plan_of"]
+__all__ = ["TrainPlan", "TrainSketch", "plan_of", "sketch_of"]
 
 #: Memory of a process that trains, before its first batch.
 _BASE_BYTES = 600 * 10**6
@@ -77,6 +78,61 @@ class TrainPlan:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class TrainSketch:
+    """What is known of a trainrun before its recordings are converted.
+
+    Attributes
+    ----------
+    nodes : tuple of str
+        Nodes that would be trained.
+    epochs : int
+        Of the training, at most.
+    place : str
+        Where it would run.
+    recordings, blocks, bytes : int
+        What is converted first.
+    """
+
+    nodes: tuple[str, ...]
+    epochs: int
+    place: str
+    recordings: int
+    blocks: int
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For machines; what cannot be known is None."""
+        unknown = ("frames", "batches", "epoch_bytes", "val_bytes", "memory", "resumed")
+        return {**vars(self), "nodes": list(self.nodes), **dict.fromkeys(unknown), "fit": None}
+
+    def __str__(self) -> str:
+        first = f"{counted(self.recordings, 'recording')}, {counted(self.blocks, 'block')}"
+        return (
+            f"trains {', '.join(self.nodes)} {self.place}; at most {counted(self.epochs, 'epoch')}"
+            f"\n  {first} of {sized(self.bytes)} are converted first; until then frames, batches,"
+            " bytes and memory are not known"
+        )
+
+
+def sketch_of(trainer: GradientTrainer, nodes: Sequence[str], first: ConvertResult) -> TrainSketch:
+    """What is known of a trainer while a conversion is due."""
+    assert first.plan is not None
+    return TrainSketch(
+        nodes=tuple(nodes),
+        epochs=trainer.trainer_config.max_epochs,
+        place=_place(trainer),
+        recordings=sum(bool(session.todo) for session in first.plan.sessions),
+        blocks=first.plan.blocks,
+        bytes=first.plan.bytes,
+    )
+
+
+def _place(trainer: GradientTrainer) -> str:
+    wanted = ", ".join(f"{name}: {value:g}" for name, value in trainer.resources.items())
+    return f"on a worker that offers {wanted}" if wanted else "in this process"
+
+
 def plan_of(
     trainer: GradientTrainer,
     fit: FitResult,
@@ -89,7 +145,6 @@ def plan_of(
     data = trainer.datamodule
     batches, val = trainer.train_batches(), trainer.val_batches()
     splits: tuple[Split, ...] = ("train", "val", "test")
-    wanted = ", ".join(f"{name}: {value:g}" for name, value in trainer.resources.items())
     return TrainPlan(
         fit=fit,
         nodes=tuple(nodes),
@@ -100,7 +155,7 @@ def plan_of(
         epoch_bytes=batches.bytes,
         val_bytes=0 if val is None else val.bytes,
         memory=_BASE_BYTES + max(_needed(trainer, b) for b in (batches, val) if b is not None),
-        place=f"on a worker that offers {wanted}" if wanted else "in this process",
+        place=_place(trainer),
         up_to_date=up_to_date,
     )
 

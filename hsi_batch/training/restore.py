@@ -22,12 +22,17 @@ from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place
 from hsi_batch.stages.score import ScoreResult, score
-from hsi_batch.training.calibration import calibrate_deciders
+from hsi_batch.training.calibration import Calibrated, calibrate_deciders, check_calibration
 from hsi_batch.training.evaluation import StageResults
 from hsi_batch.training.gradient import import_lightning
 from hsi_batch.training.results import TrainResult
 from hsi_batch.training.statistical import StatisticalTrainer
-from hsi_batch.training.trainrun import TrainRunConfig, build_pipeline, read_trainrun
+from hsi_batch.training.trainrun import (
+    TrainRunConfig,
+    build_pipeline,
+    read_trainrun,
+    set_tags,
+)
 from hsi_batch.wording import counted
 
 __all__ = [
@@ -169,6 +174,8 @@ class RestoredRun:
         The fitted pipeline that was written.
     train : TrainResult, optional
         The gradient training.
+    calibrated : tuple of Calibrated
+        Thresholds that were set on the val frames.
     """
 
     name: str
@@ -179,6 +186,7 @@ class RestoredRun:
     test: StageResults | None = None
     out: str | None = None
     train: TrainResult | None = None
+    calibrated: tuple[Calibrated, ...] = ()
 
     @property
     def failed(self) -> int:
@@ -199,6 +207,7 @@ class RestoredRun:
             "val": self.val and self.val.metrics,
             "test": self.test and self.test.metrics,
             "out": self.out,
+            "calibrated": [vars(cut) for cut in self.calibrated],
             "failed": self.failed,
         }
 
@@ -210,6 +219,7 @@ class RestoredRun:
             lines.append(f"  {self.fit}")
         if self.train is not None:
             lines += [f"  {line}" for line in str(self.train).splitlines()]
+        lines += [f"  {cut}" for cut in self.calibrated]
         for split, found in (("val", self.val), ("test", self.test)):
             if found is not None:
                 lines.append(f"  {split}, {counted(found.frames, 'frame')}:")
@@ -272,9 +282,12 @@ def restore_trainrun(
         pipeline.load_weights(weights_path)
     elif mode != "train" and restored.with_suffix(".pt").exists():
         pipeline = Pipeline.from_yaml(restored)
+    data = data_module(config.data)
+    if mode == "train" and config.calibrate:
+        check_calibration(pipeline, data)
     trainer = StatisticalTrainer(
         pipeline,
-        data_module(config.data),
+        data,
         _named(pipeline, config.metric_nodes, path) or None,
         client=client,
         workers=workers,
@@ -283,11 +296,13 @@ def restore_trainrun(
     if mode == "train":
         check_place(restored)
         fitted = trainer.fit()
-        if config.calibrate:
-            calibrate_deciders(pipeline, trainer.datamodule or data_module(config.data))
+        cuts = _calibrated(config, pipeline, data)
+        set_tags(pipeline, config.tags)
         written = pipeline.save(restored)
         val, test = _optional(trainer, "val"), _optional(trainer, "test")
-        return RestoredRun(config.name, mode, None, fitted, val, test, str(written))
+        return RestoredRun(
+            config.name, mode, None, fitted, val, test, str(written), calibrated=cuts
+        )
     again = None
     if not pipeline.fitted:
         if config.training is not None:
@@ -315,12 +330,14 @@ def _gradient(
     **running: Any,
 ) -> RestoredRun:
     """Train, or evaluate the state of a checkpoint."""
-    from hsi_batch.training.trained_run import gradient_trainer, train
+    from hsi_batch.training.assembly import gradient_trainer
+    from hsi_batch.training.trained_run import train
 
     if mode == "train" and checkpoint is None:
         run = train(path, out=restored, overrides=overrides, **running)
         val, test = run.after.get("val"), run.after.get("test")
-        return RestoredRun(config.name, mode, None, run.fit, val, test, run.out, run.train)
+        cuts = run.calibrated
+        return RestoredRun(config.name, mode, None, run.fit, val, test, run.out, run.train, cuts)
     pipeline, data = build_pipeline(config, path), data_module(config.data)
     fitted = StatisticalTrainer(pipeline, data, **running).fit()
     trainer = gradient_trainer(config, pipeline, data, path, observer=running["observer"])
@@ -330,12 +347,18 @@ def _gradient(
         return RestoredRun(config.name, mode, None, fitted, val, test)
     check_place(restored)
     trained = trainer.fit(checkpoint)
-    if config.calibrate:
-        calibrate_deciders(pipeline, data)
+    cuts = _calibrated(config, pipeline, data)
+    set_tags(pipeline, config.tags)
     written = pipeline.save(restored)
     judge = StatisticalTrainer(pipeline, data, trainer.metrics)
     val, test = _optional(judge, "val"), _optional(judge, "test")
-    return RestoredRun(config.name, mode, None, fitted, val, test, str(written), trained)
+    return RestoredRun(config.name, mode, None, fitted, val, test, str(written), trained, cuts)
+
+
+def _calibrated(
+    config: TrainRunConfig, pipeline: Pipeline, data: DataModule
+) -> tuple[Calibrated, ...]:
+    return tuple(calibrate_deciders(pipeline, data)) if config.calibrate else ()
 
 
 def _optional(trainer: StatisticalTrainer, split: Literal["val", "test"]) -> StageResults | None:

@@ -22,16 +22,21 @@ class TrainProgress(Progress):
         From 1.
     loss : float
         Of the last batch.
+    waited : float
+        Seconds of this run in which the model waited for data.
     """
 
     epoch: int = 1
     epochs: int = 1
     loss: float = field(default=float("nan"))
+    waited: float = 0.0
 
     @property
     def note(self) -> str:
         """Where it stands, in words."""
-        return f"batches, epoch {self.epoch}/{self.epochs}, loss {self.loss:.4g}"
+        share = min(self.waited / max(self.seconds, 1e-9), 1.0)
+        where = f"batches, epoch {self.epoch}/{self.epochs}, loss {self.loss:.4g}"
+        return f"{where}, waited for data {share:.0%}"
 
     def __str__(self) -> str:
         left = self.remaining
@@ -83,6 +88,8 @@ class TrainResult:
         Epochs that were done before, in a run that was interrupted.
     failures : tuple of Failure
         Frames that could not be read and were left out.
+    notes : tuple of str
+        What the settings that are ``verbose`` tell.
     """
 
     nodes: tuple[str, ...]
@@ -97,6 +104,7 @@ class TrainResult:
     best: Best | None = None
     resumed: int = 0
     failures: tuple[Failure, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def failed(self) -> int:
@@ -112,6 +120,7 @@ class TrainResult:
             "history": list(self.history),
             "best": self.best and vars(self.best),
             "failed": self.failed,
+            "notes": list(self.notes),
         }
 
     def __str__(self) -> str:
@@ -121,6 +130,7 @@ class TrainResult:
         spent = f"{counted(self.steps, 'step')}, {self.seconds:.1f} s on {self.device}"
         waited = f"waited for data {self.waited:.0%} of the time"
         lines = [f"{trained} in {counted(self.epochs, 'epoch')}{how}, {spent}; {waited}"]
+        lines += self.notes
         if self.history:
             shown = {k: v for k, v in self.history[-1].items() if k not in ("epoch", "lr")}
             lines.append("last epoch: " + ", ".join(f"{k} {v:.6g}" for k, v in shown.items()))

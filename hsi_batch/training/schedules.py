@@ -133,6 +133,11 @@ def check_optimizer(config: OptimizerConfig) -> None:
             f"there is no optimiser {config.name!r}.{did_you_mean(name, _OPTIMIZERS)}",
             hint=f"There are {', '.join(_OPTIMIZERS)}.",
         )
+    if config.idle_momentum:
+        raise ConfigError(
+            f"momentum {config.momentum:g} is of sgd; {name} has none.",
+            hint="Leave it out, or write betas: the first of them is what momentum is to sgd.",
+        )
     if name == "sgd" and config.betas is not None:
         raise ConfigError("betas are of adam and adamw; sgd has none.", hint="Leave them out.")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hsi_batch.archive.store import state_folder
-from hsi_batch.data.config import DataConfig, data_module
+from hsi_batch.data.config import data_module
 from hsi_batch.data.module import DataModule, Split
 from hsi_batch.engine.events import silent
-from hsi_batch.errors import ConfigError, DataWarning, did_you_mean
+from hsi_batch.errors import ConfigError, DataWarning
 from hsi_batch.files import digest_json, remove_unfinished
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.fit import fit
@@ -22,22 +22,34 @@ from hsi_batch.stages.fit_file import provenance_of
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.stages.outputs import check_place, held_store, sweep
 from hsi_batch.stages.status import observed
+from hsi_batch.training.assembly import (
+    check_trainable,
+    gradient_trainer,
+    in_archive,
+    trained_nodes,
+    trainer_of,
+)
 from hsi_batch.training.calibration import Calibrated, calibrate_deciders, check_calibration
 from hsi_batch.training.comparison import compared, measure
-from hsi_batch.training.config import TrainingConfig
 from hsi_batch.training.evaluation import StageResults
 from hsi_batch.training.gradient import GradientTrainer, import_lightning
-from hsi_batch.training.plan import TrainPlan, plan_of
+from hsi_batch.training.plan import TrainPlan, TrainSketch, plan_of, sketch_of
 from hsi_batch.training.results import TrainResult
 from hsi_batch.training.statistical import StatisticalTrainer
-from hsi_batch.training.trainrun import TrainRunConfig, build_pipeline, read_trainrun
+from hsi_batch.training.trainrun import (
+    TrainRunConfig,
+    build_pipeline,
+    read_trainrun,
+    set_tags,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
 
     from hsi_batch.engine.events import Observer
+    from hsi_batch.stages.convert import ConvertResult
 
-__all__ = ["TrainedRun", "check_trainable", "gradient_trainer", "in_archive", "plan", "train"]
+__all__ = ["TrainedRun", "plan", "train"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class TrainedRun:
     up_to_date : bool
         Whether it was there already, and nothing was done.
     calibrated : tuple of Calibrated
-        Thresholds that were set on the val frames.
+        Thresholds that were set on the val frames, as fitted and as trained.
     """
 
     name: str
@@ -146,15 +158,20 @@ def train(
         The trainrun is wrong; nothing was started.
     """
     config, pipeline, data, target = _read(path, archive, out, overrides)
+    if config.calibrate:
+        check_calibration(pipeline, data)
     digest = _digest(config, pipeline, data)
     if not force and _digest_of(target) == digest:
         _discard(_kept_at(target, digest))
         sweep(target)
+        there = Pipeline.from_yaml(target)
+        if set_tags(there, config.tags):
+            there.save(target)
         return TrainedRun(config.name, str(target), up_to_date=True)
     with warnings.catch_warnings():
         # What is wrong is told before the fit; what is only doubtful, once, by the training.
         warnings.simplefilter("ignore", DataWarning)
-        _trainer(config, pipeline, data).check_settings()
+        trainer_of(config, pipeline, data).check_settings()
     if config.resources:
         from hsi_batch.training.elsewhere import check_offered
 
@@ -167,20 +184,23 @@ def train(
         told = observed(observer or silent)
         trainer = gradient_trainer(config, pipeline, data, path, observer=told, client=client)
         _remove_unfinished(trainer)
+        # Before as after, or what calibration is worth would pass for what training is worth.
+        cuts = calibrate_deciders(pipeline, data, "as fitted") if config.calibrate else []
         before = measure(trainer)
         result = trainer.fit(last=resume)
-        cuts = tuple(calibrate_deciders(pipeline, data)) if config.calibrate else ()
+        cuts += calibrate_deciders(pipeline, data, "as trained") if config.calibrate else []
         after = measure(trainer)
         pipeline.provenance["training"] |= {
             "digest": digest,
             "compared": compared(before, after, pipeline),
         }
+        set_tags(pipeline, config.tags)
         pipeline.save(target)
         _discard(resume)
     with contextlib.suppress(OSError):
         resume.parent.parent.rmdir()
     results = before.results, after.results
-    return TrainedRun(config.name, str(target), fitted, result, *results, calibrated=cuts)
+    return TrainedRun(config.name, str(target), fitted, result, *results, calibrated=tuple(cuts))
 
 
 def plan(
@@ -192,16 +212,23 @@ def plan(
     force: bool = False,
     client: Client | None = None,
     workers: int | None = None,
-) -> TrainPlan:
-    """What :func:`train` would do; nothing is fitted, trained or written.
+    first: ConvertResult | None = None,
+) -> TrainPlan | TrainSketch:
+    """What :func:`train` would do; nothing is converted, fitted, trained or written.
 
-    Recordings that were never converted have no archive yet, and are converted.
+    Where recordings are to be converted first (those of the data module, or what ``first`` plans),
+    little is known.
     """
     config, pipeline, data, target = _read(path, archive, out, overrides)
+    trainer = trainer_of(config, pipeline, data)
+    first = first or data.conversion()
+    if first is not None:
+        return sketch_of(trainer, trained_nodes(config), first)
+    if config.calibrate:
+        check_calibration(pipeline, data)
     digest = _digest(config, pipeline, data)
     done = not force and _digest_of(target) == digest
     resume = _kept_at(target, digest)
-    trainer = _trainer(config, pipeline, data)
     trainer.check_settings()
     fitted = fit(
         pipeline,
@@ -216,7 +243,7 @@ def plan(
         from hsi_batch.training.checkpoints import STATE, state_in
 
         resumed = len(state_in(resume)[STATE]["history"])
-    return plan_of(trainer, fitted, _trained(config), resumed, up_to_date=done)
+    return plan_of(trainer, fitted, trained_nodes(config), resumed, up_to_date=done)
 
 
 def _read(
@@ -241,8 +268,6 @@ def _read(
     # Everything that can be wrong is found before the fit.
     import_lightning()
     check_trainable(config, pipeline, path)
-    if config.calibrate:
-        check_calibration(pipeline, data)
     return config, pipeline, data, target
 
 
@@ -277,80 +302,6 @@ def _remove_unfinished(trainer: GradientTrainer) -> None:
         remove_unfinished(Path(callbacks.checkpoint.dirpath), "*.ckpt")
 
 
-def gradient_trainer(
-    config: TrainRunConfig,
-    pipeline: Pipeline,
-    data: DataModule,
-    path: str | os.PathLike[str],
-    *,
-    observer: Observer | None = None,
-    client: Client | None = None,
-) -> GradientTrainer:
-    """The trainer that a trainrun describes, for its fitted pipeline.
-
-    Raises
-    ------
-    hsi_batch.errors.ConfigError
-        It names nodes that the pipeline does not have, or trains none.
-    """
-    check_trainable(config, pipeline, path)
-    pipeline.freeze_nodes_by_name(list(pipeline.nodes))
-    pipeline.unfreeze_nodes_by_name(_trained(config))
-    return _trainer(config, pipeline, data, observer=observer, client=client)
-
-
-def _trainer(
-    config: TrainRunConfig, pipeline: Pipeline, data: DataModule, **running: Any
-) -> GradientTrainer:
-    training = config.training or TrainingConfig()
-    settings = training.trainer.model_copy(deep=True)
-    if settings.callbacks is not None and settings.callbacks.checkpoint is not None:
-        kept = settings.callbacks.checkpoint
-        kept.dirpath = str((Path(config.output_dir) / kept.dirpath).absolute())
-    return GradientTrainer(
-        pipeline,
-        data,
-        config.loss_nodes,
-        config.metric_nodes or None,
-        settings,
-        training.optimizer,
-        training.scheduler,
-        seed=training.seed,
-        pixels=training.pixels,
-        patch=training.patch,
-        patches_per_frame=training.patches_per_frame,
-        balance=training.balance,
-        release_cuda_cache=training.release_cuda_cache_on_validation,
-        resources=config.resources,
-        **running,
-    )
-
-
-def _trained(config: TrainRunConfig) -> list[str]:
-    return [name for name in config.unfreeze_nodes if name not in config.freeze_nodes]
-
-
-def check_trainable(
-    config: TrainRunConfig, pipeline: Pipeline, path: str | os.PathLike[str]
-) -> None:
-    """Raise :class:`~hsi_batch.errors.ConfigError` unless nodes are named that can be trained."""
-    for key in ("loss_nodes", "metric_nodes", "freeze_nodes", "unfreeze_nodes"):
-        for name in getattr(config, key):
-            if name not in pipeline.nodes:
-                raise ConfigError(
-                    f"{key}: the pipeline has no node {name!r}."
-                    f"{did_you_mean(name, pipeline.nodes)}",
-                    path=str(path),
-                )
-    for key, found in (("loss_nodes", config.loss_nodes), ("unfreeze_nodes", _trained(config))):
-        if not found:
-            raise ConfigError(
-                f"{key} names no node, so there is nothing to train.",
-                path=str(path),
-                hint=f"The pipeline has {', '.join(pipeline.nodes)}.",
-            )
-
-
 def _digest(config: TrainRunConfig, pipeline: Pipeline, data: DataModule) -> str:
     """What a training depends on."""
     splits: tuple[Split, ...] = ("train", "val", "test")
@@ -367,25 +318,4 @@ def _digest(config: TrainRunConfig, pipeline: Pipeline, data: DataModule) -> str
     )
     return digest_json(
         [content["nodes"], content["connections"], given, chosen, contents, data.batch_size]
-    )
-
-
-def in_archive(config: DataConfig, archive: str | os.PathLike[str]) -> DataConfig:
-    """The same frames, of an archive.
-
-    Raises
-    ------
-    hsi_batch.errors.ConfigError
-        They are named by numbers of one recording.
-    """
-    numbered = [key for key in ("train_ids", "val_ids", "test_ids") if key in config.params]
-    if numbered:
-        raise ConfigError(
-            f"{', '.join(numbered)} are frames of one recording; in an archive frames have the"
-            " names of their sessions.",
-            hint="Write train, val and test as selections, with data_module: archive.",
-        )
-    kept = {k: v for k, v in config.params.items() if k in ("train", "val", "test")}
-    return config.model_copy(
-        update={"data_module": "archive", "params": {**kept, "archive": os.fspath(archive)}}
     )

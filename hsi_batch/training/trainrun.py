@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +14,11 @@ from hsi_batch.data.config import DataConfig
 from hsi_batch.documents import Document, read_yaml, set_value
 from hsi_batch.errors import ConfigError
 from hsi_batch.pipeline.pipeline import Pipeline
-from hsi_batch.training.config import Settings, TrainingConfig
+from hsi_batch.pipeline.reference import FIT_TAGS
+from hsi_batch.training.config import Settings, TrainingConfig, without_idle_momentum
 from hsi_batch.validation import validate
 
-__all__ = ["TrainRunConfig", "build_pipeline", "read_trainrun"]
+__all__ = ["TrainRunConfig", "build_pipeline", "read_trainrun", "set_tags"]
 
 
 class TrainRunConfig(Settings):
@@ -38,6 +39,8 @@ class TrainRunConfig(Settings):
         frames.
     output_dir : str
     tags : dict
+        Words about the run; the metadata of the pipeline that is written has them as
+        ``key: value``, and its report shows them.
     resources : dict
         Train on a worker of the cluster that offers these (``GPU: 1``), not in the process that
         the command is given in.
@@ -72,7 +75,32 @@ def read_trainrun(
         document = _composed(document, Path(path))
     for assignment in overrides:
         document = set_value(document, assignment)
-    return validate(TrainRunConfig, document), document
+    config = validate(TrainRunConfig, document)
+    for key in config.tags:
+        if key in FIT_TAGS:
+            raise ConfigError(
+                f"tags: {key!r} is what a fit says of itself.",
+                path=document.path,
+                line=document.line(("tags", key)),
+                hint="Name the tag otherwise.",
+            )
+    return config, document
+
+
+def set_tags(pipeline: Pipeline, tags: Mapping[str, str]) -> bool:
+    """Tag a pipeline as a trainrun says, instead of what one said before; whether that is new."""
+    training = pipeline.provenance.get("training", {})
+    was = [f"{key}: {value}" for key, value in training.get("tags", {}).items()]
+    now = [f"{key}: {value}" for key, value in tags.items()]
+    if was == now:
+        return False
+    kept = [tag for tag in pipeline.metadata.tags if tag not in was and tag not in now]
+    pipeline.metadata.tags = [*kept, *now]
+    pipeline.provenance = {
+        **pipeline.provenance,
+        "training": {**training, "tags": dict(tags)},
+    }
+    return True
 
 
 def build_pipeline(
@@ -133,6 +161,10 @@ def _composed(document: Document, path: Path) -> Document:
             line=document.line(("defaults",)),
             hint=f"Groups are looked for in {root}.",
         ) from None
+    training = data.get("training")
+    if isinstance(training, dict):
+        # Only the cuvis-ai family composes trainruns.
+        data["training"] = without_idle_momentum(training, foreign=True)
     return Document(data, {}, document.path)
 
 

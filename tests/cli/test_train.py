@@ -182,11 +182,60 @@ def test_deciders_are_calibrated_if_that_is_asked_for(hsi, place, there):
     path = trainrun(place, "cut", section, data=data, calibrate=True)
     done = hsi("train", path, "--out", "c.yaml")
     assert done.code == 0, done.err
-    assert "calibrated decider on val: threshold 0.5 -> " in done.out
+    # As fitted too, or what calibration is worth would pass for what training is worth.
+    assert "calibrated decider on val, as fitted: threshold 0.5 -> " in done.out
+    assert "calibrated decider on val, as trained: " in done.out
     assert Pipeline.from_yaml("c.yaml").nodes["decider"].threshold != 0.5
     del data["params"]["val"]
     path = trainrun(place, "blind", section, data=data, calibrate=True)
     assert "calibrate: no frames are named for val" in hsi("train", path).err
+
+
+def test_a_statistical_trainrun_says_that_it_calibrated_and_is_tagged(hsi, place, there):
+    path = trainrun(place, "statistical", None, calibrate=True, tags={"by": "me"})
+    words = ("restore-trainrun", "--mode", "train", "--trainrun-path", path)
+    done = hsi(*words)
+    assert done.code == 0, done.err
+    assert "  calibrated decider on val: threshold 0.5 -> " in done.out
+    fitted = Pipeline.from_yaml("outputs/trained_models/selection_restored.yaml")
+    (cut,) = hsi(*words, "--json").json["calibrated"]
+    assert fitted.nodes["decider"].threshold == cut["after"]["threshold"] != 0.5
+    assert "by: me" in fitted.metadata.tags
+
+
+def test_tags_are_in_the_pipeline_and_change_without_another_training(hsi, place, there):
+    section = {**SECTION, "trainer": {"max_epochs": 1}}
+    path = trainrun(place, "tagged", section, tags={"by": "me", "take": "1"})
+    assert hsi("train", path, "--out", "t.yaml", "-q").code == 0
+    first = Pipeline.from_yaml("t.yaml")
+    assert {"by: me", "take: 1"} <= set(first.metadata.tags)
+    assert first.provenance["training"]["tags"] == {"by": "me", "take": "1"}
+    assert any(tag.startswith("fitted-on: ") for tag in first.metadata.tags)
+    again = hsi("train", path, "--out", "t.yaml", "--set", "tags={take: two}")
+    assert "up to date" in again.out
+    tags = Pipeline.from_yaml("t.yaml").metadata.tags
+    assert "take: two" in tags
+    assert not {"by: me", "take: 1"} & set(tags)
+
+
+def test_a_plan_converts_nothing_and_says_what_it_cannot_know(hsi, place, there, monkeypatch):
+    monkeypatch.setenv("HSI_BATCH_CACHE", str(there / "cache"))
+    data = {
+        "data_module": "cu3s",
+        "params": {"cu3s_file_path": str(place / "in" / "s0.npz")},
+    }
+    path = trainrun(place, "unconverted", {**SECTION, "trainer": LOOP}, data=data)
+    done = hsi("train", path, "--dry-run")
+    assert (done.code, done.err) == (0, "")
+    first = "1 recording, 1 block of 2.0 kB"
+    unknown = "until then frames, batches, bytes and memory are not known"
+    assert done.out.splitlines() == [
+        "trains selector, logit in this process; at most 3 epochs",
+        f"  {first} are converted first; {unknown}",
+    ]
+    found = hsi("train", path, "--dry-run", "--json").json
+    assert (found["epochs"], found["recordings"], found["batches"]) == (3, 1, None)
+    assert not list(there.iterdir())
 
 
 @pytest.mark.parametrize(

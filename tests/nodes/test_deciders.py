@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from graph_helpers import chain, fit, run, scene
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy.special import expit
@@ -50,6 +50,27 @@ def test_the_bias_is_two_deviations_above_the_mean(scores, scale):
     assert float(node.scale) == scale
     np.testing.assert_allclose(node.affine()(scores), scale * (scores - bias), atol=1e-9)
     np.testing.assert_allclose(forward(node, scores.T), scale * (scores - bias).T, atol=1e-4)
+
+
+@given(npst.arrays(np.float64, (9, 1), elements=VALUES), st.sampled_from([1.0, 0.5]))
+def test_standardized_logits_do_not_depend_on_the_unit_of_the_scores(scores, scale):
+    assume(np.ptp(scores) > 0)
+    found = []
+    for unit in (1.0, 1000.0):
+        node = ScoreToLogit(scale, standardize=True)
+        # Again: the scale of an earlier fit takes no part.
+        for again in (3.0 * scores, scores):
+            node.fit(Moments.empty(1, "float64").update(again * unit))
+        found.append(node.affine()(scores * unit))
+    expected = scale * ((scores - scores.mean()) / scores.std(ddof=1) - 2)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found[1], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_equal_scores_cannot_be_standardized():
+    node = ScoreToLogit(standardize=True, name="logit")
+    with pytest.raises(DataError, match="all scores of the fit are equal"):
+        node.fit(Moments.empty(1, "float64").update(np.ones((4, 1))))
 
 
 def test_logits_before_and_after_the_fit():

@@ -2,32 +2,17 @@
 
 import numpy as np
 import pytest
-from gradient_helpers import selection_pipeline, write_scenes
+from gradient_helpers import scenes, write_scenes
 from sklearn.metrics import f1_score, precision_recall_curve
 
 import hsi_batch as hb
-from hsi_batch.data import ArchiveDataModule
 from hsi_batch.errors import ConfigError, DataError, PlanError
 from hsi_batch.pipeline import Pipeline
 from hsi_batch.training import StatisticalTrainer, calibration
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory, client):
-    here = tmp_path_factory.mktemp("calibrate")
-    hb.convert([write_scenes(here / "in")], here / "a.zarr", annotations="sibling", client=client)
-    return here / "a.zarr"
-
-
-@pytest.fixture(scope="module")
-def fitted(archive, client, tmp_path_factory):
-    pipeline = selection_pipeline()
-    StatisticalTrainer(pipeline, data(archive), client=client).fit()
-    return pipeline.save(tmp_path_factory.mktemp("fitted") / "p.yaml")
-
-
 def data(archive, **options):
-    return ArchiveDataModule(archive, **{"train": ["s0", "s1"], "val": ["s2", "s3"]} | options)
+    return scenes(archive, **{"val": ["s2", "s3"], "test": None} | options)
 
 
 def test_the_threshold_is_that_of_the_largest_f1_and_is_saved(fitted, archive, tmp_path):

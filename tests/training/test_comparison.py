@@ -1,11 +1,15 @@
 """A trained pipeline keeps what it was worth before and after, and scores by one folded map."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 import yaml
 import zarr
-from gradient_helpers import selection_pipeline, write_scenes
+from browser import visit
+from gradient_helpers import selection_pipeline
+from PIL import Image
 
 import hsi_batch as hb
 from hsi_batch.errors import DataWarning
@@ -13,17 +17,11 @@ from hsi_batch.nodes import PortRef
 from hsi_batch.pipeline import Pipeline
 from hsi_batch.pipeline.fold import CUBE
 from hsi_batch.pipeline.program import QuadraticStep, compile_program
+from hsi_batch.stages.report import report
 from hsi_batch.stages.training_report import training_section
 from hsi_batch.training.trained_run import train
 
 SPLIT = {"train": ["s0", "s1"], "val": "s2", "test": "s3"}
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory, client):
-    here = tmp_path_factory.mktemp("compared")
-    hb.convert([write_scenes(here / "in")], here / "a.zarr", annotations="sibling", client=client)
-    return here / "a.zarr"
 
 
 def run(archive, folder, client, split):
@@ -122,6 +120,64 @@ def test_the_report_says_it(trained):
     largest = np.argsort(-pipeline.nodes["selector"].get_selection_weights().detach().numpy())[:3]
     assert selector["chosen"][1] == ", ".join(f"{400 + 10 * c}" for c in sorted(largest)) + " nm"
     assert training_section({}) is None
+
+
+LOOK = """
+JSON.stringify([...document.querySelectorAll('.card.training')].map(card => ({
+  title: card.querySelector('h3').innerText,
+  rows: [...card.querySelectorAll('tr')].map(r => [...r.cells].map(c => c.innerText)),
+  text: card.innerText,
+  plots: [...card.querySelectorAll('svg')].map(svg => {
+    const frame = svg.getBoundingClientRect();
+    const drawn = {};
+    for (const path of svg.querySelectorAll('path')) {
+      const box = path.getBoundingClientRect();
+      const inside = box.left >= frame.left - 1 && box.right <= frame.right + 1
+        && box.top >= frame.top - 1 && box.bottom <= frame.bottom + 1;
+      const colour = getComputedStyle(path).stroke;
+      (drawn[colour] ??= []).push([box.width / frame.width, box.height / frame.height, inside]);
+    }
+    return {width: frame.width, height: frame.height, drawn};
+  }),
+})))
+"""
+FITTED, TRAINED, SPECTRUM = "rgb(138, 148, 160)", "rgb(76, 120, 168)", "rgb(224, 138, 46)"
+
+
+def test_before_and_after_in_a_browser(trained, archive, client, tmp_path):
+    result, pipeline = trained
+    hb.score(pipeline, archive, tmp_path / "s.zarr", outputs=["logits", "decisions"], client=client)
+    page = tmp_path / "report.html"
+    report(tmp_path / "s.zarr", page, archive=archive)
+    seen = visit(page, LOOK, tmp_path / "profile")
+    assert seen.complaints == []
+    assert [r for r in seen.requests if not r.startswith("data:")] == [page.as_uri()]
+    Image.fromarray(seen.picture).save(tmp_path / "report.png")
+    val, test, channels = json.loads(seen.value)
+    assert [val["title"], test["title"]] == ["val (1 frame)", "test (1 frame)"]
+    for card, split in ((val, "val"), (test, "test")):
+        head, *rows = card["rows"]
+        assert head[1:] == ["fitted", "trained"]
+        shown = {name: values for name, *values in rows}
+        before, after = result.before[split].metrics, result.after[split].metrics
+        for name, value in after.items():
+            assert shown[name] == [f"{before[name]:.4f}", f"{value:.4f}"]
+        (plot,) = card["plots"]
+        assert plot["width"] > 200
+        # Two curves, across the plot; the axis is logarithmic, and cuts them where the rate is 0.
+        for colour in (FITTED, TRAINED):
+            assert max(width for width, *_ in plot["drawn"][colour]) > 0.3
+    assert channels["title"] == "Channels of selector"
+    (plot,) = channels["plots"]
+    for colour in (FITTED, TRAINED, SPECTRUM):
+        assert max(width for width, *_ in plot["drawn"][colour]) > 0.5
+        assert all(inside for *_, inside in plot["drawn"][colour])
+    largest = np.argsort(-pipeline.nodes["selector"].get_selection_weights().detach().numpy())[:3]
+    assert ", ".join(f"{400 + 10 * c}" for c in sorted(largest)) + " nm" in channels["text"]
+    # What the curves are drawn in is on the picture, and neither lies upon the other.
+    colours = seen.picture.reshape(-1, 3)
+    for colour in ((138, 148, 160), (76, 120, 168)):
+        assert (np.abs(colours.astype(int) - colour).max(axis=1) < 8).sum() > 100
 
 
 def test_without_frames_for_val_and_test_it_is_said_of_train(archive, client, tmp_path):

@@ -3,9 +3,8 @@
 import pytest
 import torch
 from engine_tasks import die_once_in_epoch
-from gradient_helpers import selection_pipeline, write_scenes
+from gradient_helpers import selection_pipeline
 
-import hsi_batch as hb
 from hsi_batch.cluster import LocalConfig, connect
 from hsi_batch.data import ArchiveDataModule
 from hsi_batch.errors import ConfigError, DataWarning
@@ -22,13 +21,6 @@ from hsi_batch.training import (
 )
 
 EPOCHS = 4
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory, client):
-    here = tmp_path_factory.mktemp("elsewhere")
-    hb.convert([write_scenes(here / "in")], here / "a.zarr", client=client)
-    return here / "a.zarr"
 
 
 @pytest.fixture(scope="module")

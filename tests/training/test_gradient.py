@@ -6,71 +6,20 @@ import sys
 import numpy as np
 import pytest
 import torch
-from gradient_helpers import selection_pipeline, write_scenes
+from gradient_helpers import loaded, same, selection_pipeline, trainer, weights
+from gradient_helpers import scenes as data
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-import hsi_batch as hb
-from hsi_batch.data import ArchiveDataModule
 from hsi_batch.errors import ConfigError, DataError, DataWarning, NotFittedError
-from hsi_batch.nodes import AnomalyDataNode
 from hsi_batch.pipeline import Pipeline
 from hsi_batch.training import (
     CallbacksConfig,
     EarlyStoppingConfig,
-    GradientTrainer,
-    LearningRateMonitorConfig,
     ModelCheckpointConfig,
     OptimizerConfig,
     SchedulerConfig,
     StatisticalTrainer,
-    TrainerConfig,
 )
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory, client):
-    here = tmp_path_factory.mktemp("gradient")
-    hb.convert([write_scenes(here / "in")], here / "a.zarr", annotations="sibling", client=client)
-    return here / "a.zarr"
-
-
-@pytest.fixture(scope="module")
-def fitted(archive, client, tmp_path_factory):
-    """A file of the fitted pipeline."""
-    pipeline = selection_pipeline()
-    StatisticalTrainer(pipeline, data(archive), client=client).fit()
-    return pipeline.save(tmp_path_factory.mktemp("fitted") / "p.yaml")
-
-
-def data(archive, **options):
-    return ArchiveDataModule(
-        archive, **{"train": ["s0", "s1"], "val": "s2", "test": "s3"} | options
-    )
-
-
-def loaded(fitted, *names):
-    pipeline = Pipeline.from_yaml(fitted)
-    pipeline.unfreeze_nodes_by_name(names or ["selector", "rx", "logit"])
-    return pipeline
-
-
-def trainer(pipeline, archive, epochs=3, losses=("bce",), **options):
-    settings = TrainerConfig(max_epochs=epochs, **options.pop("config", {}))
-    options = {"optimizer_config": OptimizerConfig(lr=0.01), **options}
-    module = options.pop("datamodule", None) or data(archive)
-    return GradientTrainer(pipeline, module, losses, None, settings, **options)
-
-
-def weights(pipeline):
-    return {
-        f"{name}.{key}": value.clone()
-        for name, node in pipeline.nodes.items()
-        for key, value in node.state_dict().items()
-    }
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_only_named_nodes_are_trained_and_nothing_is_left_behind(
@@ -235,43 +184,6 @@ def test_validate_and_test_are_those_of_the_statistical_trainer(fitted, archive)
     assert tested["metrics_anomaly/iou"] == tested.metrics["metrics_anomaly/iou"]
 
 
-def test_schedules_monitors_and_stopping(fitted, archive):
-    class Log:
-        def __init__(self):
-            self.values = {}
-
-        def log(self, name, value, step):
-            self.values.setdefault(name, []).append((step, value))
-
-    log = Log()
-    stopping = EarlyStoppingConfig(monitor="val/metrics_anomaly/recall", mode="max", patience=1)
-    settings = CallbacksConfig(
-        early_stopping=[stopping],
-        lr_monitor=LearningRateMonitorConfig(
-            logging_interval="epoch", log_momentum=True, log_weight_decay=True
-        ),
-    )
-    schedule = SchedulerConfig(name="cosine", warmup_epochs=1, t_max=4, min_lr=0.0)
-    run = trainer(
-        loaded(fitted, "logit"),
-        archive,
-        epochs=9,
-        config={"callbacks": settings, "gradient_clip_val": 1e-9, "accumulate_grad_batches": 2},
-        scheduler_config=schedule,
-        monitors=[log],
-    )
-    result = run.fit()
-    assert result.stopped
-    assert result.epochs < 9
-    assert result.steps == result.epochs
-    rates = [value for _, value in log.values["lr-AdamW"]]
-    cosine = [0.01 * (1 + np.cos(np.pi * n / 4)) / 2 for n in range(8)]
-    np.testing.assert_allclose(rates, [0.005, *cosine][: len(rates)], rtol=1e-12)
-    assert {v for _, v in log.values["lr-AdamW-momentum"]} == {0.9}
-    assert {v for _, v in log.values["lr-AdamW-weight_decay"]} == {0.0}
-    assert [v for _, v in log.values["train/bce"]] == [h["train/bce"] for h in result.history]
-
-
 def test_a_state_of_the_middle_of_an_epoch_or_of_weights_only_is_no_place_to_go_on(
     fitted, archive, tmp_path
 ):
@@ -375,61 +287,3 @@ def test_importing_the_trainer_loads_no_lightning():
         "assert 'pytorch_lightning' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-
-
-def test_tensorboard_has_values_weights_masks_and_score_maps(fitted, archive, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    from hsi_batch.nodes import AnomalyMask, ScoreHeatmapVisualizer, TensorBoardMonitorNode
-
-    pipeline = loaded(fitted, "selector", "logit")
-    nodes = pipeline.nodes
-    mask, heat = AnomalyMask(1, name="mask"), ScoreHeatmapVisualizer(name="heat")
-    board = TensorBoardMonitorNode(str(tmp_path / "runs"), "run", name="board")
-    data_node = next(node for node in nodes.values() if node.is_source)
-    pipeline.connect(
-        (data_node.outputs.cube, mask.cube),
-        (data_node.outputs.mask, mask.mask),
-        (nodes["decider"].decisions, mask.decisions),
-        (nodes["rx"].scores, heat.scores),
-        (mask.artifacts, board.artifacts),
-        (heat.artifacts, board.artifacts),
-    )
-    start = nodes["selector"].get_selection_weights().detach().numpy()
-    result = trainer(pipeline, archive, epochs=3).fit()
-    nodes["board"].close()
-    found = EventAccumulator(str(tmp_path / "runs" / "run"), size_guidance={"images": 0})
-    found.Reload()
-    channels = [f"selector/weights/{nm}nm" for nm in range(400, 460, 10)]
-    assert {t for t in found.Tags()["scalars"] if t.startswith("selector/")} == set(channels)
-    assert {"train/bce", "val/bce", "metrics_anomaly/iou"} <= set(found.Tags()["scalars"])
-    over_time = np.array([[e.value for e in found.Scalars(tag)] for tag in channels]).T
-    # Before the training, and at the end of each epoch; two batches an epoch.
-    assert [e.step for e in found.Scalars(channels[0])] == [0, 2, 4, 6]
-    np.testing.assert_allclose(over_time[0], start, rtol=1e-6)
-    now = nodes["selector"].get_selection_weights().detach().numpy()
-    np.testing.assert_allclose(over_time[-1], now, rtol=1e-6)
-    np.testing.assert_allclose(over_time.sum(axis=1), 3, rtol=1e-5)
-    assert not np.allclose(over_time[1], over_time[0])
-    for wanted in ("mask", "heat"):
-        tags = [t for t in found.Tags()["images"] if wanted in t]
-        assert tags, found.Tags()["images"]
-        steps = sorted({e.step for tag in tags for e in found.Images(tag)})
-        assert len(steps) == result.epochs
-    # What is told is no value of the epoch: nothing can monitor it.
-    assert not [name for name in result.history[0] if "weights" in name]
-
-
-def test_weights_of_several_outputs_have_names():
-    from hsi_batch.nodes import ConcreteChannelMixer
-    from hsi_batch.training.channel_weights import channel_weights
-
-    pipeline = Pipeline("mixer")
-    mixer = ConcreteChannelMixer(3, 2, name="mixer")
-    pipeline.connect((AnomalyDataNode(name="data").cube, mixer.data))
-    assert channel_weights(pipeline) == {}
-    pipeline.unfreeze_nodes_by_name(["mixer"])
-    found = channel_weights(pipeline)
-    names = {f"mixer/weights/{k}/channel_00{c}" for k in range(2) for c in range(3)}
-    assert set(found) == names
-    assert found["mixer/weights/1/channel_002"] == pytest.approx(1 / 3)

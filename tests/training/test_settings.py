@@ -1,11 +1,12 @@
 """Settings of trainings and trainruns: defaults, both forms, files, mistakes."""
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hsi_batch.errors import ConfigError
+from hsi_batch.errors import ConfigError, HsiBatchWarning
 from hsi_batch.training import (
     CallbacksConfig,
     EarlyStoppingConfig,
@@ -17,6 +18,7 @@ from hsi_batch.training import (
     TrainingConfig,
     TrainRunConfig,
 )
+from hsi_batch.training.schedules import check_optimizer, make_optimizer
 from hsi_batch.training.trainrun import build_pipeline, read_trainrun
 
 
@@ -67,8 +69,31 @@ from hsi_batch.training.trainrun import build_pipeline, read_trainrun
     ],
 )
 def test_defaults_are_those_of_the_released_models(settings_, text):
-    found = " ".join(f"{key}={value}" for key, value in settings_.to_dict().items())
-    assert found == text
+    fields = {key: getattr(settings_, key) for key in type(settings_).model_fields}
+    assert " ".join(f"{key}={value}" for key, value in fields.items()) == text
+
+
+def test_momentum_that_cuvis_ai_writes_for_adam_is_left_out_with_a_warning(recwarn):
+    given = {"name": "adam", "momentum": 0.8}
+    for flat in ({"max_epochs": 7, "optimizer": given}, {"optimizer": {"momentum": 0.9}}):
+        with pytest.warns(HsiBatchWarning, match=r"optimizer\.momentum 0\.[89] is left out"):
+            found = TrainingConfig.from_dict(flat)
+        check_optimizer(found.optimizer)
+    own = TrainingConfig.from_dict({"optimizer": given, "trainer": {}})
+    for config in (own.optimizer, OptimizerConfig(name="AdamW", momentum=0.9)):
+        with pytest.raises(
+            ConfigError, match=r"momentum 0\.[89] is of sgd; adamw? has none"
+        ) as told:
+            check_optimizer(config)
+        assert "write betas" in str(told.value)
+    # Our own files carry none, and that of sgd has its effect.
+    recwarn.clear()
+    assert "momentum" not in OptimizerConfig().to_dict()
+    assert OptimizerConfig.from_dict(OptimizerConfig().to_dict()) == OptimizerConfig()
+    sgd = TrainingConfig.from_dict({"max_epochs": 7, "optimizer": {"name": "sgd", "momentum": 0.5}})
+    optimizer = make_optimizer([torch.nn.Parameter(torch.ones(1))], sgd.optimizer)
+    assert optimizer.param_groups[0]["momentum"] == 0.5
+    assert not list(recwarn)
 
 
 @settings(max_examples=20, deadline=None)
@@ -151,6 +176,9 @@ def test_mistakes_of_a_trainrun(tmp_path):
     assert "Did you mean 'optimizer'?" in str(caught.value)
     path.write_text("defaults: [a]\nname: x\n")
     with pytest.raises(ConfigError, match="cannot be composed"):
+        read_trainrun(path)
+    path.write_text("name: x\ndata: {}\ntags:\n  fitted: by me\n")
+    with pytest.raises(ConfigError, match=r":4: tags: 'fitted' is what a fit says of itself"):
         read_trainrun(path)
     path.write_text("name: x\ndata: {}\n")
     with pytest.raises(ConfigError, match="names no pipeline"):
