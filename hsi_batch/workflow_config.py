@@ -32,6 +32,7 @@ class SourcesConfig(_Model):
     nodata: float | None = None
     saturation: float | None = None
     block_lines: int | Literal["frame"] | None = None
+    preset: Literal["fast", "balanced", "small", "sharded"] = "balanced"
     replace: bool = False
 
 

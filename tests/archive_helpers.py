@@ -19,7 +19,9 @@ from hsi_batch.readers.protocol import SourceInfo
 TESTS = Path(__file__).parent
 
 
-def add_session(root, name, cube, *, lines=None, classes=None, wavelength=None, **attrs):
+def add_session(
+    root, name, cube, *, lines=None, classes=None, wavelength=None, preset=None, **attrs
+):
     """Write ``(frame, y, x, channel)`` as a complete session; returns it."""
     frames, *shape = cube.shape
     info = SourceInfo(
@@ -37,7 +39,13 @@ def add_session(root, name, cube, *, lines=None, classes=None, wavelength=None, 
     )
     geometry = Geometry.choose(frames, tuple(shape), cube.dtype.name, lines)
     session = create_session(
-        root, name, info, geometry, classes=classes, attrs={"complete": True, **attrs}
+        root,
+        name,
+        info,
+        geometry,
+        classes=classes,
+        attrs={"complete": True, **attrs},
+        preset=preset,
     )
     failed = session.failed_frames
     for key in geometry.keys(name):

@@ -2,7 +2,7 @@
 
 Zarr's own pipeline holds a chunk about three times on its way to and from the disk. Here a chunk is
 held once beside its compressed bytes. The bytes are those that Zarr writes (a test compares them);
-arrays of other stores or codecs go through Zarr.
+arrays of other stores or codecs go through Zarr. A chunk is a file, or one of many in a shard.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import google_crc32c
 import numpy as np
 import zarr
 from numcodecs import Blosc
@@ -22,7 +21,11 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.storage import LocalStore
 
+from hsi_batch.archive.shards import PARTIAL, ShardFile, crc32c, place_of, shard_codec, shard_of
+
 __all__ = [
+    "LineWriter",
+    "announce",
     "chunk_path",
     "chunk_tail",
     "lost_chunk",
@@ -36,13 +39,19 @@ __all__ = [
 
 _SHUFFLE = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 _CRC_BYTES, _BLOSC_HEADER = 4, 16
-#: Ends the names of files that are not whole yet.
-PARTIAL = ".partial"
+#: Flag of a Blosc buffer that holds its values as they are.
+_BLOSC_PLAIN = 2
+#: Linux reads no more than this for sure when it is told what will be needed.
+_READ_AHEAD = 128 * 2**10
 
 
 def _blosc_of(array: zarr.Array[Any]) -> BloscCodec | None:
     """The compressor, if the array is laid out as this module reads and writes it."""
-    match getattr(array.metadata, "codecs", ()):
+    codecs = getattr(array.metadata, "codecs", ())
+    if array.shards is not None:
+        sharding = shard_codec(array)
+        codecs = () if sharding is None else sharding.codecs
+    match codecs:
         case (BytesCodec() as raw, BloscCodec() as codec, Crc32cCodec()):
             little = array.dtype.itemsize == 1 or str(getattr(raw.endian, "value", "")) == "little"
             local = isinstance(array.store_path.store, LocalStore)
@@ -57,19 +66,30 @@ def store_path(array: zarr.Array[Any]) -> str:
 
 
 def chunk_path(array: zarr.Array[Any], index: tuple[int, ...]) -> Path:
-    """File of a chunk of a local store."""
+    """File of a chunk of a local store, or of the shard that it is in."""
     store = array.store_path.store
     assert isinstance(store, LocalStore)
-    return store.root / array.store_path.path / array.metadata.encode_chunk_key(index)
+    shard = shard_of(array, index)
+    key = array.metadata.encode_chunk_key(index if shard is None else shard[0])
+    return store.root / array.store_path.path / key
+
+
+def _position(array: zarr.Array[Any], index: tuple[int, ...]) -> tuple[int, int] | None:
+    shard = shard_of(array, index)
+    return None if shard is None else shard[1:]
 
 
 def chunk_tail(array: zarr.Array[Any], index: tuple[int, ...]) -> str | None:
     """The CRC32C that ends a stored chunk, in hexadecimal; None if there is no such chunk."""
+    path = chunk_path(array, index)
     try:
-        with chunk_path(array, index).open("rb") as file:
-            file.seek(-_CRC_BYTES, os.SEEK_END)
-            return file.read(_CRC_BYTES).hex()
-    except OSError:
+        with path.open("rb", buffering=0) as file:
+            place = place_of(file, _position(array, index))
+            if place is None or place.size < _CRC_BYTES:
+                return None
+            at = place.offset + place.size - _CRC_BYTES
+            return os.pread(file.fileno(), _CRC_BYTES, at).hex()
+    except (OSError, ValueError):
         return None
 
 
@@ -79,14 +99,37 @@ def lost_chunk(array: zarr.Array[Any], frame: int, start: int, stop: int) -> Pat
     To be asked of arrays whose empty chunks are stored; others read as the fill value.
     """
     local = isinstance(array.store_path.store, LocalStore)
-    if not local or array.shards is not None or array.chunks[2:] != array.shape[2:]:
+    if not local or array.chunks[2:] != array.shape[2:]:
         return None
     inner = (0,) * (array.ndim - 2)
     for part in range(start // array.chunks[1], -(-stop // array.chunks[1])):
-        path = chunk_path(array, (frame // array.chunks[0], part, *inner))
+        index = (frame // array.chunks[0], part, *inner)
+        path = chunk_path(array, index)
         if not path.exists():
             return path
+        if array.shards is not None and chunk_tail(array, index) is None:
+            return path
     return None
+
+
+def announce(array: zarr.Array[Any], frame: int, start: int, stop: int) -> None:
+    """Let the system read a chunk from the disk while something else is computed.
+
+    The bytes wait in the memory of the system's file cache, not in that of the process.
+    """
+    index = _index(array, frame, start, stop)
+    if index is None or not isinstance(array.store_path.store, LocalStore):
+        return
+    path = chunk_path(array, index)
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with contextlib.suppress(OSError, ValueError), os.fdopen(os.open(path, os.O_RDONLY)) as file:
+        place = place_of(file, _position(array, index))
+        if place is None:
+            return
+        end = place.offset + place.size
+        for at in range(place.offset, end, _READ_AHEAD):
+            os.posix_fadvise(file.fileno(), at, min(_READ_AHEAD, end - at), os.POSIX_FADV_WILLNEED)
 
 
 def _index(array: zarr.Array[Any], frame: int, start: int, stop: int) -> tuple[int, ...] | None:
@@ -155,7 +198,7 @@ def read_lines(
     chunk = scratch.decoded(shape, array.dtype) if reuse else np.empty(shape, array.dtype)
     if not _decode(array, index, codec, chunk):
         # What was never written reads as the fill value.
-        return np.asarray(array[frame, start:stop])
+        return np.full((stop - start, *array.shape[2:]), array.fill_value, dtype=array.dtype)
     return chunk[: stop - start]
 
 
@@ -183,20 +226,47 @@ def _decode(
     """Read a chunk into memory; whether there is one."""
     try:
         with chunk_path(array, index).open("rb", buffering=0) as file:
-            whole = int(np.prod(array.chunks)) * array.dtype.itemsize
-            stored = scratch.stored(os.fstat(file.fileno()).st_size, whole)
-            if file.readinto(stored) != len(stored):
-                raise OSError("the chunk was cut while it was read")
+            return _read_chunk(file, _position(array, index), codec, chunk)
     except FileNotFoundError:
         return False
-    body = stored[:-_CRC_BYTES]
-    if len(stored) < _BLOSC_HEADER + _CRC_BYTES or _crc(body) != stored[-_CRC_BYTES:]:
-        raise ValueError("the checksum that ends the chunk does not match its contents")
+
+
+def _read_chunk(
+    file: Any, at: tuple[int, int] | None, codec: BloscCodec, chunk: NDArray[Any]
+) -> bool:
+    """Read and decode a chunk; False if its shard does not hold it."""
+    place = place_of(file, at)
+    if place is None:
+        return False
+    if place.size < _BLOSC_HEADER + _CRC_BYTES:
+        raise ValueError("the chunk is shorter than its header")
+    head = os.pread(file.fileno(), _BLOSC_HEADER, place.offset)
     # Bytes 4 to 8 of a Blosc buffer are the size of what it holds.
-    if int.from_bytes(body[4:8], "little") != chunk.nbytes:
+    fits = int.from_bytes(head[4:8], "little") == chunk.nbytes
+    plain = place.size == _BLOSC_HEADER + chunk.nbytes + _CRC_BYTES and head[2] & _BLOSC_PLAIN
+    if fits and plain:
+        # What is not compressed is read into its place.
+        values, tail = chunk.reshape(-1).view(np.uint8).data, bytearray(_CRC_BYTES)
+        size = os.preadv(file.fileno(), [values, tail], place.offset + _BLOSC_HEADER)
+        if size != chunk.nbytes + _CRC_BYTES:
+            raise OSError("the chunk was cut while it was read")
+        _check(crc32c(values, crc32c(head)) == tail)
+        return True
+    stored = scratch.stored(place.size, chunk.nbytes)
+    file.seek(place.offset)
+    if file.readinto(stored) != len(stored):
+        raise OSError("the chunk was cut while it was read")
+    body = stored[:-_CRC_BYTES]
+    _check(crc32c(body) == stored[-_CRC_BYTES:])
+    if not fits:
         raise ValueError("the chunk holds another number of bytes than the array says")
     _numcodec(codec).decode(body, out=chunk)
     return True
+
+
+def _check(same: bool) -> None:
+    if not same:
+        raise ValueError("the checksum that ends the chunk does not match its contents")
 
 
 def write_lines(
@@ -208,7 +278,7 @@ def write_lines(
     *,
     keep_empty: bool = True,
 ) -> None:
-    """Write lines of a frame; a whole chunk appears at once or not at all.
+    """Write lines of a frame; a whole chunk, or the shard it is in, appears at once or not at all.
 
     Parameters
     ----------
@@ -216,26 +286,76 @@ def write_lines(
         Store a chunk that holds nothing but the fill value too, so that a missing chunk is a
         missing block.
     """
-    codec, index = _blosc_of(array), _index(array, frame, start, stop)
-    if codec is None or index is None or not keep_empty:
-        target = array.with_config({"write_empty_chunks": keep_empty})
-        target[frame, start:stop] = values
-        return
-    shape = array.chunks[1:]
-    if values.shape != shape:
-        padded = np.full(shape, array.fill_value, dtype=array.dtype)
-        padded[: stop - start] = values
-        values = padded
-    body = _numcodec(codec).encode(np.ascontiguousarray(values, dtype=array.dtype))
-    _replace(chunk_path(array, index), body, _crc(body))
+    with LineWriter() as writer:
+        writer.write(array, frame, start, stop, values, keep_empty=keep_empty)
+        writer.commit()
+
+
+class LineWriter:
+    """Writes lines of arrays; the chunks of a shard appear together, at :meth:`commit`.
+
+    Chunks that are files of their own are written at once. Of what a shard held before, chunks that
+    are not written again are kept. Left without a commit, shards are as they were.
+    """
+
+    def __init__(self) -> None:
+        self._shards: dict[Path, ShardFile] = {}
+
+    def write(
+        self,
+        array: zarr.Array[Any],
+        frame: int,
+        start: int,
+        stop: int,
+        values: NDArray[Any],
+        *,
+        keep_empty: bool = True,
+    ) -> None:
+        """As :func:`write_lines`."""
+        codec, index = _blosc_of(array), _index(array, frame, start, stop)
+        if codec is None or index is None or not (keep_empty or array.shards is not None):
+            target = array.with_config({"write_empty_chunks": keep_empty})
+            target[frame, start:stop] = values
+            return
+        shape = array.chunks[1:]
+        if values.shape != shape:
+            padded = np.full(shape, array.fill_value, dtype=array.dtype)
+            padded[: stop - start] = values
+            values = padded
+        values = np.ascontiguousarray(values, dtype=array.dtype)
+        path, shard = chunk_path(array, index), shard_of(array, index)
+        if shard is not None and not keep_empty and bool((values == array.fill_value).all()):
+            self._shard(path, shard[2]).add(shard[1])
+            return
+        body = _numcodec(codec).encode(values)
+        if shard is None:
+            _replace(path, body, crc32c(body))
+        else:
+            self._shard(path, shard[2]).add(shard[1], body, crc32c(body))
+
+    def _shard(self, path: Path, room: int) -> ShardFile:
+        if path not in self._shards:
+            self._shards[path] = ShardFile(path, room)
+        return self._shards[path]
+
+    def commit(self) -> None:
+        """Put all shards into their places."""
+        while self._shards:
+            path = next(iter(self._shards))
+            self._shards[path].commit()
+            del self._shards[path]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for shard in self._shards.values():
+            shard.discard()
+        self._shards.clear()
 
 
 def _numcodec(codec: BloscCodec) -> Any:
     return Blosc(codec.cname.value, codec.clevel, _SHUFFLE[codec.shuffle.value], codec.blocksize)
-
-
-def _crc(body: Any) -> bytes:
-    return int(google_crc32c.value(np.frombuffer(body, np.uint8))).to_bytes(_CRC_BYTES, "little")
 
 
 def _replace(path: Path, *parts: bytes) -> None:

@@ -14,12 +14,14 @@ from hsi_batch.errors import ConfigError
 from hsi_batch.statistics.leaves import block_lines, leaf_count, leaf_lines
 from hsi_batch.statistics.packed import packed_size
 
-__all__ = ["BlockKey", "Geometry"]
+__all__ = ["SHARD_BYTES", "BlockKey", "Geometry"]
 
 #: Statistics of a block are kept per block while they are below this share of its pixels.
 _STATISTICS_SHARE = 0.05
 #: Most pixels of a row of statistics that covers several frames, so that sums fit int64.
 _ROW_PIXELS = 2**30
+#: Bytes of pixels of a shard, about: what one task does.
+SHARD_BYTES = 128 * 2**20
 #: Spectra kept of each leaf.
 _PICKS = 8
 
@@ -129,6 +131,19 @@ class Geometry:
     def index(self, key: BlockKey) -> int:
         """Position of a block among all blocks of the session."""
         return key.frame * self.blocks_per_frame + key.start // self.lines
+
+    @property
+    def shard(self) -> tuple[int, int]:
+        """Frames, and blocks of each, of a new shard: whole frames, or blocks of one."""
+        blocks = max(SHARD_BYTES // max(self.block_bytes, 1), 1)
+        of_frame = max(self.blocks_per_frame, 1)
+        if blocks < of_frame:
+            return 1, blocks
+        return max(min(blocks // of_frame, self.frames), 1), of_frame
+
+    def shard_index(self, shard: tuple[int, int], frame: int, start: int) -> tuple[int, int]:
+        """Which shard of a size holds the block of a frame that begins at a line."""
+        return frame // shard[0], start // self.lines // shard[1]
 
     @property
     def item_bytes(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from hsi_batch.archive.chunks import lost_chunk, read_lines, store_path
+from hsi_batch.archive.chunks import announce, lost_chunk, read_lines, store_path
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.store import (
     ARCHIVE,
@@ -95,6 +95,12 @@ class Session:
             )
 
     @property
+    def shard(self) -> tuple[int, int] | None:
+        """Frames, and blocks of each, that are one file; None if each block is."""
+        shards, chunks = self.cube.shards, self.cube.chunks
+        return None if shards is None else (shards[0] // chunks[0], shards[1] // chunks[1])
+
+    @property
     def complete(self) -> bool:
         """Whether the conversion of this session was finished."""
         return bool(self.attrs.get("complete"))
@@ -146,6 +152,10 @@ class Session:
             # Zarr would read it as zeros; but every block of a cube is stored.
             raise _unreadable(self, self.cube, frame, start, stop, f"{lost} is missing")
         return np.asarray(_fetch(self, self.cube, frame, start, stop, reuse=reuse))
+
+    def announce(self, frame: int, start: int, stop: int) -> None:
+        """Let the system fetch a block of the cube that will be read next."""
+        announce(self.cube, frame, start, stop)
 
     def valid(
         self, frame: int, start: int, stop: int, pixels: PixelChoice = "valid"

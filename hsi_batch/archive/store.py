@@ -13,10 +13,11 @@ import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
 from hsi_batch.archive.seals import SEAL, seal, seal_session
+from hsi_batch.archive.storage import Preset, preset_of
 from hsi_batch.errors import StoreError
 
 __all__ = [
@@ -250,25 +251,29 @@ def create_array(
     dims: tuple[str, ...],
     fill: Any = 0,
     attrs: Mapping[str, Any] | None = None,
+    preset: Preset | None = None,
+    shards: tuple[int, ...] | None = None,
 ) -> zarr.Array[Any]:
-    """Make an array whose chunks are compressed and end in their CRC32C."""
+    """Make an array whose chunks are compressed and end in their CRC32C.
+
+    ``shards`` is the shape of what becomes one file, in chunks; each chunk is one by default.
+    """
+    shape_of_chunk = tuple(max(c, 1) for c in chunks)
+    together = None
+    if shards is not None:
+        together = tuple(c * n for c, n in zip(shape_of_chunk, shards, strict=True))
     return group.create_array(
         name,
         shape=shape,
-        chunks=tuple(max(c, 1) for c in chunks),
+        chunks=shape_of_chunk,
+        shards=together,
         dtype=dtype,
         fill_value=fill,
-        compressors=(_compressor(np.dtype(dtype)), Crc32cCodec()),
+        compressors=((preset or preset_of(None)).compressor(np.dtype(dtype)), Crc32cCodec()),
         dimension_names=dims,
         attributes=dict(attrs or {}),
         overwrite=True,
     )
-
-
-def _compressor(dtype: np.dtype[Any]) -> BloscCodec:
-    # Bit shuffle packs the unused high bits of 12-bit counts; a byte shuffle suits floats better.
-    integers = dtype.kind in "iu" and dtype.itemsize == 2
-    return BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle" if integers else "shuffle")
 
 
 def checksum(values: NDArray[Any]) -> int:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hsi_batch.archive import chunks
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.session import Session
+from hsi_batch.archive.storage import preset_of
 from hsi_batch.archive.store import create_array
 from hsi_batch.errors import StoreError
 from hsi_batch.patience import is_transient
@@ -20,7 +21,7 @@ from hsi_batch.readers.protocol import SourceInfo
 from hsi_batch.statistics.moments import is_exact
 from hsi_batch.statistics.quality import Quality
 
-__all__ = ["create_session", "disk_errors", "write_lines", "write_row"]
+__all__ = ["LineWriter", "create_session", "disk_errors", "write_lines", "write_row"]
 
 _LABELLED = ("", "_normal")
 
@@ -33,6 +34,7 @@ def create_session(
     *,
     classes: Mapping[int, str] | None,
     attrs: Mapping[str, Any],
+    preset: str | None = None,
 ) -> Session:
     """Make the group of a session with all its arrays, empty; replaces one of that name.
 
@@ -47,11 +49,22 @@ def create_session(
         Names of the label classes; None if the session has no labels.
     attrs : mapping
         Further attributes.
+    preset : str, optional
+        How it is stored, see :mod:`hsi_batch.archive.storage`.
     """
+    stored = preset_of(preset)
+    together = geometry.shard if stored.sharded else None
     height, width, channels = geometry.shape
     frames, lines = geometry.frames, geometry.lines
     group = root.create_group(
-        name, overwrite=True, attributes={**_session_attrs(info), **geometry.to_attrs(), **attrs}
+        name,
+        overwrite=True,
+        attributes={
+            **_session_attrs(info),
+            **geometry.to_attrs(),
+            "preset": stored.name,
+            **attrs,
+        },
     )
     coordinates = _channel_arrays(group, info)
     create_array(
@@ -59,6 +72,8 @@ def create_session(
         "cube",
         shape=(frames, height, width, channels),
         chunks=(1, lines, width, channels),
+        preset=stored,
+        shards=together and (*together, 1, 1),
         dtype=geometry.dtype,
         dims=("frame", "y", "x", "channel"),
         attrs={
@@ -72,6 +87,8 @@ def create_session(
         "quality",
         shape=(frames, height, width),
         chunks=(1, lines, width),
+        preset=stored,
+        shards=together and (*together, 1),
         dtype="uint8",
         dims=("frame", "y", "x"),
         attrs={
@@ -86,6 +103,8 @@ def create_session(
             "label",
             shape=(frames, height, width),
             chunks=(1, lines, width),
+            preset=stored,
+            shards=together and (*together, 1),
             dtype="int16",
             dims=("frame", "y", "x"),
             fill=-1,
@@ -123,6 +142,8 @@ def create_session(
         "sample",
         shape=(frames, picks, channels),
         chunks=(1, min(per_block, picks), channels),
+        preset=stored,
+        shards=together and (*together, 1),
         dtype=geometry.dtype,
         dims=("frame", "pick", "channel"),
         attrs={"long_name": "spectra at fixed places of every leaf"},
@@ -212,6 +233,25 @@ def disk_errors(path: str) -> Iterator[None]:
             path=path,
             hint="Make space and run the same command again; what is written stays.",
         ) from None
+
+
+class LineWriter(chunks.LineWriter):
+    """Writes blocks; those of one shard appear together, at :meth:`commit`.
+
+    A disk that is full, or may not be written to, is a :class:`~hsi_batch.errors.StoreError`.
+    """
+
+    def put(
+        self,
+        array: zarr.Array[Any],
+        key: BlockKey,
+        values: NDArray[Any],
+        *,
+        keep_empty: bool = True,
+    ) -> None:
+        """Write the whole chunk of a block."""
+        with disk_errors(chunks.store_path(array)):
+            self.write(array, key.frame, key.start, key.stop, values, keep_empty=keep_empty)
 
 
 def write_lines(

@@ -173,6 +173,14 @@ def convert(
         str | None,
         typer.Option("--block-lines", metavar="N|frame", help="Height of blocks; 8 to 16 MB."),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            metavar="fast|balanced|small|sharded",
+            help="How blocks are stored; balanced by default.",
+        ),
+    ] = None,
     replace: Replace = False,
     cluster: Cluster = None,
     workers: Workers = None,
@@ -205,6 +213,7 @@ def convert(
             nodata=nodata,
             saturation=saturation,
             block_lines=lines,
+            preset=preset,
             replace=replace,
             force=force,
             only_failed=only_failed,

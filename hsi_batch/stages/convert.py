@@ -14,6 +14,7 @@ from distributed import Client
 
 from hsi_batch.archive.catalog import is_published
 from hsi_batch.archive.records import BlockRecord, Records, RecordWriter
+from hsi_batch.archive.storage import preset_of
 from hsi_batch.archive.store import ARCHIVE, create_root, state_folder
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.window import Task, batches
@@ -22,7 +23,7 @@ from hsi_batch.stages.convert_blocks import convert_items
 from hsi_batch.stages.convert_commit import Finished, accept_touched, begin, finish_session, publish
 from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan
 from hsi_batch.stages.convert_scan import plan_convert
-from hsi_batch.stages.convert_work import ConvertItem, HashItem, item_keys
+from hsi_batch.stages.convert_work import ConvertItem, HashItem, ShardItem, item_keys
 from hsi_batch.stages.memory import check_memory
 from hsi_batch.stages.outputs import held_store
 from hsi_batch.stages.run import (
@@ -111,6 +112,7 @@ def convert(
     nodata: float | None = None,
     saturation: float | None = None,
     block_lines: int | str | None = None,
+    preset: str | None = None,
     replace: bool = False,
     force: bool = False,
     only_failed: bool = False,
@@ -138,6 +140,9 @@ def convert(
         Stored values that mean "no data" and "saturated from here on"; win over the sources.
     block_lines : int or "frame", optional
         Height of blocks; chosen for 8 to 16 MB by default.
+    preset : {"balanced", "fast", "small", "sharded"}, optional
+        How blocks are stored: ``fast`` without compression, ``small`` takes longer to write,
+        ``sharded`` puts blocks of about 128 MB into one file.
     replace : bool
         Convert sources again that changed since, or were converted with other settings.
     force : bool
@@ -174,7 +179,8 @@ def convert(
     begun = time.monotonic()
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     target = str(Path(archive).absolute())
-    options = ConvertOptions(mode, _absolute(annotations), nodata, saturation, block_lines)
+    stored = preset_of(preset).name
+    options = ConvertOptions(mode, _absolute(annotations), nodata, saturation, block_lines, stored)
     _check_annotations(options.annotations)
     with Run(client, workers=workers, observer=observer) as run:
 
@@ -287,7 +293,7 @@ def _of_kept(failures: Sequence[Failure], finished: Sequence[Finished]) -> tuple
 
 
 def _tasks(plan: ConvertPlan, threads: int, task_bytes: int) -> Iterable[Task]:
-    items: list[ConvertItem | HashItem] = []
+    items: list[ConvertItem | ShardItem | HashItem] = []
     sizes: dict[int, int] = {}
     token = uuid.uuid4().hex
     for planned in plan.todo:
@@ -310,7 +316,7 @@ def _tasks(plan: ConvertPlan, threads: int, task_bytes: int) -> Iterable[Task]:
     )
 
 
-def _record_killed(folder: Path, items: Sequence[ConvertItem], work: BlockWork) -> None:
+def _record_killed(folder: Path, items: Sequence[ConvertItem | ShardItem], work: BlockWork) -> None:
     """Record blocks whose conversion kept killing its worker, in the worker's place."""
     reasons = {failure.key: failure.reason for failure in work.failures}
     with RecordWriter(folder, "killed") as writer:

@@ -7,6 +7,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hsi_batch.archive.partials import partials_of, save_partial
 from hsi_batch.archive.records import BlockRecord, RecordWriter
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import checksum
-from hsi_batch.archive.writer import disk_errors, write_lines, write_row
+from hsi_batch.archive.writer import LineWriter, disk_errors, write_row
 from hsi_batch.errors import HsiBatchError, SourceError, StoreError
 from hsi_batch.files import digest_of_file
 from hsi_batch.patience import patiently
@@ -31,6 +32,7 @@ from hsi_batch.stages.convert_work import (
     ConvertReport,
     HashItem,
     SessionJob,
+    ShardItem,
     item_keys,
 )
 from hsi_batch.stages.run import Failure, failed_record, worker_name
@@ -97,12 +99,14 @@ def _fresh_sources() -> Iterator[None]:
             _sources.pop(key).close()
 
 
-def convert_items(items: Iterable[ConvertItem | HashItem], key: str, records: str) -> ConvertReport:
+def convert_items(
+    items: Iterable[ConvertItem | ShardItem | HashItem], key: str, records: str
+) -> ConvertReport:
     """Convert the blocks of some frames: pixels, flags, labels, statistics, records.
 
     Parameters
     ----------
-    items : iterable of ConvertItem or HashItem
+    items : iterable of ConvertItem, ShardItem or HashItem
     key : str
         Name of the task.
     records : str
@@ -138,10 +142,25 @@ class _Task:
         self.rows: dict[str, Bundle] = {}
         self.waiting: dict[str, list[BlockRecord]] = {}
 
-    def convert(self, item: ConvertItem, writer: RecordWriter) -> None:
-        """Convert the blocks of one frame."""
+    def convert(self, item: ConvertItem | ShardItem, writer: RecordWriter) -> None:
+        """Convert the blocks of one frame, or of one shard."""
+        self.archive = item.job.archive
+        with LineWriter() as lines:
+            if not isinstance(item, ShardItem):
+                for record in self._convert(item, lines, writer):
+                    self._record(record, item.job, writer)
+                return
+            done = [r for member in item.items for r in self._convert(member, lines, writer)]
+            lines.commit()
+            # Nothing of a shard is on the disk before the whole of it is.
+            for record in done:
+                self._record(record, item.job, writer)
+
+    def _convert(
+        self, item: ConvertItem, lines: LineWriter, writer: RecordWriter
+    ) -> Iterator[BlockRecord]:
+        """Convert the blocks of a frame; yields records of those that were done, without tails."""
         job = item.job
-        self.archive = job.archive
         item = self._left(item, writer)
         if not item.ranges:
             return
@@ -157,7 +176,7 @@ class _Task:
             begun = time.perf_counter()
             key = BlockKey(job.name, item.frame, start, stop)
             try:
-                info, sums = patiently(lambda: _convert_block(job, frame, key))  # noqa: B023
+                info, sums = patiently(lambda: _convert_block(job, frame, key, lines))  # noqa: B023
             except StoreError:
                 raise
             except HsiBatchError as error:
@@ -170,24 +189,29 @@ class _Task:
             except Exception as error:  # noqa: BLE001 - as above
                 self._fail(item, ((start, stop),), _unexpected(job, item.frame, error), writer)
                 continue
-            record = BlockRecord(
+            if sums is not None:
+                held = self.rows.get(job.name, Bundle())
+                self.rows[job.name] = held.merge(sums)
+            yield BlockRecord(
                 key,
                 "done",
                 job.digest,
-                tail=info.pop("tail"),
                 checksum=info.pop("checksum"),
                 seconds=round(time.perf_counter() - begun, 4),
                 worker=self.worker,
                 info={**info, **_frame_info(frame)},
             )
-            if sums is None:
-                writer.write(record)
-            else:
-                held = self.rows.get(job.name, Bundle())
-                self.rows[job.name] = held.merge(sums)
-                self.waiting.setdefault(job.name, []).append(record)
             self.report.done += 1
             self.report.done_bytes += job.geometry.bytes_of(key)
+
+    def _record(self, record: BlockRecord, job: SessionJob, writer: RecordWriter) -> None:
+        """Keep the record of a block that is on the disk."""
+        at = (record.key.frame, record.key.start // job.geometry.lines, 0, 0)
+        whole = replace(record, tail=chunk_tail(_session(job).cube, at) or "")
+        if job.geometry.row_frames is None:
+            writer.write(whole)
+        else:
+            self.waiting.setdefault(job.name, []).append(whole)
 
     def _left(self, item: ConvertItem, writer: RecordWriter) -> ConvertItem:
         """The item without what an earlier attempt of this task did before its worker died."""
@@ -260,7 +284,7 @@ def _frame_info(frame: Frame) -> dict[str, Any]:
 
 
 def _convert_block(
-    job: SessionJob, frame: Frame, key: BlockKey
+    job: SessionJob, frame: Frame, key: BlockKey, writer: LineWriter
 ) -> tuple[dict[str, Any], Bundle | None]:
     """Read, write and sum one block; returns what the record keeps, and sums that must wait."""
     session, geometry = _session(job), job.geometry
@@ -281,20 +305,17 @@ def _convert_block(
     if annotation is not None:
         labels = annotation.labels(key.frame, key.start, key.stop)
 
-    write_lines(session.cube, key, lines)
+    writer.put(session.cube, key, lines)
     if flags is not None or job.retry:
         marks = np.zeros(expected[:2], dtype=np.uint8) if flags is None else flags
-        write_lines(_array(session, "quality"), key, marks, keep_empty=False)
+        writer.put(_array(session, "quality"), key, marks, keep_empty=False)
     if annotation is not None:
         filled = np.full(expected[:2], -1, dtype=np.int16) if labels is None else labels
-        write_lines(_array(session, "label"), key, filled)
+        writer.put(_array(session, "label"), key, filled)
     _write_sample(session, geometry, key, lines)
     valid = None if flags is None else flags == 0
     sums = _write_statistics(session, geometry, key, lines, valid, labels, annotation is not None)
-    info: dict[str, Any] = {
-        "tail": chunk_tail(session.cube, (key.frame, key.start // geometry.lines, 0, 0)),
-        "checksum": checksum(lines),
-    }
+    info: dict[str, Any] = {"checksum": checksum(lines)}
     if flags is not None:
         counts = np.bincount(flags.ravel(), minlength=32)
         info["flags"] = {str(bits): int(n) for bits, n in enumerate(counts) if bits and n}

@@ -89,6 +89,7 @@ def begin(root: zarr.Group, plan: ConvertPlan) -> None:
                     planned.info,
                     planned.geometry,
                     classes=planned.classes,
+                    preset=plan.options.preset,
                     attrs={
                         "source": {
                             "path": planned.path,

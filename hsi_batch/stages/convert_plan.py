@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hsi_batch.archive.layout import BlockKey, Geometry
+from hsi_batch.archive.storage import DEFAULT_PRESET
 from hsi_batch.readers.protocol import SourceInfo
-from hsi_batch.stages.convert_work import ConvertItem, SessionJob
+from hsi_batch.stages.convert_work import ConvertItem, SessionJob, ShardItem, shard_items
 from hsi_batch.stages.run import Failure
 
 __all__ = ["ConvertOptions", "ConvertPlan", "PlannedSession", "Status"]
@@ -34,6 +35,8 @@ class ConvertOptions:
         Win over what the sources state.
     block_lines : int or "frame", optional
         Height of the blocks.
+    preset : str
+        How the blocks are stored, see :mod:`hsi_batch.archive.storage`.
     """
 
     mode: str | None = None
@@ -41,6 +44,7 @@ class ConvertOptions:
     nodata: float | None = None
     saturation: float | None = None
     block_lines: int | str | None = None
+    preset: str = DEFAULT_PRESET
 
 
 @dataclass
@@ -69,6 +73,8 @@ class PlannedSession:
         The files have other modification times than when they were converted, but the same bytes.
     why : str
         What changed.
+    shard : (int, int), optional
+        Frames, and blocks of each, that are one file.
     """
 
     name: str
@@ -84,6 +90,7 @@ class PlannedSession:
     earlier: tuple[Failure, ...] = ()
     touched: bool = False
     why: str = ""
+    shard: tuple[int, int] | None = None
 
     def job(self, archive: str, mode: str | None) -> SessionJob:
         """What a worker must know."""
@@ -106,8 +113,12 @@ class PlannedSession:
             retry=self.status == "retry",
         )
 
-    def items(self, job: SessionJob) -> list[ConvertItem]:
-        """Blocks to do, grouped by what must be read together."""
+    def items(self, job: SessionJob) -> list[ConvertItem] | list[ShardItem]:
+        """Blocks to do, grouped by what must be read together, or written."""
+        items = self._read_together(job)
+        return items if self.shard is None else shard_items(items, self.shard)
+
+    def _read_together(self, job: SessionJob) -> list[ConvertItem]:
         by_frame: dict[int, list[tuple[int, int]]] = {}
         for key in sorted(self.todo):
             by_frame.setdefault(key.frame, []).append((key.start, key.stop))

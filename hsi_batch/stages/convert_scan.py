@@ -16,6 +16,7 @@ from hsi_batch.archive.names import session_names
 from hsi_batch.archive.partials import partials_of
 from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.session import Session
+from hsi_batch.archive.storage import DEFAULT_PRESET, preset_of
 from hsi_batch.archive.store import ARCHIVE, open_root, state_folder
 from hsi_batch.engine.window import batches, run_window
 from hsi_batch.errors import ConfigError, DataWarning, HsiBatchError, Problem, StoreError
@@ -198,6 +199,8 @@ def settings_of(options: ConvertOptions) -> dict[str, Any]:
         "saturation": options.saturation,
         "annotations": options.annotations,
         "block_lines": options.block_lines,
+        # Archives of before there were presets are of the default one.
+        **({} if options.preset == DEFAULT_PRESET else {"preset": options.preset}),
     }
 
 
@@ -233,6 +236,7 @@ def _known(
         digest=str(session.attrs.get("digest", "")),
         geometry=session.geometry,
         touched=marks != recorded(session),
+        shard=session.shard,
     )
     broken = [r for r in records if r.outcome == "failed" and r.digest == planned.digest]
     failed = [record.key for record in broken]
@@ -336,6 +340,7 @@ def _place(
         geometry=geometry,
         annotation=described.annotation,
         classes=described.classes,
+        shard=geometry.shard if preset_of(plan.options.preset).sharded else None,
     )
     if status == "changed" and held is not None:
         planned.why = why_changed(held, marks, settings_of(plan.options))

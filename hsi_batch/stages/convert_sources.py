@@ -64,7 +64,8 @@ def present_files(sessions: Iterable[Session]) -> dict[str, dict[str, Any]]:
 def why_changed(session: Session, now: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """What differs between a session and its source, in words."""
     before = session.attrs.get("settings") or {}
-    other = [name for name, value in settings.items() if before.get(name) != value]
+    named = dict.fromkeys([*settings, *before])
+    other = [name for name in named if before.get(name) != settings.get(name)]
     if other:
         return f"it was converted with other settings ({', '.join(other)})"
     then = recorded(session)

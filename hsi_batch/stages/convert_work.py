@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.stages.run import TaskReport
 
-__all__ = ["ConvertItem", "ConvertReport", "HashItem", "SessionJob", "item_keys"]
+__all__ = [
+    "ConvertItem",
+    "ConvertReport",
+    "HashItem",
+    "SessionJob",
+    "ShardItem",
+    "item_keys",
+    "shard_items",
+]
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,36 @@ class ConvertItem:
 
 
 @dataclass(frozen=True)
+class ShardItem:
+    """Blocks that share a shard, which one task writes."""
+
+    items: tuple[ConvertItem, ...]
+
+    @property
+    def job(self) -> SessionJob:
+        """Of the session that they are of."""
+        return self.items[0].job
+
+
+def shard_items(items: Iterable[ConvertItem], shard: tuple[int, int]) -> list[ShardItem]:
+    """Gather items of a session by the shards that their blocks are in; in order.
+
+    An item whose blocks are in several shards has all of these to itself.
+
+    Parameters
+    ----------
+    items : iterable of ConvertItem
+    shard : (int, int)
+        Frames, and blocks of each, that a shard holds.
+    """
+    found: dict[tuple[int, int], list[ConvertItem]] = {}
+    for item in items:
+        at = item.job.geometry.shard_index(shard, item.frame, item.ranges[0][0])
+        found.setdefault(at, []).append(item)
+    return [ShardItem(tuple(group)) for group in found.values()]
+
+
+@dataclass(frozen=True)
 class HashItem:
     """A file whose SHA-256 is taken."""
 
@@ -77,8 +116,10 @@ class ConvertReport(TaskReport):
     hashes: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
-def item_keys(item: ConvertItem | HashItem) -> list[BlockKey]:
+def item_keys(item: ConvertItem | ShardItem | HashItem) -> list[BlockKey]:
     """Blocks of an item."""
     if isinstance(item, HashItem):
         return []
+    if isinstance(item, ShardItem):
+        return [key for member in item.items for key in item_keys(member)]
     return [BlockKey(item.job.name, item.frame, a, b) for a, b in item.ranges]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,14 @@ def fit_items(items: Iterable[FitItem], _key: str, *jobs: FitJob) -> PassPart:
     """
     by_group = {job.group: job for job in jobs}
     whole = PassPart()
-    for item in items:
+    ordered = list(items)
+    for item, after in zip_longest(ordered, ordered[1:]):
+        if after is not None and (after.session, after.frame) != (item.session, item.frame):
+            # Within a frame, reading a block announces the next one.
+            own = by_group[after.places[0][0]]
+            session_of(own.archive, after.session, own.stamp).announce(
+                after.frame, *after.ranges[0]
+            )
         places = [(by_group[group], at) for group, at in item.places]
         try:
             whole = whole.merge(patiently(_one, item, places))

@@ -60,6 +60,9 @@ class _Reader:
         del block
         self._held = _NOTHING
         self._held = (top, bottom, self.session.read(self.frame, top, bottom, reuse=True))
+        if bottom < self.session.geometry.shape[0]:
+            below = min(bottom + height, self.session.geometry.shape[0])
+            self.session.announce(self.frame, bottom, below)
         return self.lines(start, stop)
 
     def valid(self, start: int, stop: int) -> NDArray[np.bool_] | None:

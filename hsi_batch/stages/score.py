@@ -18,6 +18,7 @@ from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.records import BlockRecord, Records, RecordWriter
 from hsi_batch.archive.session import Session
+from hsi_batch.archive.storage import preset_of
 from hsi_batch.archive.store import (
     SCORES,
     archive_stamp,
@@ -45,7 +46,14 @@ from hsi_batch.stages.run import (
     Run,
     run_blocks,
 )
-from hsi_batch.stages.score_blocks import ScoreItem, ScoreJob, score_items, score_keys
+from hsi_batch.stages.score_blocks import (
+    ScoreItem,
+    ScoreJob,
+    ScoreShard,
+    score_items,
+    score_keys,
+    score_shards,
+)
 from hsi_batch.stages.score_plan import PlannedScores, ScorePlan, plan_score
 from hsi_batch.stages.score_result import ScoreResult
 
@@ -246,6 +254,8 @@ def _create_session(root: zarr.Group, planned: PlannedScores, plan: ScorePlan) -
         },
     )
     made = _copy_frame_arrays(session, group)
+    preset = preset_of(session.attrs.get("preset"))
+    together = session.shard
     for spec in plan.specs:
         wide = spec.channels > 1
         create_array(
@@ -253,6 +263,8 @@ def _create_session(root: zarr.Group, planned: PlannedScores, plan: ScorePlan) -
             spec.name,
             shape=(geometry.frames, height, width, *((spec.channels,) if wide else ())),
             chunks=(1, geometry.lines, width, *((spec.channels,) if wide else ())),
+            preset=preset,
+            shards=together and (*together, 1, *((1,) if wide else ())),
             dtype=spec.dtype,
             dims=("frame", "y", "x", *((f"{spec.name}_channel",) if wide else ())),
             fill=spec.fill,
@@ -287,9 +299,11 @@ def _copy_frame_arrays(session: Session, group: zarr.Group) -> list[str]:
 
 
 def _tasks(plan: ScorePlan, threads: int, task_bytes: int, prefix: str) -> Iterator[Task]:
-    items: list[ScoreItem] = []
+    items: list[ScoreItem | ScoreShard] = []
     sizes: dict[int, int] = {}
     for planned in plan.todo:
+        geometry = planned.session.geometry
+        own: list[ScoreItem] = []
         by_frame: dict[int, list[BlockKey]] = {}
         for key in planned.todo:
             by_frame.setdefault(key.frame, []).append(key)
@@ -297,9 +311,13 @@ def _tasks(plan: ScorePlan, threads: int, task_bytes: int, prefix: str) -> Itera
             for group in [keys] if plan.by_frame else [[key] for key in keys]:
                 ranges = tuple((key.start, key.stop) for key in group)
                 kept = tuple(planned.lines_of(key) for key in group)
-                item = ScoreItem(planned.name, frame, ranges, kept, planned.digest, planned.group)
-                sizes[id(item)] = sum(planned.session.geometry.bytes_of(key) for key in group)
-                items.append(item)
+                own.append(
+                    ScoreItem(planned.name, frame, ranges, kept, planned.digest, planned.group)
+                )
+        shard = planned.session.shard
+        for item in own if shard is None else score_shards(own, geometry, shard):
+            sizes[id(item)] = sum(geometry.bytes_of(key) for key in score_keys(item))
+            items.append(item)
     return batches(
         items,
         lambda item: sizes[id(item)],
@@ -309,7 +327,7 @@ def _tasks(plan: ScorePlan, threads: int, task_bytes: int, prefix: str) -> Itera
     )
 
 
-def _record_killed(folder: Path, items: Sequence[ScoreItem], work: BlockWork) -> None:
+def _record_killed(folder: Path, items: Sequence[ScoreItem | ScoreShard], work: BlockWork) -> None:
     """Record blocks whose scoring kept killing its worker, in the worker's place."""
     reasons = {failure.key: failure.reason for failure in work.failures}
     with RecordWriter(folder, "killed") as writer:

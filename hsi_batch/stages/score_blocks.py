@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ import zarr
 from numpy.typing import NDArray
 
 from hsi_batch.archive.chunks import chunk_tail
-from hsi_batch.archive.layout import BlockKey
+from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.records import BlockRecord, RecordWriter
 from hsi_batch.archive.store import checksum, open_member
-from hsi_batch.archive.writer import disk_errors, write_lines
+from hsi_batch.archive.writer import LineWriter, disk_errors
 from hsi_batch.errors import SourceError
 from hsi_batch.patience import patiently
 from hsi_batch.pipeline.cache import Packed, evaluator
@@ -26,7 +26,15 @@ from hsi_batch.pipeline.maps import MapSpec, as_stored
 from hsi_batch.stages.frames import frame_source, session_of
 from hsi_batch.stages.run import Failure, TaskReport, failed_record, worker_name
 
-__all__ = ["ScoreItem", "ScoreJob", "score_items", "score_keys", "tails"]
+__all__ = [
+    "ScoreItem",
+    "ScoreJob",
+    "ScoreShard",
+    "score_items",
+    "score_keys",
+    "score_shards",
+    "tails",
+]
 
 
 @dataclass(frozen=True)
@@ -87,8 +95,48 @@ class ScoreItem:
     group: str = ""
 
 
-def score_keys(item: ScoreItem) -> list[BlockKey]:
+@dataclass(frozen=True)
+class ScoreShard:
+    """Blocks whose scores share a shard, which one task writes."""
+
+    items: tuple[ScoreItem, ...]
+
+    @property
+    def group(self) -> str:
+        """The background that they are scored against."""
+        return self.items[0].group
+
+    @property
+    def digest(self) -> str:
+        """Of the session, the pipeline and the outputs."""
+        return self.items[0].digest
+
+
+def score_shards(
+    items: Iterable[ScoreItem], geometry: Geometry, shard: tuple[int, int]
+) -> list[ScoreShard]:
+    """Gather items of a session by the shards that their blocks are in; in order.
+
+    An item whose blocks are in several shards has all of these to itself.
+
+    Parameters
+    ----------
+    items : iterable of ScoreItem
+    geometry : Geometry
+    shard : (int, int)
+        Frames, and blocks of each, that a shard holds.
+    """
+    found: dict[tuple[int, int], list[ScoreItem]] = {}
+    for item in items:
+        at = geometry.shard_index(shard, item.frame, item.ranges[0][0])
+        found.setdefault(at, []).append(item)
+    return [ScoreShard(tuple(group)) for group in found.values()]
+
+
+def score_keys(item: ScoreItem | ScoreShard) -> list[BlockKey]:
     """Blocks of an item."""
+    if isinstance(item, ScoreShard):
+        return [key for member in item.items for key in score_keys(member)]
     return [BlockKey(item.session, item.frame, start, stop) for start, stop in item.ranges]
 
 
@@ -107,33 +155,58 @@ def _outputs(job: ScoreJob, session: str) -> Mapping[str, zarr.Array[Any]]:
     return _arrays[key]
 
 
-def score_items(items: Iterable[ScoreItem], key: str, *jobs: ScoreJob) -> TaskReport:
+def score_items(items: Iterable[ScoreItem | ScoreShard], key: str, *jobs: ScoreJob) -> TaskReport:
     """Score and write blocks; one that cannot be read is recorded as failed and left out.
 
     There is a job for each background of the items.
     """
     report = TaskReport()
-    worker = worker_name()
     by_group = {job.group: job for job in jobs}
     with disk_errors(jobs[0].store), RecordWriter(Path(jobs[0].records), key) as writer:
         for item in items:
             job = by_group[item.group]
-            scorer = None
-            for block, kept in zip(score_keys(item), item.kept, strict=True):
-                if _was_done(item, block, job, writer):
-                    report.done += 1
+            with LineWriter() as lines:
+                if isinstance(item, ScoreItem):
+                    for record in _score(item, job, lines, writer, report):
+                        writer.write(_with_tail(record, item.session, job))
                     continue
-                try:
-                    scorer = scorer or patiently(_Scorer, item, job)
-                    record = patiently(scorer.score, block, kept, worker)
-                except SourceError as error:
-                    report.failures.append(Failure(block, str(error)))
-                    writer.write(failed_record(block, item.digest, error, worker))
-                    continue
-                writer.write(record)
-                report.done += 1
-                report.done_bytes += scorer.session.geometry.bytes_of(block)
+                done = [
+                    (record, member.session)
+                    for member in item.items
+                    for record in _score(member, job, lines, writer, report)
+                ]
+                lines.commit()
+            # Nothing of a shard is on the disk before the whole of it is.
+            writer.write(*(_with_tail(record, session, job) for record, session in done))
     return report
+
+
+def _score(
+    item: ScoreItem, job: ScoreJob, lines: LineWriter, writer: RecordWriter, report: TaskReport
+) -> Iterator[BlockRecord]:
+    """Score the blocks of a frame; yields records of those that were done, without tails."""
+    scorer = None
+    worker = worker_name()
+    for block, kept in zip(score_keys(item), item.kept, strict=True):
+        if _was_done(item, block, job, writer):
+            report.done += 1
+            continue
+        try:
+            scorer = scorer or patiently(_Scorer, item, job, lines)
+            record = patiently(scorer.score, block, kept, worker)
+        except SourceError as error:
+            report.failures.append(Failure(block, str(error)))
+            writer.write(failed_record(block, item.digest, error, worker))
+            continue
+        yield record
+        report.done += 1
+        report.done_bytes += scorer.session.geometry.bytes_of(block)
+
+
+def _with_tail(record: BlockRecord, session: str, job: ScoreJob) -> BlockRecord:
+    outputs = _outputs(job, session)
+    lines = next(iter(outputs.values())).chunks[1]
+    return replace(record, tail=tails(outputs.values(), record.key, lines) or "")
 
 
 def _was_done(item: ScoreItem, key: BlockKey, job: ScoreJob, writer: RecordWriter) -> bool:
@@ -149,8 +222,9 @@ def _was_done(item: ScoreItem, key: BlockKey, job: ScoreJob, writer: RecordWrite
 class _Scorer:
     """Scores blocks of one frame; frame-scope nodes run as it is made."""
 
-    def __init__(self, item: ScoreItem, job: ScoreJob) -> None:
+    def __init__(self, item: ScoreItem, job: ScoreJob, lines: LineWriter) -> None:
         self.item = item
+        self.lines = lines
         self.specs = job.specs
         self.session = session_of(job.archive, item.session, job.stamp)
         self.source = frame_source(self.session, item.frame, tuple(self.session.geometry.ranges()))
@@ -168,13 +242,12 @@ class _Scorer:
         sums = 0
         for spec in self.specs:
             stored = as_stored(values.pop(spec.ref), valid, spec)
-            write_lines(self.outputs[spec.name], key, stored)
+            self.lines.put(self.outputs[spec.name], key, stored)
             sums = google_crc32c.extend(sums, checksum(stored).to_bytes(4, "little"))
         return BlockRecord(
             key,
             "done",
             self.item.digest,
-            tail=tails(self.outputs.values(), key, self.session.geometry.lines) or "",
             checksum=sums,
             seconds=round(time.perf_counter() - begun, 4),
             worker=worker,

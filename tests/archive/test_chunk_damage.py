@@ -19,11 +19,11 @@ from hsi_batch.errors import HsiBatchError, SourceError
 CHUNK = (0, 1, 0, 0)
 
 
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory):
+@pytest.fixture(scope="module", params=["balanced", "fast"])
+def damaged(tmp_path_factory, request):
     """An archive, the file of one chunk, and what that file should hold."""
     path = tmp_path_factory.mktemp("damage") / "a.zarr"
-    make_archive(path, {"s": cube_of(1)}, lines=16)
+    make_archive(path, {"s": cube_of(1)}, lines=16, preset=request.param)
     chunk = chunk_path(Session.open(path, "s").cube, CHUNK)
     return path, chunk, chunk.read_bytes()
 
