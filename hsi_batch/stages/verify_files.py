@@ -14,7 +14,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from hsi_batch.archive.catalog import catalog_problem
-from hsi_batch.archive.chunks import PARTIAL
+from hsi_batch.archive.shards import PARTIAL
 from hsi_batch.archive.records import Records
 from hsi_batch.archive.seals import (
     SEAL,
