@@ -14,7 +14,6 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from hsi_batch.archive.catalog import catalog_problem
-from hsi_batch.archive.shards import PARTIAL
 from hsi_batch.archive.records import Records
 from hsi_batch.archive.seals import (
     SEAL,
@@ -23,6 +22,7 @@ from hsi_batch.archive.seals import (
     session_problems,
     unsealed_problem,
 )
+from hsi_batch.archive.shards import PARTIAL
 from hsi_batch.archive.store import state_folder
 from hsi_batch.stages.evaluation import evaluation_problem
 from hsi_batch.stages.verify_result import Damage

@@ -1,0 +1,22 @@
+"""Clusters: what their YAML says, those of this machine, those that run already."""
+
+from hsi_batch.cluster.config import (
+    ExistingConfig,
+    LocalConfig,
+    cluster_schema,
+    read_cluster,
+    refuse_strangers,
+)
+from hsi_batch.cluster.connecting import connect, current_client
+from hsi_batch.cluster.embedded import cores
+
+__all__ = [
+    "ExistingConfig",
+    "LocalConfig",
+    "cluster_schema",
+    "connect",
+    "cores",
+    "current_client",
+    "read_cluster",
+    "refuse_strangers",
+]
