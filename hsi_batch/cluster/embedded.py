@@ -146,6 +146,7 @@ def cores() -> int:
 
 
 def start_local(config: LocalConfig) -> Client:
+    """Start a scheduler and workers on the loopback address; closing the client stops them."""
     count = config.workers
     total = psutil.virtual_memory().total
     if count is None:
