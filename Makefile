@@ -43,10 +43,10 @@ parity: $(PARITY)/.parity
 # Damaged files of every format, 10^5 cases of each: hours. FUZZ_CASES=1000 for minutes;
 # FUZZ='npz weights' for some formats only.
 fuzz: $(VENV)/.test
-	cd tests && FUZZ_CASES=$${FUZZ_CASES:-100000} PYTHONPATH=. ../$(bin)/python -m fuzz $(FUZZ)
+	cd tests && FUZZ_CASES=$${FUZZ_CASES:-100000} PYTHONPATH=. $(abspath $(bin))/python -m fuzz $(FUZZ)
 
 flips: $(VENV)/.test
-	cd tests && FLIPS=$${FLIPS:-500} PYTHONPATH=. ../$(bin)/python -m flips
+	cd tests && FLIPS=$${FLIPS:-500} PYTHONPATH=. $(abspath $(bin))/python -m flips
 
 # Twenty of these are in `make test`. CHAOS_WHOLE=1 takes each run through all four stages,
 # CHAOS_SEED=n begins at another seed, CHAOS_TOLD=1 prints every fault. Mounts a small tmpfs.

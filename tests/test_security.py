@@ -265,6 +265,7 @@ def test_a_local_cluster_with_temporary_certificates(tmp_path):
         assert address.startswith("tls://127.0.0.1:")
         assert all(a.startswith("tls://127.0.0.1:") for a in client.scheduler_info()["workers"])
         assert client.submit(sum, [1, 2]).result(30) == 3
+        assert listening() <= {"127.0.0.1", "::1"}
         # Neither without a certificate, nor with one of somebody else.
         bare = address.replace("tls://", "tcp://")
         for where, security in ((bare, None), (address, temporary())):

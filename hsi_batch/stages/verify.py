@@ -47,6 +47,10 @@ _UNSEALED = (
     "not sealed (written by an earlier version): metadata were not checked; hsi-batch repair, or"
     " the next command that writes to the store, seals them"
 )
+_UNVOUCHED = (
+    "not sealed (written by hand, by cuvis-ai or by an earlier version): that it can be read is all"
+    " that was checked"
+)
 _ROWS = ("moments", "extrema", "moments_normal", "extrema_normal")
 
 
@@ -351,6 +355,7 @@ def verify_pipeline(path: str | os.PathLike[str]) -> VerifyResult:
         There is no such file.
     """
     from hsi_batch.pipeline.pipeline import Pipeline
+    from hsi_batch.pipeline.vouching import names_weights
 
     begun = time.monotonic()
     if not Path(path).exists():
@@ -364,4 +369,7 @@ def verify_pipeline(path: str | os.PathLike[str]) -> VerifyResult:
         if not Path(path).with_suffix(".pt").exists():
             damages.append(Damage(Path(path).name, "there are no weights beside it"))
     seconds = time.monotonic() - begun
-    return VerifyResult(str(path), True, 0, 0, tuple(damages), seconds, store_checked=False)
+    notes = () if names_weights(path) else (_UNVOUCHED,)
+    return VerifyResult(
+        str(path), True, 0, 0, tuple(damages), seconds, store_checked=False, notes=notes
+    )

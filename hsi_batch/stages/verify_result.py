@@ -70,9 +70,9 @@ class VerifyResult:
 
     def __str__(self) -> str:
         if not self.store_checked:
-            head = f"the YAML and its weights vouch for each other; {self.seconds:.1f} s"
             if self.sound:
-                return f"sound: {head}"
+                vouched = "the YAML and its weights vouch for each other"
+                return f"sound: {next(iter(self.notes), vouched)}; {self.seconds:.1f} s"
             return "\n".join(
                 ["damaged:", *(f"  {d.place}: {d.problem}" for d in self.damages), "Fit it again."]
             )
