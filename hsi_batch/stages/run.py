@@ -236,6 +236,11 @@ class Run:
             return self._workers or cores()
         return max(int(sum(client.nthreads().values())), 1)
 
+    @property
+    def lost_workers(self) -> bool:
+        """Whether workers that were there at the start are not any more."""
+        return self._client is not None and not set(self._base) <= set(self._client.nthreads())
+
     def memory(self) -> Memory | None:
         """Memory of the workers so far."""
         if self._client is None or not self._base:
