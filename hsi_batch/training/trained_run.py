@@ -148,8 +148,7 @@ def train(
     config, pipeline, data, target = _read(path, archive, out, overrides)
     digest = _digest(config, pipeline, data)
     if not force and _digest_of(target) == digest:
-        _discard(_kept_at(target, digest))
-        sweep(target)
+        sweep(target, lambda: _discard(_kept_at(target, digest)))
         return TrainedRun(config.name, str(target), up_to_date=True)
     with warnings.catch_warnings():
         # What is wrong is told before the fit; what is only doubtful, once, by the training.
