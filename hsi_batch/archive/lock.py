@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import fcntl
 import json
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -94,7 +94,8 @@ class StoreLock:
             owner = owner_of(self.path)
             if owner is not None and owner.get("token") != self._token:
                 self._lost = True
-                _thread.interrupt_main()
+                # Like Ctrl-C; what the main thread waits for is interrupted too.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                 return
             with contextlib.suppress(OSError):
                 os.utime(self.path)

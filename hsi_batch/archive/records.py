@@ -202,6 +202,11 @@ class Records:
             return []
         return sorted(path for path in self.folder.iterdir() if path.name.isdigit())
 
+    @property
+    def unpacked(self) -> bool:
+        """Whether a run was killed before its records were packed."""
+        return bool(self._runs())
+
     def load(self) -> dict[BlockKey, BlockRecord]:
         """The latest record of each block. A line that was torn by a crash counts for nothing."""
         files = [self.folder / "packed.jsonl"]

@@ -37,7 +37,8 @@ def interruptible() -> Iterator[None]:
         raise KeyboardInterrupt
 
     # What a shell runs in the background is told to ignore Ctrl-C.
-    before = {s: signal.getsignal(s) for s in _SIGNALS if signal.getsignal(s) != signal.SIG_IGN}
+    left_alone = (signal.SIG_IGN, None)
+    before = {s: h for s in _SIGNALS if (h := signal.getsignal(s)) not in left_alone}
     for number in before:
         signal.signal(number, interrupt)
     try:

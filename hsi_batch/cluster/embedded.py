@@ -114,7 +114,7 @@ class EmbeddedClient(Client):
     def close(self, *args: Any, **kwargs: Any) -> None:
         """Close the connection, the cluster, and remove its scratch folder."""
         owned, self._owned = self._owned, None
-        if owned is not None and self.status == "connecting":
+        if owned is not None and self.status in ("connecting", "closed"):
             # The scheduler died. Asking it to close would take a minute.
             logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
             _kill(owned)

@@ -13,6 +13,7 @@ from typing import Any
 from distributed import Client
 
 from hsi_batch.archive.catalog import is_published
+from hsi_batch.archive.leftovers import remove_leftovers
 from hsi_batch.archive.records import BlockRecord, Records, RecordWriter
 from hsi_batch.archive.storage import preset_of
 from hsi_batch.archive.store import ARCHIVE, create_root, state_folder
@@ -213,9 +214,12 @@ def convert(
 
 def _publish_late(archive: str) -> None:
     """Do what an earlier run left undone that was killed at its very end."""
-    if Path(archive).exists() and not is_published(archive):
-        records = Records(state_folder(archive) / "records" / "convert")
+    if not Path(archive).exists():
+        return
+    records = Records(state_folder(archive) / "records" / "convert")
+    if records.unpacked or not is_published(archive):
         publish(create_root(archive, ARCHIVE), archive, records)
+    remove_leftovers(archive)
 
 
 def _absolute(annotations: str) -> str:
@@ -264,9 +268,9 @@ def _execute(run: Run, plan: ConvertPlan, begun: float, task_bytes: int) -> Conv
         else:
             for name, found in report.hashes.items():
                 hashes.setdefault(name, {}).update(found)
-    latest = records.load()
+    latest, torn = records.load(), run.lost_workers
     finished = [
-        finish_session(root, plan, planned, latest, hashes.get(planned.name))
+        finish_session(root, plan, planned, latest, hashes.get(planned.name), torn=torn)
         for planned in plan.todo
     ]
     publish(root, plan.archive, records)

@@ -16,6 +16,7 @@ from hsi_batch._version import __version__
 from hsi_batch.archive.catalog import forget_catalog, save_catalog
 from hsi_batch.archive.chunks import remove_partial
 from hsi_batch.archive.layout import BlockKey
+from hsi_batch.archive.leftovers import remove_leftovers
 from hsi_batch.archive.partials import load_partial, partials_of
 from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.session import Session
@@ -120,8 +121,12 @@ def finish_session(
     planned: PlannedSession,
     records: Mapping[BlockKey, BlockRecord],
     checksums: Mapping[str, str] | None,
+    *,
+    torn: bool = False,
 ) -> Finished:
     """Check that all blocks are there, write what needs the whole session, mark it complete.
+
+    Chunks that were half written are removed where workers died (``torn``), or an earlier run.
 
     Raises
     ------
@@ -141,7 +146,7 @@ def finish_session(
             hint="Run the same command again.",
         )
     failed = _failed_frames(known)
-    if planned.status in ("resume", "retry"):
+    if torn or planned.status in ("resume", "retry"):
         remove_partial(session.group)
     if signature(planned.signature) != planned.signature:
         return _discard(root, plan, planned, "the source changed while it was read")
@@ -333,3 +338,4 @@ def publish(root: zarr.Group, archive: str, records: Records) -> None:
             name = folder.name
             if name not in present or present[name].attrs.get("complete"):
                 shutil.rmtree(folder, ignore_errors=True)
+        remove_leftovers(archive)

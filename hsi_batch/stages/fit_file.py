@@ -139,8 +139,7 @@ def fit_file(
         # A file in another form may ask for the same, and yet be refused.
         selection = archive.select(frames)
         pipeline.resolve(common_axis(archive.sessions(selection.sessions)))
-        discard(kept_beside(target))
-        sweep(target)
+        sweep(target, lambda: discard(kept_beside(target)))
         return FitResult(
             passes=0,
             pixels=int(known["pixel_count"]),

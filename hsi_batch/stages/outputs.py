@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -86,15 +86,20 @@ def held_store(store: str, purpose: str) -> Iterator[None]:
                 folder.rmdir()
 
 
-def sweep(store: str | os.PathLike[str]) -> None:
-    """Remove the lock that a run left which was killed when all else was done."""
+def sweep(store: str | os.PathLike[str], discard: Callable[[], None]) -> None:
+    """Remove what a run left which was killed when all else was done.
+
+    Parameters
+    ----------
+    store : path
+        What is up to date.
+    discard : callable
+        Removes what was kept to go on from; not called while another run is there.
+    """
     state = state_folder(os.fspath(store))
-    if state.is_dir():
-        with (
-            contextlib.suppress(StoreInUseError, OSError),
-            StoreLock(state, "sweep"),
-            telling(state),
-        ):
-            pass
-        with contextlib.suppress(OSError):
-            state.rmdir()
+    if not state.is_dir():
+        return
+    with contextlib.suppress(StoreInUseError, OSError), StoreLock(state, "sweep"), telling(state):
+        discard()
+    with contextlib.suppress(OSError):
+        state.rmdir()

@@ -198,10 +198,11 @@ class Run:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
+        alone = self._client is not None and self._client.status != "running"
         if self._owned is not None:
             self._owned.close()
             self._owned = None
-        if isinstance(error, _LOST):
+        if isinstance(error, _LOST) or (alone and isinstance(error, OSError)):
             raise ClusterError(
                 f"the connection to the cluster was lost ({type(error).__name__}).",
                 hint="Start the command again; it continues where it stopped.",
@@ -236,11 +237,21 @@ class Run:
             return self._workers or cores()
         return max(int(sum(client.nthreads().values())), 1)
 
+    @property
+    def lost_workers(self) -> bool:
+        """Whether workers that were there at the start are not any more."""
+        if self._client is None:
+            return False
+        try:
+            return not set(self._base) <= set(self._client.nthreads())
+        except (OSError, TimeoutError, *_LOST):
+            return True
+
     def memory(self) -> Memory | None:
         """Memory of the workers so far."""
         if self._client is None or not self._base:
             return None
-        with contextlib.suppress(OSError, TimeoutError):
+        with contextlib.suppress(OSError, TimeoutError, *_LOST):
             peaks = peak_memory(self._client)
             return Memory(max(self._base.values()), max(peaks.values(), default=0))
         return None

@@ -15,7 +15,9 @@ from distributed import Client
 
 from hsi_batch._version import __version__
 from hsi_batch.archive.archive import Archive
+from hsi_batch.archive.chunks import remove_partial
 from hsi_batch.archive.layout import BlockKey
+from hsi_batch.archive.leftovers import remove_leftovers
 from hsi_batch.archive.records import BlockRecord, Records, RecordWriter
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.storage import preset_of
@@ -132,7 +134,16 @@ def score(
             evaluation = load_evaluation(target)
             if plan.todo or evaluation is None or evaluation.covers != covered(archive, plan):
                 return _execute(run, pipeline, archive, plan, begun, task_bytes, file)
+            _tidy(target)
         return _result(plan, begun, **_measured(evaluation))
+
+
+def _tidy(store: str) -> None:
+    """Do what an earlier run left undone that was killed at its very end."""
+    records = Records(state_folder(store) / "records" / "score")
+    if records.unpacked:
+        records.pack(records.load().values())
+    remove_leftovers(store)
 
 
 def _result(plan: ScorePlan, begun: float, **values: Any) -> ScoreResult:
@@ -187,12 +198,13 @@ def _execute(
         if report is None:
             _record_killed(folder, items, work)
     latest = records.load()
-    _finish(root, plan, latest)
+    _finish(root, plan, latest, torn=run.lost_workers)
     consolidate(root)
     # Last: a run that was killed before has none, and is finished by the next one.
     evaluation: Evaluation = evaluate(run, pipeline, archive, plan, latest)
     kept = {s.name for s in plan.sessions} | set(groups_of(root))
     records.pack(r for k, r in latest.items() if k.session in kept)
+    remove_leftovers(plan.store)
     return _result(
         plan,
         begun,
@@ -336,8 +348,13 @@ def _record_killed(folder: Path, items: Sequence[ScoreItem | ScoreShard], work: 
                 writer.write(BlockRecord(key, "failed", item.digest, reason=reasons.get(key, "")))
 
 
-def _finish(root: zarr.Group, plan: ScorePlan, latest: Mapping[BlockKey, BlockRecord]) -> None:
-    """Check that every block was done or failed with a reason; mark sessions complete."""
+def _finish(
+    root: zarr.Group, plan: ScorePlan, latest: Mapping[BlockKey, BlockRecord], *, torn: bool
+) -> None:
+    """Check that every block was done or failed with a reason; mark sessions complete.
+
+    Chunks that were half written are removed where workers died (``torn``), or an earlier run.
+    """
     for planned in plan.todo:
         known = {k: latest.get(k) for k in planned.todo}
         missing = [k for k, r in known.items() if r is None or r.digest != planned.digest]
@@ -350,6 +367,8 @@ def _finish(root: zarr.Group, plan: ScorePlan, latest: Mapping[BlockKey, BlockRe
                 hint="Run the same command again.",
             )
         group = plain_group(root[planned.name])  # type: ignore[arg-type]
+        if torn or planned.status in ("resume", "retry"):
+            remove_partial(group)
         failed: dict[str, str] = {}
         for key, record in latest.items():
             current = key.session == planned.name and record.digest == planned.digest

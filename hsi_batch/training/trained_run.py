@@ -162,8 +162,7 @@ def train(
         check_calibration(pipeline, data)
     digest = _digest(config, pipeline, data)
     if not force and _digest_of(target) == digest:
-        _discard(_kept_at(target, digest))
-        sweep(target)
+        sweep(target, lambda: _discard(_kept_at(target, digest)))
         there = Pipeline.from_yaml(target)
         if set_tags(there, config.tags):
             there.save(target)
