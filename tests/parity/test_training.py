@@ -31,13 +31,11 @@ SCHEDULE = {"name": "cosine", "warmup_epochs": 1}
 SEED = 42
 SPLIT = {"train": ["f0", "f1", "f2", "f3"], "val": ["f4", "f5"]}
 #: What is set so that both mean the same. Here temperatures fall, `spread` lowers the variance of
-#: the weights, `loading` is a ridge in units of the data, no direction of RX is cut off, and logits
-#: are in units of the scores' deviation.
+#: the weights, `loading` is a ridge in units of the data, and no direction of RX is cut off.
 SAME = {
     "selector": {"temperature_decay": 1.0},
     "diversity": {"mode": "concentrate"},
     "rx": {"eps": 0.0, "inverse": "pinv32"},
-    "logit": {"standardize": False},
 }
 
 
