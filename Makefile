@@ -1,11 +1,14 @@
 # make demo   recordings, archive, fitted pipeline, scores and report in ./demo
 # make test   the tests, with coverage
 # make parity the same graphs here and in cuvis-ai 0.19.3, in an environment of its own (.venv-parity)
+# make bench  speed beside the peers, into docs/performance.md: 15 minutes, 12 GB of disk, an idle machine
+# make bench-quick the same in 2 minutes on little data, printed only
 # Each sets up what it needs in a virtual environment of its own (.venv), which later calls reuse.
 
 PYTHON ?= python3
 VENV ?= .venv
 PARITY ?= .venv-parity
+BENCH ?=
 PYTEST ?=
 DEMO ?= demo
 
@@ -17,7 +20,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: demo test test-slow parity lint clean
+.PHONY: demo test test-slow parity bench bench-quick bench-smoke lint clean
 
 demo: $(VENV)/.demo
 	$(bin)/hsi-batch demo $(DEMO)
@@ -36,6 +39,13 @@ test-slow: $(VENV)/.test
 parity: $(PARITY)/.parity
 	$(PARITY)/bin/python -m pytest -c tests/parity/pytest.ini --rootdir tests/parity \
 	  --confcutdir tests/parity tests/parity $(PYTEST)
+
+# In the environment of the peers. The figures of an idle machine belong into the page.
+bench: $(PARITY)/.bench
+	$(PARITY)/bin/python -m benchmarks.speed --out docs/performance.md $(BENCH)
+
+bench-quick bench-smoke: $(PARITY)/.bench
+	$(PARITY)/bin/python -m benchmarks.speed --size $(@:bench-%=%) $(BENCH)
 
 lint: $(VENV)/.test
 	$(bin)/ruff check
@@ -69,4 +79,9 @@ $(PARITY)/.parity: pyproject.toml constraints.txt tests/parity/requirements.txt
 	$(PARITY)/bin/python -m pip install --quiet --constraint constraints.txt \
 	  --requirement tests/parity/requirements.txt --editable . pytest pytest-timeout
 	$(PARITY)/bin/python -m pip install --quiet --no-deps $(cuvis)
+	touch $@
+
+$(PARITY)/.bench: $(PARITY)/.parity benchmarks/requirements.txt
+	$(PARITY)/bin/python -m pip install --quiet --constraint constraints.txt \
+	  --requirement benchmarks/requirements.txt
 	touch $@
