@@ -23,22 +23,22 @@ def cube(
     seed : int
         Of the mixture and the noise; the endmembers are those of the sensor, always the same.
     hard : bool
-        Almost no noise on a high level: the covariance is nearly singular.
+        Almost no noise on a high level: the condition of the covariance is above 1e7, not 1e3.
     """
     sensor = np.random.default_rng(channels)
     spectra = np.cumsum(sensor.normal(size=(ENDMEMBERS, channels)), axis=1)
     spectra -= spectra.min(axis=1, keepdims=True)
     spectra /= spectra.max(axis=1, keepdims=True)
     rng = np.random.default_rng([seed, lines, width, channels])
-    shares = rng.standard_exponential((lines * width, ENDMEMBERS), dtype=np.float32) ** 2
+    shares = rng.standard_exponential((lines * width, ENDMEMBERS), dtype=np.float32)
     shares /= shares.sum(axis=1, keepdims=True)
-    clean = (300 + (200 if hard else 3000) * (shares @ spectra.astype(np.float32))).astype(
+    clean = (300 + (10_000 if hard else 3000) * (shares @ spectra.astype(np.float32))).astype(
         np.float32
     )
     if hard:
         clean += 40_000
     noise = rng.standard_normal(clean.shape, dtype=np.float32)
-    clean += noise * (0.6 if hard else 0.5 * np.sqrt(clean))
+    clean += noise * (0.6 if hard else np.sqrt(clean))
     np.rint(clean, out=clean)
     top = 65535 if hard else 4095
     return clean.clip(0, top, out=clean).astype(np.uint16).reshape(lines, width, channels)
