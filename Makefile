@@ -4,11 +4,14 @@
 # make flips  one byte flipped in each of many archives, scores and fitted pipelines (FLIPS of each)
 # make chaos  200 runs that are killed, starved and interrupted until they are done (CHAOS_RUNS)
 # make parity the same graphs here and in cuvis-ai 0.19.3, in an environment of its own (.venv-parity)
+# make bench  speed beside the peers, into docs/performance.md: 15 minutes, 12 GB of disk, an idle machine
+# make bench-quick the same in 2 minutes on little data, printed only
 # Each sets up what it needs in a virtual environment of its own (.venv), which later calls reuse.
 
 PYTHON ?= python3
 VENV ?= .venv
 PARITY ?= .venv-parity
+BENCH ?=
 PYTEST ?=
 DEMO ?= demo
 
@@ -20,7 +23,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: demo test test-slow parity fuzz flips chaos lint clean
+.PHONY: demo test test-slow parity fuzz flips chaos bench bench-quick bench-smoke lint clean
 
 demo: $(VENV)/.demo
 	$(bin)/hsi-batch demo $(DEMO)
@@ -52,6 +55,13 @@ flips: $(VENV)/.test
 # CHAOS_SEED=n begins at another seed, CHAOS_TOLD=1 prints every fault. Mounts a small tmpfs.
 chaos: $(VENV)/.test
 	CHAOS_RUNS=$${CHAOS_RUNS:-200} $(bin)/python -m pytest -s tests/chaos $(PYTEST)
+
+# In the environment of the peers. The figures of an idle machine belong into the page.
+bench: $(PARITY)/.bench
+	$(PARITY)/bin/python -m benchmarks.speed --out docs/performance.md $(BENCH)
+
+bench-quick bench-smoke: $(PARITY)/.bench
+	$(PARITY)/bin/python -m benchmarks.speed --size $(@:bench-%=%) $(BENCH)
 
 lint: $(VENV)/.test
 	$(bin)/ruff check
@@ -85,4 +95,9 @@ $(PARITY)/.parity: pyproject.toml constraints.txt tests/parity/requirements.txt
 	$(PARITY)/bin/python -m pip install --quiet --constraint constraints.txt \
 	  --requirement tests/parity/requirements.txt --editable . pytest pytest-timeout
 	$(PARITY)/bin/python -m pip install --quiet --no-deps $(cuvis)
+	touch $@
+
+$(PARITY)/.bench: $(PARITY)/.parity benchmarks/requirements.txt
+	$(PARITY)/bin/python -m pip install --quiet --constraint constraints.txt \
+	  --requirement benchmarks/requirements.txt
 	touch $@
