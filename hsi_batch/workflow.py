@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hsi_batch.documents import Document, read_yaml
 from hsi_batch.errors import ConfigError, Problem
+from hsi_batch.places import place
 from hsi_batch.validation import validate
 from hsi_batch.workflow_config import TrainConfig, WorkflowConfig
 from hsi_batch.workflow_parts import (
@@ -239,7 +240,7 @@ def _stages(
             **options,
             **common,
         )
-    if planning and not Path(archive).exists():
+    if planning and not place(archive).exists():
         return WorkflowResult(convert=converted)
     pipeline: Any = None
     if config.fit is not None:

@@ -41,6 +41,7 @@ TREE = {
     "NotFittedError": ("DataError", "not-fitted", 2),
     "StoreError": ("HsiBatchError", "store", 3),
     "StoreInUseError": ("StoreError", "store-in-use", 3),
+    "StorageError": ("StoreError", "storage", 3),
     "IncompleteError": ("StoreError", "incomplete", 3),
     "ClusterError": ("HsiBatchError", "cluster", 1),
     "RunInterrupted": ("HsiBatchError", "interrupted", 130),

@@ -1,8 +1,8 @@
-"""Whole chunks of local arrays, read and written without the copies of the general path.
+"""Whole chunks of arrays, read and written without the copies of the general path.
 
 Zarr's own pipeline holds a chunk about three times on its way to and from the disk. Here a chunk is
 held once beside its compressed bytes. The bytes are those that Zarr writes (a test compares them);
-arrays of other stores or codecs go through Zarr.
+arrays of other codecs go through Zarr. Chunks of remote stores are fetched and put whole.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.storage import LocalStore
+
+from hsi_batch.places import Place, RemotePlace
 
 __all__ = [
     "chunk_path",
@@ -43,8 +45,7 @@ def _blosc_of(array: zarr.Array[Any]) -> BloscCodec | None:
     match getattr(array.metadata, "codecs", ()):
         case (BytesCodec() as raw, BloscCodec() as codec, Crc32cCodec()):
             little = array.dtype.itemsize == 1 or str(getattr(raw.endian, "value", "")) == "little"
-            local = isinstance(array.store_path.store, LocalStore)
-            return codec if local and little and np.little_endian else None
+            return codec if little and np.little_endian else None
     return None
 
 
@@ -56,33 +57,42 @@ def store_path(array: zarr.Array[Any]) -> str:
 
 def chunk_path(array: zarr.Array[Any], index: tuple[int, ...]) -> Path:
     """File of a chunk of a local store."""
-    store = array.store_path.store
-    assert isinstance(store, LocalStore)
-    return store.root / array.store_path.path / array.metadata.encode_chunk_key(index)
+    path = _chunk_place(array, index)
+    assert isinstance(path, Path)
+    return path
+
+
+def _chunk_place(array: zarr.Array[Any], index: tuple[int, ...]) -> Place:
+    store, key = array.store_path.store, array.metadata.encode_chunk_key(index)
+    if isinstance(store, LocalStore):
+        return store.root / array.store_path.path / key
+    return RemotePlace(str(store), store, f"{array.store_path.path}/{key}")
 
 
 def chunk_tail(array: zarr.Array[Any], index: tuple[int, ...]) -> str | None:
     """The CRC32C that ends a stored chunk, in hexadecimal; None if there is no such chunk."""
     try:
-        with chunk_path(array, index).open("rb") as file:
+        path = _chunk_place(array, index)
+        if not isinstance(path, Path):
+            return path.read_tail(_CRC_BYTES).hex()
+        with path.open("rb") as file:
             file.seek(-_CRC_BYTES, os.SEEK_END)
             return file.read(_CRC_BYTES).hex()
     except OSError:
         return None
 
 
-def lost_chunk(array: zarr.Array[Any], frame: int, start: int, stop: int) -> Path | None:
+def lost_chunk(array: zarr.Array[Any], frame: int, start: int, stop: int) -> Place | None:
     """First file that is missing of the chunks that hold these lines; None if all are there.
 
     To be asked of arrays whose empty chunks are stored; others read as the fill value.
     """
-    local = isinstance(array.store_path.store, LocalStore)
-    if not local or array.shards is not None or array.chunks[2:] != array.shape[2:]:
+    if array.shards is not None or array.chunks[2:] != array.shape[2:]:
         return None
     inner = (0,) * (array.ndim - 2)
     for part in range(start // array.chunks[1], -(-stop // array.chunks[1])):
-        path = chunk_path(array, (frame // array.chunks[0], part, *inner))
-        if not path.exists():
+        path = _chunk_place(array, (frame // array.chunks[0], part, *inner))
+        if not (path.exists() if isinstance(path, Path) else path.is_file()):
             return path
     return None
 
@@ -150,7 +160,10 @@ def read_lines(
     if codec is None or index is None:
         return np.asarray(array[frame, start:stop])
     try:
-        with chunk_path(array, index).open("rb", buffering=0) as file:
+        path = _chunk_place(array, index)
+        if not isinstance(path, Path):
+            return _decoded(memoryview(path.read_bytes()), array, codec, stop - start, reuse=reuse)
+        with path.open("rb", buffering=0) as file:
             whole = int(np.prod(array.chunks)) * array.dtype.itemsize
             stored = scratch.stored(os.fstat(file.fileno()).st_size, whole)
             if file.readinto(stored) != len(stored):
@@ -158,6 +171,12 @@ def read_lines(
     except FileNotFoundError:
         # What was never written reads as the fill value.
         return np.asarray(array[frame, start:stop])
+    return _decoded(stored, array, codec, stop - start, reuse=reuse)
+
+
+def _decoded(
+    stored: memoryview, array: zarr.Array[Any], codec: BloscCodec, lines: int, *, reuse: bool
+) -> NDArray[Any]:
     body = stored[:-_CRC_BYTES]
     if len(stored) < _BLOSC_HEADER + _CRC_BYTES or _crc(body) != stored[-_CRC_BYTES:]:
         raise ValueError("the checksum that ends the chunk does not match its contents")
@@ -167,7 +186,7 @@ def read_lines(
     if int.from_bytes(body[4:8], "little") != chunk.nbytes:
         raise ValueError("the chunk holds another number of bytes than the array says")
     _numcodec(codec).decode(body, out=chunk)
-    return chunk[: stop - start]
+    return chunk[:lines]
 
 
 def write_lines(
@@ -198,7 +217,7 @@ def write_lines(
         padded[: stop - start] = values
         values = padded
     body = _numcodec(codec).encode(np.ascontiguousarray(values, dtype=array.dtype))
-    _replace(chunk_path(array, index), body, _crc(body))
+    _replace(_chunk_place(array, index), body, _crc(body))
 
 
 def _numcodec(codec: BloscCodec) -> Any:
@@ -209,7 +228,10 @@ def _crc(body: Any) -> bytes:
     return int(google_crc32c.value(np.frombuffer(body, np.uint8))).to_bytes(_CRC_BYTES, "little")
 
 
-def _replace(path: Path, *parts: bytes) -> None:
+def _replace(path: Place, *parts: bytes) -> None:
+    if not isinstance(path, Path):
+        path.write_bytes(b"".join(parts))
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:

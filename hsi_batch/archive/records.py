@@ -13,8 +13,9 @@ import google_crc32c
 
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.files import Closing, write_atomically
+from hsi_batch.places import Place
 
-__all__ = ["BlockRecord", "RecordWriter", "Records"]
+__all__ = ["BlockRecord", "RecordWriter", "Records", "read_records"]
 
 _CRC = ',"crc":'
 #: What a line that is no record raises.
@@ -100,7 +101,7 @@ class RecordWriter(Closing):
         self.earlier = {
             record.key: record
             for file in dict.fromkeys((folder / f"{whole}.jsonl", folder / f"{name}.jsonl"))
-            for record in _read(file)
+            for record in read_records(file)
         }
         self._file = (folder / f"{name}.jsonl").open("a+b", buffering=0)
         if self._file.tell():
@@ -124,7 +125,8 @@ class RecordWriter(Closing):
         self._file.close()
 
 
-def _read(file: Path) -> Iterator[BlockRecord]:
+def read_records(file: Place) -> Iterator[BlockRecord]:
+    """The records in a file; lines that are torn or damaged count for nothing."""
     if not file.exists():
         return
     with file.open("rb") as lines:
@@ -147,27 +149,28 @@ class Records:
         ``<store>.hsi-batch/records/<stage>``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self.folder = folder
 
-    def new_run(self) -> Path:
+    def new_run(self) -> Place:
         """Make and return the folder of a new run."""
         taken = [int(path.name) for path in self._runs()]
         folder = self.folder / f"{max(taken, default=0) + 1:06d}"
         folder.mkdir(parents=True)
         return folder
 
-    def _runs(self) -> list[Path]:
+    def _runs(self) -> list[Place]:
         if not self.folder.is_dir():
             return []
-        return sorted(path for path in self.folder.iterdir() if path.name.isdigit())
+        found = [path for path in self.folder.iterdir() if path.name.isdigit()]
+        return sorted(found, key=str)
 
     def load(self) -> dict[BlockKey, BlockRecord]:
         """The latest record of each block. A line that was torn by a crash counts for nothing."""
         files = [self.folder / "packed.jsonl"]
         for run in self._runs():
-            files.extend(sorted(run.glob("*.jsonl")))
-        return {record.key: record for file in files for record in _read(file)}
+            files.extend(sorted(run.glob("*.jsonl"), key=str))
+        return {record.key: record for file in files for record in read_records(file)}
 
     def damaged(self) -> list[int]:
         """Numbers (from 1) of the lines of the packed file that are not as they were written."""

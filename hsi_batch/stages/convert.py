@@ -13,11 +13,14 @@ from typing import Any
 from distributed import Client
 
 from hsi_batch.archive.catalog import is_published
-from hsi_batch.archive.records import BlockRecord, Records, RecordWriter
+from hsi_batch.archive.record_objects import record_writer
+from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.store import ARCHIVE, create_root, state_folder
+from hsi_batch.archive.transactions import absorb, committed
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.window import Task, batches
 from hsi_batch.errors import ConfigError
+from hsi_batch.places import Place, absolute, place, public
 from hsi_batch.stages.convert_blocks import convert_items
 from hsi_batch.stages.convert_commit import Finished, accept_touched, begin, finish_session, publish
 from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan
@@ -173,7 +176,7 @@ def convert(
     """
     begun = time.monotonic()
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-    target = str(Path(archive).absolute())
+    target = absolute(archive)
     options = ConvertOptions(mode, _absolute(annotations), nodata, saturation, block_lines)
     _check_annotations(options.annotations)
     with Run(client, workers=workers, observer=observer) as run:
@@ -194,7 +197,7 @@ def convert(
             plan = planned()
             plan.tasks = sum(1 for _ in _tasks(plan, run.expected_threads, task_bytes))
             return _result(plan, begun)
-        with held_store(target, "convert"):
+        with held_store(target, "convert") as target:
             plan = planned()
             touched = [s for s in plan.sessions if s.touched and s.status == "done"]
             if touched:
@@ -207,7 +210,7 @@ def convert(
 
 def _publish_late(archive: str) -> None:
     """Do what an earlier run left undone that was killed at its very end."""
-    if Path(archive).exists() and not is_published(archive):
+    if place(archive).exists() and not is_published(archive):
         records = Records(state_folder(archive) / "records" / "convert")
         publish(create_root(archive, ARCHIVE), archive, records)
 
@@ -228,7 +231,7 @@ def _check_annotations(annotations: str) -> None:
 def _result(plan: ConvertPlan, begun: float, **values: Any) -> ConvertResult:
     broken = (*plan.broken, *values.pop("broken", ()))
     return ConvertResult(
-        archive=plan.archive,
+        archive=public(plan.archive),
         up_to_date=sum(s.status == "done" for s in plan.sessions),
         changed=tuple(s.name for s in plan.sessions if s.status == "changed"),
         broken=broken,
@@ -246,6 +249,7 @@ def _execute(run: Run, plan: ConvertPlan, begun: float, task_bytes: int) -> Conv
     records = Records(state_folder(plan.archive) / "records" / "convert")
     folder = records.new_run()
     begin(root, plan)
+    root = committed(root, plan.archive)
     work = BlockWork(Progress("convert", plan.blocks, plan.bytes))
     run.observer(work.progress)
     hashes: dict[str, dict[str, str]] = {}
@@ -256,8 +260,10 @@ def _execute(run: Run, plan: ConvertPlan, begun: float, task_bytes: int) -> Conv
         if report is None:
             _record_killed(folder, items, work)
         else:
+            absorb(plan.archive, report.changes)
             for name, found in report.hashes.items():
                 hashes.setdefault(name, {}).update(found)
+    root = committed(root, plan.archive)
     latest = records.load()
     finished = [
         finish_session(root, plan, planned, latest, hashes.get(planned.name))
@@ -310,10 +316,10 @@ def _tasks(plan: ConvertPlan, threads: int, task_bytes: int) -> Iterable[Task]:
     )
 
 
-def _record_killed(folder: Path, items: Sequence[ConvertItem], work: BlockWork) -> None:
+def _record_killed(folder: Place, items: Sequence[ConvertItem], work: BlockWork) -> None:
     """Record blocks whose conversion kept killing its worker, in the worker's place."""
     reasons = {failure.key: failure.reason for failure in work.failures}
-    with RecordWriter(folder, "killed") as writer:
+    with record_writer(folder, "killed") as writer:
         for item in items:
             if isinstance(item, HashItem):
                 continue

@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.partials import partials_of, save_partial
-from hsi_batch.archive.records import BlockRecord, RecordWriter
+from hsi_batch.archive.record_objects import Writer, record_writer
+from hsi_batch.archive.records import BlockRecord
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import checksum
+from hsi_batch.archive.transactions import changes_at
 from hsi_batch.archive.writer import disk_errors, write_lines, write_row
 from hsi_batch.errors import HsiBatchError, SourceError, StoreError
 from hsi_batch.files import digest_of_file
+from hsi_batch.places import Place, place
 from hsi_batch.readers.annotations import Annotation, open_annotation
 from hsi_batch.readers.protocol import Frame, Source
 from hsi_batch.readers.registry import open_source
@@ -114,8 +117,8 @@ def convert_items(items: Iterable[ConvertItem | HashItem], key: str, records: st
         The archive cannot be written; whatever is wrong with a source is a failed block instead.
     """
     report = ConvertReport()
-    task = _Task(Path(records), key, report)
-    with _fresh_sources(), disk_errors(records), RecordWriter(Path(records), key) as writer:
+    task = _Task(place(records), key, report)
+    with _fresh_sources(), disk_errors(records), record_writer(place(records), key) as writer:
         for item in items:
             if isinstance(item, HashItem):
                 # A source that went away shows when its blocks are read.
@@ -123,11 +126,12 @@ def convert_items(items: Iterable[ConvertItem | HashItem], key: str, records: st
             else:
                 task.convert(item, writer)
         task.commit_rows(writer)
+    report.changes = changes_at(task.archive)
     return report
 
 
 class _Task:
-    def __init__(self, folder: Path, key: str, report: ConvertReport) -> None:
+    def __init__(self, folder: Place, key: str, report: ConvertReport) -> None:
         self.folder = folder
         self.key = key
         self.report = report
@@ -138,7 +142,7 @@ class _Task:
         self.rows: dict[str, Bundle] = {}
         self.waiting: dict[str, list[BlockRecord]] = {}
 
-    def convert(self, item: ConvertItem, writer: RecordWriter) -> None:
+    def convert(self, item: ConvertItem, writer: Writer) -> None:
         """Convert the blocks of one frame."""
         job = item.job
         self.archive = job.archive
@@ -189,7 +193,7 @@ class _Task:
             self.report.done += 1
             self.report.done_bytes += job.geometry.bytes_of(key)
 
-    def _left(self, item: ConvertItem, writer: RecordWriter) -> ConvertItem:
+    def _left(self, item: ConvertItem, writer: Writer) -> ConvertItem:
         """The item without what an earlier attempt of this task did before its worker died."""
         job = item.job
         left = []
@@ -209,7 +213,7 @@ class _Task:
                 self.report.done_bytes += job.geometry.bytes_of(key)
         return ConvertItem(job, item.frame, tuple(left))
 
-    def commit_rows(self, writer: RecordWriter) -> None:
+    def commit_rows(self, writer: Writer) -> None:
         """Write the statistics of small blocks, then their records."""
         for name, bundle in self.rows.items():
             file = partials_of(self.archive, name) / f"{self.folder.name}-{self.key}.npz"
@@ -226,7 +230,7 @@ class _Task:
         item: ConvertItem,
         ranges: Iterable[tuple[int, int]],
         error: HsiBatchError,
-        writer: RecordWriter,
+        writer: Writer,
     ) -> None:
         for start, stop in ranges:
             key = BlockKey(item.job.name, item.frame, start, stop)

@@ -6,7 +6,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -17,12 +16,15 @@ from numpy.typing import NDArray
 
 from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey
-from hsi_batch.archive.records import BlockRecord, RecordWriter
+from hsi_batch.archive.record_objects import Writer, record_writer
+from hsi_batch.archive.records import BlockRecord
 from hsi_batch.archive.store import checksum, open_member
+from hsi_batch.archive.transactions import changes_at
 from hsi_batch.archive.writer import disk_errors, write_lines
 from hsi_batch.errors import SourceError
 from hsi_batch.pipeline.cache import Packed, evaluator
 from hsi_batch.pipeline.maps import MapSpec, as_stored
+from hsi_batch.places import place
 from hsi_batch.stages.frames import frame_source, session_of
 from hsi_batch.stages.run import Failure, TaskReport
 
@@ -115,7 +117,7 @@ def score_items(items: Iterable[ScoreItem], key: str, *jobs: ScoreJob) -> TaskRe
     report = TaskReport()
     worker = _worker_name()
     by_group = {job.group: job for job in jobs}
-    with disk_errors(jobs[0].store), RecordWriter(Path(jobs[0].records), key) as writer:
+    with disk_errors(jobs[0].store), record_writer(place(jobs[0].records), key) as writer:
         for item in items:
             job = by_group[item.group]
             scorer = None
@@ -135,10 +137,11 @@ def score_items(items: Iterable[ScoreItem], key: str, *jobs: ScoreJob) -> TaskRe
                 writer.write(record)
                 report.done += 1
                 report.done_bytes += scorer.session.geometry.bytes_of(block)
+    report.changes = changes_at(jobs[0].store)
     return report
 
 
-def _was_done(item: ScoreItem, key: BlockKey, job: ScoreJob, writer: RecordWriter) -> bool:
+def _was_done(item: ScoreItem, key: BlockKey, job: ScoreJob, writer: Writer) -> bool:
     """Whether an earlier attempt of this task scored a block before its worker died."""
     record = writer.earlier.get(key)
     if record is None or record.outcome != "done" or record.digest != item.digest:

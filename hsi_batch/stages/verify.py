@@ -30,6 +30,7 @@ from hsi_batch.archive.store import (
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.window import batches, run_window
 from hsi_batch.errors import ConfigError, HsiBatchError, StoreError
+from hsi_batch.places import absolute, place
 from hsi_batch.stages.evaluation import load_evaluation
 from hsi_batch.stages.run import TASK_BYTES, Run
 from hsi_batch.stages.verify_files import (
@@ -127,7 +128,7 @@ def verify(
         It is neither an archive nor a store of scores.
     """
     begun = time.monotonic()
-    path = str(Path(store).absolute())
+    path = absolute(store)
     root = _open(path)
     damages: list[Damage] = []
     keys: list[tuple[BlockKey, int]] = []
@@ -146,7 +147,7 @@ def verify(
                     damages.append(Damage(name, "was not finished; run the stage again"))
                     continue
                 complete.add(name)
-                if deep and next(session_problems(Path(path) / name), None):
+                if deep and next(session_problems(place(path) / name), None):
                     # Told below; what such metadata say is not followed.
                     continue
                 records = scored.get(name)
@@ -322,7 +323,7 @@ def _files(
     for key, _ in keys:
         by_session.setdefault(key.session, []).append(key)
     for name in sorted(complete):
-        if next(session_problems(Path(path) / name), None):
+        if next(session_problems(place(path) / name), None):
             continue
         group = _group(root, name)
         maps = _maps(group)
