@@ -39,12 +39,13 @@ def split_path(text: str | os.PathLike[str]) -> tuple[Place, str | None]:
 
 
 def _split_url(url: str) -> tuple[Place, str | None]:
+    body, version = split_version(url)
+    above, _, name = body.rpartition("/")
     here = place(url)
-    if not (here / "zarr.json").exists():
-        body, version = split_version(url)
-        above, _, name = body.rpartition("/")
+    if "/" in above.partition("://")[2] and name:
         store = place(f"{above}@{version}" if version else above)
-        if name and (store / "zarr.json").exists():
+        inside = (here / "zarr.json").is_file()
+        if (store / "zarr.json").is_file() and (inside or not here.is_dir()):
             return store, name
     return here, None
 

@@ -9,7 +9,6 @@ from typing import Any, Self, TypeVar
 
 from obstore.exceptions import (
     BaseError,
-    NotFoundError,
     PermissionDeniedError,
     UnauthenticatedError,
 )
@@ -79,18 +78,20 @@ class ObjectsAt(ObjectStore[Any]):
         for attempt in range(_ATTEMPTS):
             try:
                 return await ask()
+            except FileNotFoundError as error:
+                # What is missing below a bucket is told by the store itself.
+                raise self._error(error, key) from None
             except BaseError as error:
-                told = isinstance(error, (PermissionDeniedError, UnauthenticatedError))
-                if told or isinstance(error, NotFoundError) or attempt == _ATTEMPTS - 1:
+                if _denied(error) or attempt == _ATTEMPTS - 1:
                     raise self._error(error, key) from None
                 await asyncio.sleep(_PAUSE * 2**attempt)
         raise AssertionError("the last attempt raises")
 
-    def _error(self, error: BaseError, key: str) -> StorageError:
+    def _error(self, error: Exception, key: str) -> StorageError:
         place = f"{self.url}/{key}".rstrip("/")
-        if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
+        if _denied(error):
             return StorageError("access is denied.", path=place, hint=_DENIED)
-        if isinstance(error, NotFoundError):
+        if isinstance(error, FileNotFoundError):
             return StorageError("there is no such bucket or container.", path=place)
         # The first line; the others are the library's own view of itself.
         said = str(error).strip().splitlines()[0][:300]
@@ -156,6 +157,13 @@ class ObjectsAt(ObjectStore[Any]):
         """See the base class."""
         for name in await self._listing(lambda: super(ObjectsAt, self).list_dir(prefix), prefix):
             yield name
+
+
+def _denied(error: Exception) -> bool:
+    # Listings say so in words only.
+    words = ("403 Forbidden", "401 Unauthorized")
+    kinds = (PermissionDeniedError, UnauthenticatedError)
+    return isinstance(error, kinds) or any(word in str(error) for word in words)
 
 
 def _opened(url: str, read_only: bool) -> ObjectsAt:

@@ -48,7 +48,9 @@ def _plain(url: str) -> Store:
     from zarr.storage import FsspecStore
 
     try:
-        system, path = url_to_fs(url, asynchronous=True)
+        # Files on disks are made with the folders they lie in.
+        folders = {"auto_mkdir": True} if scheme in ("local", "file") else {}
+        system, path = url_to_fs(url, asynchronous=True, **folders)
     except (ImportError, ValueError, OSError) as error:
         raise ConfigError(
             f"fsspec cannot open this: {error}",
