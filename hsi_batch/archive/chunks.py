@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.storage import LocalStore
 
+from hsi_batch.errors import StorageError
 from hsi_batch.places import Place, RemotePlace
 
 __all__ = [
@@ -78,6 +79,9 @@ def chunk_tail(array: zarr.Array[Any], index: tuple[int, ...]) -> str | None:
         with path.open("rb") as file:
             file.seek(-_CRC_BYTES, os.SEEK_END)
             return file.read(_CRC_BYTES).hex()
+    except StorageError:
+        # A store that does not answer has lost nothing.
+        raise
     except OSError:
         return None
 

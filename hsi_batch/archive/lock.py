@@ -17,7 +17,7 @@ import psutil
 
 from hsi_batch.errors import StoreInUseError
 
-__all__ = ["StoreLock", "alive", "owner_now"]
+__all__ = ["StoreLock"]
 
 
 class StoreLock:
@@ -47,7 +47,7 @@ class StoreLock:
                 self._take_over()
                 continue
             with os.fdopen(handle, "w") as file:
-                json.dump(owner_now(self.purpose), file)
+                json.dump(_owner(self.purpose), file)
             return self
         raise StoreInUseError("the lock changes hands too fast.", path=str(self.path))
 
@@ -72,7 +72,7 @@ class StoreLock:
         owner = self._read()
         if owner is None:
             return
-        if owner.get("host") == socket.gethostname() and not alive(owner):
+        if owner.get("host") == socket.gethostname() and not _alive(owner):
             self.path.unlink(missing_ok=True)
             return
         raise StoreInUseError(
@@ -98,8 +98,7 @@ class StoreLock:
         return {"host": socket.gethostname(), "pid": -1, "purpose": "a run that died early"}
 
 
-def owner_now(purpose: str) -> dict[str, Any]:
-    """Who holds a lock from now on."""
+def _owner(purpose: str) -> dict[str, Any]:
     return {
         "purpose": purpose,
         "pid": os.getpid(),
@@ -126,8 +125,7 @@ def _one_at_a_time(file: IO[bytes]) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def alive(owner: dict[str, Any]) -> bool:
-    """Whether the owner of a lock, who ran on this host, still does."""
+def _alive(owner: dict[str, Any]) -> bool:
     try:
         process = psutil.Process(int(owner["pid"]))
         if process.status() == psutil.STATUS_ZOMBIE:

@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 from typing import Any, Self
 
-from hsi_batch.archive.lock import StoreLock, alive, owner_now
+from hsi_batch.archive.lock import StoreLock, _alive, _owner
 from hsi_batch.errors import StoreInUseError
 from hsi_batch.places import Place, RemotePlace
 
@@ -65,7 +65,7 @@ class ObjectLock:
 
     def _told(self) -> bytes:
         beat = {"token": self._token, "beats": self._beats, "seen": time.time()}
-        return json.dumps({**owner_now(self.purpose), **beat}).encode()
+        return json.dumps({**_owner(self.purpose), **beat}).encode()
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -89,7 +89,7 @@ class ObjectLock:
     def _take_over(self) -> None:
         owner = self._read()
         here = owner.get("host") == socket.gethostname()
-        if here and not alive(owner):
+        if here and not _alive(owner):
             grave = self.path.parent / f"lock-{owner.get('token', 'none')}.dead"
             if grave.create(f"{self._token} {os.getpid()}".encode()):
                 self.path.write_bytes(self._told())

@@ -18,6 +18,7 @@ from zarr.storage import LocalStore
 
 from hsi_batch.archive.seals import SEAL, seal, seal_session
 from hsi_batch.errors import StoreError
+from hsi_batch.files import digest_json
 from hsi_batch.places import Place, RemotePlace, beside, place, stamp, zarr_store
 
 __all__ = [
@@ -267,7 +268,9 @@ def consolidate(root: zarr.Group) -> None:
         for name, group in groups_of(root).items():
             if group.attrs.get("complete"):
                 seal_session(_folder(root) / name)
-        seal(_folder(root))
+        # So that the root is another whenever a session is.
+        found = {name: dict(group.attrs) for name, group in groups_of(root).items()}
+        seal(_folder(root), {"sessions": digest_json(found)})
         return
     with warnings.catch_warnings():
         # Zarr v3 calls this experimental; readers that do not know it ignore it.

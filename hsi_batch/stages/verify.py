@@ -29,7 +29,7 @@ from hsi_batch.archive.store import (
 )
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.window import batches, run_window
-from hsi_batch.errors import ConfigError, HsiBatchError, StoreError
+from hsi_batch.errors import ConfigError, HsiBatchError, StorageError, StoreError
 from hsi_batch.places import absolute, place
 from hsi_batch.stages.evaluation import load_evaluation
 from hsi_batch.stages.run import TASK_BYTES, Run
@@ -352,6 +352,8 @@ def _check(root: zarr.Group, key: BlockKey) -> Iterator[Damage]:
     for name, array in maps.items():
         try:
             values = np.asarray(array[key.frame, key.start : key.stop])
+        except StorageError:
+            raise
         except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
             yield Damage(str(key), f"{name} cannot be decoded: {error}")
             continue

@@ -152,7 +152,7 @@ from pathlib import Path
 from hsi_batch.archive import lock
 from hsi_batch.errors import StoreInUseError
 
-folder, alive = Path(sys.argv[1]), lock.alive
+folder, alive = Path(sys.argv[1]), lock._alive
 entered, told = os.pipe()
 quick = []
 
@@ -171,7 +171,7 @@ def slow(owner):
         select.select([entered], [], [], 1.0)
     return found
 
-lock.alive = slow
+lock._alive = slow
 slow_entered = True
 try:
     with lock.StoreLock(folder, "slow"):

@@ -133,7 +133,9 @@ def test_a_damaged_and_a_missing_object_are_found(workers, s3, made_recordings):
     assert verify(store, deep=True, client=workers).sound
 
 
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize(
+    "seed", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 12))]
+)
 def test_flaky_storage_changes_nothing(workers, server, s3, made_recordings, tmp_path, seed):
     hb.convert(made_recordings, tmp_path / "a.zarr", client=workers)
     with Flaky(server.url, seed) as flaky:

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from recordings import write_envi
 
 import hsi_batch as hb
 from hsi_batch.errors import ConfigError, StoreError, StoreInUseError
-from hsi_batch.places.versioned import repository, versions_of
+from hsi_batch.places.versioned import repository, versioned_store, versions_of
 from hsi_batch.stages.fit_file import fit_file
 from hsi_batch.stages.verify import verify
 
@@ -152,3 +153,10 @@ def test_a_repository_on_s3(workers, s3, made_recordings, tmp_path):
     hb.convert(made_recordings, tmp_path / "a.zarr", client=workers)
     same(cubes(hb.open_archive(url, version="v1")), cubes(hb.open_archive(tmp_path / "a.zarr")))
     assert verify(url, deep=True, client=workers).sound
+
+
+def test_workers_with_several_threads_are_refused(monkeypatch):
+    worker = SimpleNamespace(state=SimpleNamespace(nthreads=2))
+    monkeypatch.setattr("distributed.get_worker", lambda: worker)
+    with pytest.raises(ConfigError, match="has 2 threads; one is needed"):
+        versioned_store("icechunk+file:///nowhere@~run-1")
