@@ -12,6 +12,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PARITY ?= .venv-parity
 BENCH ?=
+S3 ?= .venv-s3
 PYTEST ?=
 DEMO ?= demo
 
@@ -28,14 +29,14 @@ space := $(empty) $(empty)
 demo: $(VENV)/.demo
 	$(bin)/hsi-batch demo $(DEMO)
 
-test: $(VENV)/.test
+test: $(VENV)/.test $(S3)/.moto
 	.ci/system-packages
 	rm -f .coverage .coverage.*
 	$(bin)/python -m pytest -n 3 --dist worksteal --cov --cov-report= -m "not slow" $(PYTEST)
 	$(bin)/python -m coverage report --skip-covered --include "$(subst $(space),$(comma),$(rooms:%=hsi_batch/%/*))" --fail-under 90
 
 # Gigabytes large: 60 GB of disk (most of it holes) and a quarter of an hour.
-test-slow: $(VENV)/.test
+test-slow: $(VENV)/.test $(S3)/.moto
 	.ci/system-packages
 	$(bin)/python -m pytest -m slow $(PYTEST)
 
@@ -70,7 +71,7 @@ lint: $(VENV)/.test
 	$(bin)/lint-imports
 
 clean:
-	rm -rf $(VENV) $(PARITY) $(DEMO) .coverage .coverage.*
+	rm -rf $(VENV) $(PARITY) $(S3) $(DEMO) .coverage .coverage.*
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
@@ -83,6 +84,12 @@ $(VENV)/.demo: $(VENV)/.pip pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.demo
 	$(bin)/python -m pip install --quiet --constraint constraints.txt --group dev
+	touch $@
+
+# The server that tests of object storage talk to; its pins clash with ours.
+$(S3)/.moto:
+	$(PYTHON) -m venv $(S3)
+	$(S3)/bin/python -m pip install --quiet "moto[server]==5.2.5"
 	touch $@
 
 # The packages of cuvis-ai come without their dependencies, which would bring the proprietary SDK

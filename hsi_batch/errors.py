@@ -13,6 +13,7 @@
     │   └── NotFittedError     fit the pipeline first
     ├── StoreError           the store is not what it claims to be
     │   ├── StoreInUseError    another run holds the lock; wait or stop it
+    │   ├── StorageError       the storage that holds it does not answer; try again (an OSError too)
     │   └── IncompleteError    blocks are missing; run the stage again
     ├── ClusterError         workers did not come, or were lost
     └── RunInterrupted       stopped by the user; run again to continue
@@ -43,6 +44,7 @@ __all__ = [
     "SdkMissingError",
     "SelectionError",
     "SourceError",
+    "StorageError",
     "StoreError",
     "StoreInUseError",
     "did_you_mean",
@@ -234,6 +236,12 @@ class StoreInUseError(StoreError):
     """Another run holds the lock of the store."""
 
     code = "store-in-use"
+
+
+class StorageError(StoreError, OSError):
+    """The storage that holds a store does not answer, or denies access."""
+
+    code = "storage"
 
 
 class IncompleteError(StoreError):

@@ -14,7 +14,10 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from hsi_batch.places import Place
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,13 +71,17 @@ class Closing(ABC):
         self.close()
 
 
-def write_atomically(path: Path, content: bytes | str, *, sync: bool = True) -> None:
+def write_atomically(path: Place, content: bytes | str, *, sync: bool = True) -> None:
     """Write ``content`` to a temporary name in the same folder, sync it, and rename it.
 
     The folder is made if needed. A reader sees the old file or the new one, never a part. Without
     ``sync`` that holds for processes that are killed, but not for machines that lose their power.
     """
     raw = content.encode() if isinstance(content, str) else content
+    if not isinstance(path, Path):
+        # Objects of a remote store appear whole by themselves.
+        path.write_bytes(raw)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -114,7 +121,7 @@ def digest_of(content: bytes) -> str:
 def digest_of_file(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file, in hexadecimal; empty if it cannot be read."""
     try:
-        with Path(path).open("rb") as file:
+        with (path if hasattr(path, "open") else Path(path)).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from hsi_batch.errors import StorageError
+
 __all__ = ["is_transient", "patiently"]
 
 T = TypeVar("T")
@@ -45,6 +47,9 @@ def is_transient(error: BaseException) -> bool:
     >>> is_transient(OSError(errno.ESTALE, "stale file handle")), is_transient(ValueError())
     (True, False)
     """
+    if isinstance(error, StorageError):
+        # Asked for minutes already, by the store itself.
+        return False
     return any(
         isinstance(one, (TimeoutError, ConnectionError))
         or (isinstance(one, OSError) and one.errno in _PASSING)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hsi_batch.documents import Document, read_yaml
 from hsi_batch.errors import ConfigError, Problem
+from hsi_batch.places import place
 from hsi_batch.validation import validate
 from hsi_batch.workflow_config import TrainConfig, WorkflowConfig
 from hsi_batch.workflow_parts import (
@@ -248,7 +249,7 @@ def _stages(
         )
     if planning and config.train is not None:
         planned = _plan_training(config.train, document, archive, converted, common, force)
-    if planning and not Path(archive).exists():
+    if planning and not place(archive).exists():
         return WorkflowResult(convert=converted, train_plan=planned)
     pipeline: Any = None
     if config.fit is not None:
@@ -302,7 +303,7 @@ def _plan_training(
     from hsi_batch.training.trained_run import plan
 
     due = first is not None and first.plan is not None and bool(first.plan.todo)
-    if not due and not Path(archive).exists():
+    if not due and not place(archive).exists():
         return None
     running = {key: common[key] for key in ("client", "workers") if key in common}
     return plan(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hsi_batch.documents import Document, set_value
 from hsi_batch.errors import ConfigError, Problem
+from hsi_batch.places import is_url, normal_url
 
 if TYPE_CHECKING:
     from hsi_batch.pipeline.pipeline import Pipeline
@@ -25,6 +26,8 @@ _NEEDS = (
 
 def below(document: Document, path: str) -> str:
     """A path of the workflow file, relative to the file."""
+    if is_url(path):
+        return normal_url(path)
     folder = Path(document.path).parent if document.path else Path()
     return str(folder / Path(path).expanduser())
 

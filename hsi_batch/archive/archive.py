@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hsi_batch.archive.catalog import load_catalog
@@ -14,6 +13,7 @@ from hsi_batch.archive.selection import Selection, select
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import ARCHIVE, metadata_errors, open_root, state_folder
 from hsi_batch.errors import SelectionError, StoreError, did_you_mean
+from hsi_batch.places import Place, at_version, place, zarr_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,7 @@ class Archive(Mapping[str, "xr.Dataset"]):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = place(path)
         self.root = open_root(self.path, ARCHIVE)
 
     @cached_property
@@ -131,7 +131,7 @@ class Archive(Mapping[str, "xr.Dataset"]):
             raise
 
     @property
-    def state(self) -> Path:
+    def state(self) -> Place:
         """Folder of the run state, beside the store."""
         return state_folder(self.path)
 
@@ -140,7 +140,7 @@ class Archive(Mapping[str, "xr.Dataset"]):
 
         session = self.session(name)
         dataset = xr.open_zarr(
-            str(self.path), group=name, chunks={}, consolidated=False, zarr_format=3
+            zarr_store(self.path), group=name, chunks={}, consolidated=False, zarr_format=3
         )
         kept: xr.Dataset = dataset.drop_vars([v for v in _INTERNAL if v in dataset])
         kept.attrs["session"] = session.name
@@ -181,17 +181,19 @@ class Archive(Mapping[str, "xr.Dataset"]):
         return f"<p><b>Archive</b> {escape(str(self.path))}<br>{self._summary()}</p>{table}"
 
 
-def open_archive(path: str | os.PathLike[str]) -> Archive:
+def open_archive(path: str | os.PathLike[str], *, version: str | None = None) -> Archive:
     """Open an archive for reading.
 
     Parameters
     ----------
-    path : path
-        Folder of the store.
+    path : path or URL
+        Of the store.
+    version : str, optional
+        Of a transactional store: ``"v3"``, or the identifier of a snapshot; the newest by default.
 
     Examples
     --------
     >>> archive = open_archive("archive.zarr")  # doctest: +SKIP
     >>> archive["lentils_000"].cube  # doctest: +SKIP
     """
-    return Archive(path)
+    return Archive(path if version is None else at_version(path, version))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zarr
@@ -14,6 +13,7 @@ from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import archive_stamp, groups_of, state_folder
 from hsi_batch.errors import StoreError
 from hsi_batch.files import digest_of, digest_of_file, sealed, unsealed, write_atomically
+from hsi_batch.places import Place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,26 +73,26 @@ def _rows(root: zarr.Group) -> list[dict[str, Any]]:
     return rows
 
 
-def save_catalog(path: str | Path, root: zarr.Group) -> None:
+def save_catalog(path: str | Place, root: zarr.Group) -> None:
     """Write the catalog beside the store, stamped with the state of the store's metadata."""
     import pandas as pd
 
     rows = _rows(root)
     folder = state_folder(path)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{_FILE}.new"
-    pd.DataFrame(rows).to_parquet(temporary)
-    digest = digest_of_file(temporary)
-    temporary.replace(folder / _FILE)
+    buffer = io.BytesIO()
+    pd.DataFrame(rows).to_parquet(buffer)
+    write_atomically(folder / _FILE, buffer.getvalue())
+    digest = digest_of(buffer.getvalue())
     write_atomically(folder / _STAMP, sealed({"stamp": archive_stamp(path), "catalog": digest}))
 
 
-def forget_catalog(path: str | Path) -> None:
+def forget_catalog(path: str | Place) -> None:
     """Let the sessions themselves be read until the next :func:`save_catalog`."""
     (state_folder(path) / _STAMP).unlink(missing_ok=True)
 
 
-def is_published(path: str | Path) -> bool:
+def is_published(path: str | Place) -> bool:
     """Whether the saved catalog belongs to the store as it is."""
     try:
         return bool(_stamped(path)["stamp"] == archive_stamp(path))
@@ -101,11 +101,11 @@ def is_published(path: str | Path) -> bool:
         return False
 
 
-def _stamped(path: str | Path) -> dict[str, Any]:
+def _stamped(path: str | Place) -> dict[str, Any]:
     return unsealed((state_folder(path) / _STAMP).read_bytes())
 
 
-def catalog_problem(path: str | Path) -> str | None:
+def catalog_problem(path: str | Place) -> str | None:
     """What is wrong with the files of the catalog; None if nothing is, or there are none."""
     try:
         stamped = _stamped(path)
@@ -118,7 +118,7 @@ def catalog_problem(path: str | Path) -> str | None:
     return None
 
 
-def _is_bare(path: str | Path) -> bool:
+def _is_bare(path: str | Place) -> bool:
     """Whether the stamp is one of earlier versions, which held no checksum."""
     try:
         return isinstance(json.loads((state_folder(path) / _STAMP).read_bytes()), str)
@@ -126,7 +126,7 @@ def _is_bare(path: str | Path) -> bool:
         return False
 
 
-def load_catalog(path: str | Path, root: zarr.Group) -> pd.DataFrame:
+def load_catalog(path: str | Place, root: zarr.Group) -> pd.DataFrame:
     """The saved catalog if it belongs to the store as it is, else one read from the sessions."""
     import pandas as pd
 

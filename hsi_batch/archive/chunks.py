@@ -1,15 +1,15 @@
-"""Whole chunks of local arrays, read and written without the copies of the general path.
+"""Whole chunks of arrays, read and written without the copies of the general path.
 
 Zarr's own pipeline holds a chunk about three times on its way to and from the disk. Here a chunk is
 held once beside its compressed bytes. The bytes are those that Zarr writes (a test compares them);
-arrays of other stores or codecs go through Zarr. A chunk is a file, or one of many in a shard.
+arrays of other codecs go through Zarr. A chunk is a file, or one of many in a shard; of remote
+stores they are fetched, and put whole.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +21,11 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.storage import LocalStore
 
+from hsi_batch.archive.scratch import scratch
+from hsi_batch.archive.shard_objects import ShardObject, fetched, tail_of
 from hsi_batch.archive.shards import PARTIAL, ShardFile, crc32c, place_of, shard_codec, shard_of
+from hsi_batch.errors import StorageError
+from hsi_batch.places import Place, RemotePlace
 
 __all__ = [
     "LineWriter",
@@ -54,8 +58,7 @@ def _blosc_of(array: zarr.Array[Any]) -> BloscCodec | None:
     match codecs:
         case (BytesCodec() as raw, BloscCodec() as codec, Crc32cCodec()):
             little = array.dtype.itemsize == 1 or str(getattr(raw.endian, "value", "")) == "little"
-            local = isinstance(array.store_path.store, LocalStore)
-            return codec if local and little and np.little_endian else None
+            return codec if little and np.little_endian else None
     return None
 
 
@@ -67,11 +70,17 @@ def store_path(array: zarr.Array[Any]) -> str:
 
 def chunk_path(array: zarr.Array[Any], index: tuple[int, ...]) -> Path:
     """File of a chunk of a local store, or of the shard that it is in."""
-    store = array.store_path.store
-    assert isinstance(store, LocalStore)
-    shard = shard_of(array, index)
+    path = _chunk_place(array, index)
+    assert isinstance(path, Path)
+    return path
+
+
+def _chunk_place(array: zarr.Array[Any], index: tuple[int, ...]) -> Place:
+    store, shard = array.store_path.store, shard_of(array, index)
     key = array.metadata.encode_chunk_key(index if shard is None else shard[0])
-    return store.root / array.store_path.path / key
+    if isinstance(store, LocalStore):
+        return store.root / array.store_path.path / key
+    return RemotePlace(str(store), store, f"{array.store_path.path}/{key}")
 
 
 def _position(array: zarr.Array[Any], index: tuple[int, ...]) -> tuple[int, int] | None:
@@ -81,31 +90,35 @@ def _position(array: zarr.Array[Any], index: tuple[int, ...]) -> tuple[int, int]
 
 def chunk_tail(array: zarr.Array[Any], index: tuple[int, ...]) -> str | None:
     """The CRC32C that ends a stored chunk, in hexadecimal; None if there is no such chunk."""
-    path = chunk_path(array, index)
+    path = _chunk_place(array, index)
     try:
+        if not isinstance(path, Path):
+            return tail_of(path, _position(array, index))
         with path.open("rb", buffering=0) as file:
             place = place_of(file, _position(array, index))
             if place is None or place.size < _CRC_BYTES:
                 return None
             at = place.offset + place.size - _CRC_BYTES
             return os.pread(file.fileno(), _CRC_BYTES, at).hex()
+    except StorageError:
+        # A store that does not answer has lost nothing.
+        raise
     except (OSError, ValueError):
         return None
 
 
-def lost_chunk(array: zarr.Array[Any], frame: int, start: int, stop: int) -> Path | None:
+def lost_chunk(array: zarr.Array[Any], frame: int, start: int, stop: int) -> Place | None:
     """First file that is missing of the chunks that hold these lines; None if all are there.
 
     To be asked of arrays whose empty chunks are stored; others read as the fill value.
     """
-    local = isinstance(array.store_path.store, LocalStore)
-    if not local or array.chunks[2:] != array.shape[2:]:
+    if array.chunks[2:] != array.shape[2:]:
         return None
     inner = (0,) * (array.ndim - 2)
     for part in range(start // array.chunks[1], -(-stop // array.chunks[1])):
         index = (frame // array.chunks[0], part, *inner)
-        path = chunk_path(array, index)
-        if not path.exists():
+        path = _chunk_place(array, index)
+        if not (path.exists() if isinstance(path, Path) else path.is_file()):
             return path
         if array.shards is not None and chunk_tail(array, index) is None:
             return path
@@ -139,41 +152,6 @@ def _index(array: zarr.Array[Any], frame: int, start: int, stop: int) -> tuple[i
     if not whole or array.chunks[0] != 1 or array.chunks[2:] != array.shape[2:]:
         return None
     return (frame, start // lines, *(0 for _ in array.shape[2:]))
-
-
-class Scratch(threading.local):
-    """Memory of a thread that is used again for every chunk.
-
-    Blocks that come and go leave holes between what is kept, and a heap that grows.
-    """
-
-    def __init__(self) -> None:
-        self._stored = np.empty(0, dtype=np.uint8)
-        self._decoded = np.empty(0, dtype=np.uint8)
-
-    def stored(self, size: int, most: int) -> memoryview:
-        """Bytes for a compressed chunk; no chunk of its array takes much more than ``most``."""
-        if len(self._stored) < size:
-            self._stored = np.empty(0, dtype=np.uint8)
-            # Pages that are not written to take no memory.
-            self._stored = np.empty(max(size, most + most // 8), dtype=np.uint8)
-        return self._stored[:size].data
-
-    def decoded(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Values of a chunk; the next call hands out the same memory."""
-        size = int(np.prod(shape)) * dtype.itemsize
-        if self._decoded.nbytes < size:
-            self._decoded = np.empty(0, dtype=np.uint8)
-            self._decoded = np.empty(size, dtype=np.uint8)
-        return self._decoded[:size].view(dtype).reshape(shape)
-
-    def release(self) -> None:
-        """Let go of the memory until it is needed again."""
-        self.__init__()  # type: ignore[misc]
-
-
-#: Of the chunks that this process reads.
-scratch = Scratch()
 
 
 def read_lines(
@@ -211,7 +189,9 @@ def read_rows(array: zarr.Array[Any], indices: Sequence[int]) -> NDArray[Any]:
         A chunk is damaged. One that is missing reads as the fill value.
     """
     codec, inner = _blosc_of(array), array.shape[1:]
-    if codec is None or array.chunks != (1, *inner):
+    local = isinstance(array.store_path.store, LocalStore)
+    # Of a remote store Zarr asks for many at a time.
+    if codec is None or not local or array.chunks != (1, *inner):
         return np.asarray(array.oindex[np.asarray(indices, dtype=np.intp)])
     rows = np.empty((len(indices), *inner), dtype=array.dtype)
     for row, index in zip(rows, indices, strict=True):
@@ -224,8 +204,14 @@ def _decode(
     array: zarr.Array[Any], index: tuple[int, ...], codec: BloscCodec, chunk: NDArray[Any]
 ) -> bool:
     """Read a chunk into memory; whether there is one."""
+    path = _chunk_place(array, index)
     try:
-        with chunk_path(array, index).open("rb", buffering=0) as file:
+        if not isinstance(path, Path):
+            found = fetched(path, _position(array, index))
+            if found is not None:
+                _unpack(memoryview(found), codec, chunk)
+            return found is not None
+        with path.open("rb", buffering=0) as file:
             return _read_chunk(file, _position(array, index), codec, chunk)
     except FileNotFoundError:
         return False
@@ -256,12 +242,18 @@ def _read_chunk(
     file.seek(place.offset)
     if file.readinto(stored) != len(stored):
         raise OSError("the chunk was cut while it was read")
+    _unpack(stored, codec, chunk)
+    return True
+
+
+def _unpack(stored: memoryview, codec: BloscCodec, chunk: NDArray[Any]) -> None:
     body = stored[:-_CRC_BYTES]
+    if len(stored) < _BLOSC_HEADER + _CRC_BYTES:
+        raise ValueError("the chunk is shorter than its header")
     _check(crc32c(body) == stored[-_CRC_BYTES:])
-    if not fits:
+    if int.from_bytes(body[4:8], "little") != chunk.nbytes:
         raise ValueError("the chunk holds another number of bytes than the array says")
     _numcodec(codec).decode(body, out=chunk)
-    return True
 
 
 def _check(same: bool) -> None:
@@ -299,7 +291,7 @@ class LineWriter:
     """
 
     def __init__(self) -> None:
-        self._shards: dict[Path, ShardFile] = {}
+        self._shards: dict[Place, ShardFile | ShardObject] = {}
 
     def write(
         self,
@@ -323,7 +315,7 @@ class LineWriter:
             padded[: stop - start] = values
             values = padded
         values = np.ascontiguousarray(values, dtype=array.dtype)
-        path, shard = chunk_path(array, index), shard_of(array, index)
+        path, shard = _chunk_place(array, index), shard_of(array, index)
         if shard is not None and not keep_empty and bool((values == array.fill_value).all()):
             self._shard(path, shard[2]).add(shard[1])
             return
@@ -333,9 +325,10 @@ class LineWriter:
         else:
             self._shard(path, shard[2]).add(shard[1], body, crc32c(body))
 
-    def _shard(self, path: Path, room: int) -> ShardFile:
+    def _shard(self, path: Place, room: int) -> ShardFile | ShardObject:
         if path not in self._shards:
-            self._shards[path] = ShardFile(path, room)
+            made = ShardFile if isinstance(path, Path) else ShardObject
+            self._shards[path] = made(path, room)  # type: ignore[arg-type]
         return self._shards[path]
 
     def commit(self) -> None:
@@ -358,7 +351,10 @@ def _numcodec(codec: BloscCodec) -> Any:
     return Blosc(codec.cname.value, codec.clevel, _SHUFFLE[codec.shuffle.value], codec.blocksize)
 
 
-def _replace(path: Path, *parts: bytes) -> None:
+def _replace(path: Place, *parts: bytes) -> None:
+    if not isinstance(path, Path):
+        path.write_bytes(b"".join(parts))
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:

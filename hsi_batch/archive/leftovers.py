@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hsi_batch.archive.chunks import PARTIAL
+from hsi_batch.archive.shards import PARTIAL
 from hsi_batch.archive.store import state_folder
 from hsi_batch.files import remove_unfinished
+from hsi_batch.places import Place, place
 
 __all__ = ["remove_leftovers"]
 
 
-def remove_leftovers(store: str | Path) -> None:
+def remove_leftovers(store: str | Place) -> None:
     """Remove unfinished metadata of a store and unfinished files of its run state.
 
-    Chunks are not looked for; see :func:`~hsi_batch.archive.chunks.remove_partial`.
+    Chunks are not looked for; see :func:`~hsi_batch.archive.chunks.remove_partial`. Objects of a
+    remote store are whole, or not there.
     """
-    place = Path(store)
+    where = place(store)
+    if not isinstance(where, Path):
+        return
     for pattern in (f"*{PARTIAL}", f"*/*{PARTIAL}"):
-        for path in place.glob(pattern):
+        for path in where.glob(pattern):
             path.unlink(missing_ok=True)
-    state = state_folder(place)
+    state = state_folder(where)
+    assert isinstance(state, Path)
     for folder in (state, *(state / "records").glob("*")):
         remove_unfinished(folder, "*")

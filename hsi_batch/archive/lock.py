@@ -20,8 +20,9 @@ from typing import IO, Any, Self
 import psutil
 
 from hsi_batch.errors import StoreInUseError
+from hsi_batch.places import Place
 
-__all__ = ["StoreLock", "is_dead", "owner_of"]
+__all__ = ["StoreLock", "has_died", "is_dead", "owner_of"]
 
 #: The owner touches its lock so often.
 BEAT_SECONDS = 15.0
@@ -132,7 +133,7 @@ class StoreLock:
         )
 
 
-def owner_of(path: Path) -> dict[str, Any] | None:
+def owner_of(path: Place) -> dict[str, Any] | None:
     """Who holds a lock; None if there is none, somebody dead if it was never wholly written."""
     for _ in range(20):
         try:
@@ -160,8 +161,7 @@ def is_dead(path: Path, owner: dict[str, Any], *, watch: bool = False) -> bool:
     watch : bool
         Wait whether one of another machine touches it, which takes a while.
     """
-    here = owner.get("host") == socket.gethostname()
-    if here and owner.get("machine") in (None, _machine()):
+    if _is_here(owner):
         return not _alive(owner)
     try:
         if _age(path) < STALE_SECONDS:
@@ -173,6 +173,16 @@ def is_dead(path: Path, owner: dict[str, Any], *, watch: bool = False) -> bool:
         return path.stat().st_mtime_ns == before
     except OSError:
         return False
+
+
+def has_died(owner: dict[str, Any]) -> bool:
+    """Whether an owner was of this machine, and is gone; that tells nothing of another one's."""
+    return _is_here(owner) and not _alive(owner)
+
+
+def _is_here(owner: dict[str, Any]) -> bool:
+    same = owner.get("host") == socket.gethostname()
+    return same and owner.get("machine") in (None, _machine())
 
 
 def _age(path: Path) -> float:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hsi_batch.archive.store import state_folder
 from hsi_batch.files import read_npz, write_atomically
+from hsi_batch.places import Place
 from hsi_batch.statistics import Bundle, Extrema, FloatMoments, Forest, IntegerMoments
 
 __all__ = ["load_partial", "partials_of", "save_partial"]
@@ -26,12 +26,12 @@ _TYPES: dict[str, Any] = {
 }
 
 
-def partials_of(archive: str | Path, session: str) -> Path:
+def partials_of(archive: str | Place, session: str) -> Place:
     """Folder of the partial statistics of a session."""
     return state_folder(archive) / "partials" / session
 
 
-def save_partial(path: Path, bundle: Mapping[str, Forest[Any]]) -> None:
+def save_partial(path: Place, bundle: Mapping[str, Forest[Any]]) -> None:
     """Write the forests of a bundle, whole or not at all."""
     index: list[dict[str, Any]] = []
     arrays: dict[str, Any] = {}
@@ -46,7 +46,7 @@ def save_partial(path: Path, bundle: Mapping[str, Forest[Any]]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def load_partial(path: Path) -> Bundle | None:
+def load_partial(path: Place) -> Bundle | None:
     """Read what :func:`save_partial` wrote; None if it is missing or damaged."""
     forests: dict[str, Forest[Any]] = {}
     try:

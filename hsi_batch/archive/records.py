@@ -16,8 +16,9 @@ import google_crc32c
 
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.files import Closing, write_atomically
+from hsi_batch.places import Place
 
-__all__ = ["BlockRecord", "RecordWriter", "Records"]
+__all__ = ["BlockRecord", "RecordWriter", "Records", "read_records"]
 
 _CRC = ',"crc":'
 #: A record is on the disk so many seconds after it was written, also of a task that takes long.
@@ -120,7 +121,7 @@ class RecordWriter(Closing):
         self.earlier = {
             record.key: record
             for file in dict.fromkeys((folder / f"{whole}.jsonl", folder / f"{name}.jsonl"))
-            for record in _read(file)
+            for record in read_records(file)
         }
         self._file = (folder / f"{name}.jsonl").open("a+b", buffering=0)
         self._syncing = threading.Lock()
@@ -164,7 +165,8 @@ class RecordWriter(Closing):
                 self._file.close()
 
 
-def _read(file: Path) -> Iterator[BlockRecord]:
+def read_records(file: Place) -> Iterator[BlockRecord]:
+    """The records in a file; lines that are torn or damaged count for nothing."""
     if not file.exists():
         return
     with file.open("rb") as lines:
@@ -187,20 +189,21 @@ class Records:
         ``<store>.hsi-batch/records/<stage>``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self.folder = folder
 
-    def new_run(self) -> Path:
+    def new_run(self) -> Place:
         """Make and return the folder of a new run."""
         taken = [int(path.name) for path in self._runs()]
         folder = self.folder / f"{max(taken, default=0) + 1:06d}"
         folder.mkdir(parents=True)
         return folder
 
-    def _runs(self) -> list[Path]:
+    def _runs(self) -> list[Place]:
         if not self.folder.is_dir():
             return []
-        return sorted(path for path in self.folder.iterdir() if path.name.isdigit())
+        found = [path for path in self.folder.iterdir() if path.name.isdigit()]
+        return sorted(found, key=str)
 
     @property
     def unpacked(self) -> bool:
@@ -211,8 +214,8 @@ class Records:
         """The latest record of each block. A line that was torn by a crash counts for nothing."""
         files = [self.folder / "packed.jsonl"]
         for run in self._runs():
-            files.extend(sorted(run.glob("*.jsonl")))
-        return {record.key: record for file in files for record in _read(file)}
+            files.extend(sorted(run.glob("*.jsonl"), key=str))
+        return {record.key: record for file in files for record in read_records(file)}
 
     def damaged(self) -> list[int]:
         """Numbers (from 1) of the lines of the packed file that are not as they were written."""

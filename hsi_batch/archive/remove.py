@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
 from hsi_batch.archive.catalog import save_catalog
-from hsi_batch.archive.lock import StoreLock
 from hsi_batch.archive.partials import partials_of
 from hsi_batch.archive.records import Records
 from hsi_batch.archive.store import (
@@ -19,13 +17,15 @@ from hsi_batch.archive.store import (
     refuse_linked_state,
     state_folder,
 )
+from hsi_batch.archive.transactions import writing
 from hsi_batch.archive.writer import disk_errors
 from hsi_batch.errors import ConfigError, did_you_mean
+from hsi_batch.places import Place, is_url, normal_url, place, remove_tree, split_version
 
 __all__ = ["remove_session", "split_path"]
 
 
-def split_path(text: str | os.PathLike[str]) -> tuple[Path, str | None]:
+def split_path(text: str | os.PathLike[str]) -> tuple[Place, str | None]:
     """Split ``STORE/SESSION`` into both; the session is None for a store.
 
     Examples
@@ -33,6 +33,8 @@ def split_path(text: str | os.PathLike[str]) -> tuple[Path, str | None]:
     >>> split_path("archive.zarr/lentils_000")
     (PosixPath('archive.zarr'), 'lentils_000')
     """
+    if is_url(text):
+        return _split_url(normal_url(text))
     path = Path(text)
     if (path.parent / "zarr.json").exists() and not (path / "zarr.json").exists():
         return path.parent, path.name
@@ -41,6 +43,18 @@ def split_path(text: str | os.PathLike[str]) -> tuple[Path, str | None]:
     if not path.exists() and path.parent.suffix == ".zarr":
         return path.parent, path.name
     return path, None
+
+
+def _split_url(url: str) -> tuple[Place, str | None]:
+    body, version = split_version(url)
+    above, _, name = body.rpartition("/")
+    here = place(url)
+    if "/" in above.partition("://")[2] and name:
+        store = place(f"{above}@{version}" if version else above)
+        inside = (here / "zarr.json").is_file()
+        if (store / "zarr.json").is_file() and (inside or not here.is_dir()):
+            return store, name
+    return here, None
 
 
 def remove_session(archive: str | os.PathLike[str], name: str) -> None:
@@ -53,11 +67,11 @@ def remove_session(archive: str | os.PathLike[str], name: str) -> None:
     hsi_batch.errors.StoreError
         Not an archive, in use by another run, or not to be written to.
     """
-    path = Path(archive)
+    path = place(archive)
     open_root(path, ARCHIVE)
     refuse_linked_state(path)
-    with disk_errors(str(path)), StoreLock(state_folder(path), f"rm {name}"):
-        root = open_root(path, ARCHIVE, "r+")
+    with disk_errors(str(path)), writing(str(path), f"rm {name}") as target:
+        root = open_root(target, ARCHIVE, "r+")
         present = groups_of(root)
         if name not in present:
             raise ConfigError(
@@ -65,13 +79,14 @@ def remove_session(archive: str | os.PathLike[str], name: str) -> None:
                 path=str(path),
                 hint="See the sessions with hsi-batch ls.",
             )
-        with tempfile.TemporaryFile(dir=path):
-            # Where nothing can be written, nothing may be removed in part.
-            pass
+        if isinstance(path, Path):
+            with tempfile.TemporaryFile(dir=path):
+                # Where nothing can be written, nothing may be removed in part.
+                pass
         records = Records(state_folder(path) / "records" / "convert")
         kept = [r for key, r in records.load().items() if key.session != name]
         del root[name]
-        shutil.rmtree(partials_of(path, name), ignore_errors=True)
+        remove_tree(partials_of(path, name))
         records.pack(kept)
         consolidate(root)
-        save_catalog(path, root)
+        save_catalog(target, root)

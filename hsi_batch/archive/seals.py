@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hsi_batch.files import digest_json, digest_of, write_atomically
+from hsi_batch.places import Place
 
 __all__ = [
     "SEAL",
@@ -35,8 +36,11 @@ _SHORT = 16
 _CHANGED = "the metadata are not those that were published"
 
 
-def chunk_files(array: Path) -> Iterator[Path]:
+def chunk_files(array: Place) -> Iterator[Place]:
     """All files below the folder of an array, but its metadata; links are not followed."""
+    if not isinstance(array, Path):
+        yield from (file for file in array.files() if file != array / _META)
+        return
     for folder, folders, names in os.walk(array):
         folders.sort()
         here = Path(folder)
@@ -44,16 +48,17 @@ def chunk_files(array: Path) -> Iterator[Path]:
         yield from (here / name for name in sorted(names) if here != array or name != _META)
 
 
-def seal_session(folder: Path) -> None:
+def seal_session(folder: Place) -> None:
     """Seal the metadata of a session and of its arrays."""
     arrays = {}
-    for meta in sorted(folder.glob(f"*/{_META}")):
+    metas: list[Place] = [*folder.glob(f"*/{_META}")]
+    for meta in sorted(metas, key=str):
         count = sum(1 for _ in chunk_files(meta.parent))
         arrays[meta.parent.name] = [digest_of(meta.read_bytes())[:_SHORT], count]
     seal(folder, {"arrays": arrays})
 
 
-def reseal_session(folder: Path, counts: Mapping[str, int]) -> None:
+def reseal_session(folder: Place, counts: Mapping[str, int]) -> None:
     """Seal metadata that were made again, with the numbers of chunks that there were."""
     arrays = {
         name: [digest_of((folder / name / _META).read_bytes())[:_SHORT], count]
@@ -62,7 +67,7 @@ def reseal_session(folder: Path, counts: Mapping[str, int]) -> None:
     seal(folder, {"arrays": arrays})
 
 
-def seal(folder: Path, parts: dict[str, Any] | None = None) -> None:
+def seal(folder: Place, parts: dict[str, Any] | None = None) -> None:
     """Write the metadata of a group with the digest of themselves."""
     content = json.loads((folder / _META).read_bytes())
     write_atomically(folder / _META, _text(content, parts or {}))
@@ -75,7 +80,7 @@ def _text(content: dict[str, Any], parts: dict[str, Any]) -> str:
     return json.dumps(content, indent=2)
 
 
-def is_sealed(folder: Path) -> bool:
+def is_sealed(folder: Place) -> bool:
     """Whether the metadata of a group were ever sealed; true of those that cannot be read.
 
     A seal under another name is one, too: a damaged name must not make a store look like one of a
@@ -95,7 +100,7 @@ def _is_digest(value: Any) -> bool:
     return isinstance(value, str) and len(value) == len(digest_of(b""))
 
 
-def unsealed_problem(folder: Path) -> str | None:
+def unsealed_problem(folder: Place) -> str | None:
     """What is wrong with the metadata of a group; None if they are as they were published."""
     try:
         text = (folder / _META).read_bytes().decode()
@@ -107,7 +112,7 @@ def unsealed_problem(folder: Path) -> str | None:
         return f"{_CHANGED} (there is no seal that can be read)"
 
 
-def session_problems(folder: Path) -> Iterator[str]:
+def session_problems(folder: Place) -> Iterator[str]:
     """What is wrong with the metadata of a complete session and of its arrays."""
     problem = unsealed_problem(folder)
     if problem is not None:
@@ -124,7 +129,7 @@ def session_problems(folder: Path) -> Iterator[str]:
             yield f"the metadata of {name} are not those that were published"
 
 
-def sealed_arrays(folder: Path) -> dict[str, tuple[str, int]]:
+def sealed_arrays(folder: Place) -> dict[str, tuple[str, int]]:
     """Digest of the metadata and number of chunks of each array of a sealed session."""
     content = json.loads((folder / _META).read_bytes())
     return {k: (str(d), int(n)) for k, (d, n) in content["attributes"][SEAL]["arrays"].items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +20,8 @@ from hsi_batch.archive.store import (
     plain_group,
     refuse_links,
 )
-from hsi_batch.errors import SourceError, StoreError
+from hsi_batch.errors import SourceError, StorageError, StoreError
+from hsi_batch.places import Place
 
 __all__ = ["PixelChoice", "Session"]
 
@@ -47,7 +47,7 @@ class Session:
         self._found: dict[str, zarr.Array[Any] | None] = {}
 
     @classmethod
-    def open(cls, archive: str | Path, name: str, mode: Literal["r", "r+"] = "r") -> Session:
+    def open(cls, archive: str | Place, name: str, mode: Literal["r", "r+"] = "r") -> Session:
         """Open one session without looking at the others."""
         with metadata_errors(str(archive), name):
             group = open_member(archive, name, mode)
@@ -203,6 +203,9 @@ def _fetch(
 ) -> Any:
     try:
         return read_lines(array, frame, start, stop, reuse=reuse)
+    except StorageError:
+        # Not of this block: nothing can be read.
+        raise
     except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
         raise _unreadable(session, array, frame, start, stop, error) from None
 

@@ -18,12 +18,27 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
-__all__ = ["PARTIAL", "Place", "ShardFile", "crc32c", "place_of", "shard_codec", "shard_of"]
+__all__ = [
+    "ABSENT",
+    "CRC_BYTES",
+    "PARTIAL",
+    "Place",
+    "ShardFile",
+    "crc32c",
+    "index_bytes",
+    "index_in",
+    "place_of",
+    "shard_codec",
+    "shard_of",
+    "with_crc",
+    "within",
+]
 
 #: Ends the names of files that are not whole yet.
 PARTIAL = ".partial"
-_CRC_BYTES, _ENTRY_BYTES = 4, 16
-_ABSENT = np.uint64(2**64 - 1)
+CRC_BYTES, _ENTRY_BYTES = 4, 16
+#: Offset of a chunk that a shard does not hold.
+ABSENT = np.uint64(2**64 - 1)
 
 
 class Place(NamedTuple):
@@ -37,7 +52,7 @@ def crc32c(body: Any, before: bytes | None = None) -> bytes:
     """CRC32C as Zarr's codec appends it; with ``before``, of what follows bytes that have that."""
     start = 0 if before is None else int.from_bytes(before, "little")
     value = int(google_crc32c.extend(start, np.frombuffer(body, np.uint8)))
-    return value.to_bytes(_CRC_BYTES, "little")
+    return value.to_bytes(CRC_BYTES, "little")
 
 
 def shard_codec(array: zarr.Array[Any]) -> ShardingCodec | None:
@@ -91,21 +106,45 @@ def place_of(file: IO[Any], at: tuple[int, int] | None) -> Place | None:
     if at is None:
         return Place(0, size)
     position, room = at
-    offset, length = _index(file, size, room)[position]
-    if offset == _ABSENT:
-        return None
-    if int(offset) + int(length) > size:
+    place = within(_index(file, size, room), position)
+    if place is not None and place.offset + place.size > size:
         raise ValueError("the shard is shorter than its index says")
-    return Place(int(offset), int(length))
+    return place
+
+
+def within(index: NDArray[np.uint64], position: int) -> Place | None:
+    """Place of a chunk by the index of its shard, which may name bytes that are not there."""
+    offset, length = map(int, index[position])
+    return None if offset == ABSENT else Place(offset, length)
 
 
 def _index(file: IO[Any], size: int, room: int) -> NDArray[np.uint64]:
-    length = room * _ENTRY_BYTES + _CRC_BYTES
-    raw = os.pread(file.fileno(), length, max(size - length, 0))
-    body = raw[:-_CRC_BYTES]
-    if len(raw) != length or crc32c(body) != raw[-_CRC_BYTES:]:
+    length = index_bytes(room)
+    return index_in(os.pread(file.fileno(), length, max(size - length, 0)), room)
+
+
+def index_bytes(room: int) -> int:
+    """Size of the index that ends a shard, with its checksum."""
+    return room * _ENTRY_BYTES + CRC_BYTES
+
+
+def index_in(raw: bytes, room: int) -> NDArray[np.uint64]:
+    """The index of a shard, ``(room, 2)`` offsets and sizes.
+
+    Raises
+    ------
+    ValueError
+        It is damaged.
+    """
+    body = raw[:-CRC_BYTES]
+    if len(raw) != index_bytes(room) or crc32c(body) != raw[-CRC_BYTES:]:
         raise ValueError("the checksum that ends the shard does not match its index")
     return np.frombuffer(body, dtype="<u8").reshape(room, 2)
+
+
+def with_crc(body: bytes) -> bytes:
+    """Bytes with their CRC32C."""
+    return body + crc32c(body)
 
 
 class ShardFile:
@@ -120,7 +159,7 @@ class ShardFile:
 
     def __init__(self, path: Path, room: int) -> None:
         self.path = path
-        self._index = np.full((room, 2), _ABSENT, dtype="<u8")
+        self._index = np.full((room, 2), ABSENT, dtype="<u8")
         self._written = np.zeros(room, dtype=bool)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
@@ -129,7 +168,7 @@ class ShardFile:
     def add(self, position: int, *parts: bytes) -> None:
         """Append an encoded chunk; without parts it is one that is not stored."""
         self._written[position] = True
-        self._index[position] = _ABSENT
+        self._index[position] = ABSENT
         if parts:
             self._index[position, 0] = self._file.tell()
             self._index[position, 1] = sum(len(part) for part in parts)
@@ -139,13 +178,11 @@ class ShardFile:
     def commit(self) -> None:
         """Put the shard into its place."""
         self._keep()
-        if (self._index[:, 0] == _ABSENT).all():
+        if (self._index[:, 0] == ABSENT).all():
             self.discard()
             self.path.unlink(missing_ok=True)
             return
-        index = self._index.tobytes()
-        self._file.write(index)
-        self._file.write(crc32c(index))
+        self._file.write(with_crc(self._index.tobytes()))
         self._file.close()
         self._partial.replace(self.path)
 
@@ -156,7 +193,7 @@ class ShardFile:
             except ValueError:
                 # Nothing in a shard without an index can be found any more.
                 return
-            for position in np.flatnonzero(~self._written & (before[:, 0] != _ABSENT)):
+            for position in np.flatnonzero(~self._written & (before[:, 0] != ABSENT)):
                 offset, size = map(int, before[position])
                 self.add(int(position), os.pread(old.fileno(), size, offset))
 

@@ -19,6 +19,8 @@ from zarr.storage import LocalStore
 from hsi_batch.archive.seals import SEAL, seal, seal_session
 from hsi_batch.archive.storage import Preset, preset_of
 from hsi_batch.errors import StoreError
+from hsi_batch.files import digest_json
+from hsi_batch.places import Place, RemotePlace, beside, place, stamp, zarr_store
 
 __all__ = [
     "ARCHIVE",
@@ -60,19 +62,17 @@ _DAMAGED = (
 _KINDS = {ARCHIVE: "an archive", SCORES: "a score store"}
 
 
-def state_folder(path: str | Path) -> Path:
+def state_folder(path: str | Place) -> Place:
     """Folder of the run state: beside the store, so that copying the store does not copy it."""
-    plain = Path(path)
-    return plain.with_name(plain.name + ".hsi-batch")
+    return beside(place(path), ".hsi-batch")
 
 
-def archive_stamp(path: str | Path) -> str:
+def archive_stamp(path: str | Place) -> str:
     """Changes whenever the metadata of a store are published again."""
-    meta = (Path(path) / "zarr.json").stat()
-    return f"{meta.st_size}-{meta.st_mtime_ns}"
+    return stamp(place(path) / "zarr.json")
 
 
-def create_root(path: str | Path, kind: str, attrs: Mapping[str, Any] | None = None) -> zarr.Group:
+def create_root(path: str | Place, kind: str, attrs: Mapping[str, Any] | None = None) -> zarr.Group:
     """Make a store, or open the one that is there.
 
     Raises
@@ -80,25 +80,25 @@ def create_root(path: str | Path, kind: str, attrs: Mapping[str, Any] | None = N
     hsi_batch.errors.StoreError
         Something else is in this place.
     """
-    place = Path(path)
+    where = place(path)
     # A run that was killed at its first step leaves an empty folder.
-    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+    if where.exists() and not (where.is_dir() and not any(where.iterdir())):
         return open_root(path, kind, mode="r+")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    where.parent.mkdir(parents=True, exist_ok=True)
     head = {"format": kind, "format_version": VERSION}
-    return zarr.create_group(str(path), zarr_format=3, attributes={**head, **(attrs or {})})
+    return zarr.create_group(zarr_store(where), zarr_format=3, attributes={**head, **(attrs or {})})
 
 
-def holds_scores(path: str | Path) -> bool:
+def holds_scores(path: str | Place) -> bool:
     """Whether a store says that it holds scores; false for whatever cannot be read."""
     try:
-        found = json.loads((Path(path) / "zarr.json").read_text())
+        found = json.loads((place(path) / "zarr.json").read_text())
         return bool(found["attributes"]["format"] == SCORES)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def open_root(path: str | Path, kind: str, mode: str = "r") -> zarr.Group:
+def open_root(path: str | Place, kind: str, mode: str = "r") -> zarr.Group:
     """Open a store of a kind.
 
     Raises
@@ -106,16 +106,17 @@ def open_root(path: str | Path, kind: str, mode: str = "r") -> zarr.Group:
     hsi_batch.errors.StoreError
         There is none, it is of another kind, or of a newer format.
     """
+    held = place(path)
     where = str(path)
-    if not Path(where).is_dir():
-        what = "this is a file" if Path(where).exists() else "there is nothing here"
+    if not held.is_dir():
+        what = "this is a file" if held.exists() else "there is nothing here"
         raise StoreError(
             f"{what}; {_KINDS[kind]} (a Zarr folder) was expected.",
             path=where,
             hint="Check the path." if kind == SCORES else "Check the path, or convert first.",
         )
     try:
-        root = zarr.open_group(where, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
+        root = zarr.open_group(zarr_store(held), mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
     except _DAMAGED as error:
         raise StoreError(
             f"this folder is not a Zarr v3 group ({type(error).__name__}); {_KINDS[kind]} was"
@@ -153,7 +154,7 @@ def metadata_errors(path: str, session: str | None = None) -> Iterator[None]:
         ) from None
 
 
-def open_member(path: str | Path, name: str, mode: Literal["r", "r+"] = "r") -> zarr.Group | None:
+def open_member(path: str | Place, name: str, mode: Literal["r", "r+"] = "r") -> zarr.Group | None:
     """One group in the root of a store; None if there is none.
 
     The root, whose metadata name every array of every other group, is not read.
@@ -162,7 +163,11 @@ def open_member(path: str | Path, name: str, mode: Literal["r", "r+"] = "r") -> 
         return None
     try:
         return zarr.open_group(
-            str(path), path=name, mode=mode, zarr_format=3, use_consolidated=False
+            zarr_store(place(path)),
+            path=name,
+            mode=mode,
+            zarr_format=3,
+            use_consolidated=False,
         )
     except (FileNotFoundError, zarr.errors.BaseZarrError, ValueError, KeyError, TypeError):
         return None
@@ -196,17 +201,17 @@ def refuse_links(group: zarr.Group, session: str) -> None:
     if not isinstance(store, LocalStore):
         return
     folder = store.root / group.store_path.path
-    for place in (folder, *(entry for entry in _entries(folder) if entry.is_symlink())):
-        if place.is_symlink():
+    for part in (folder, *(entry for entry in _entries(folder) if entry.is_symlink())):
+        if part.is_symlink():
             raise StoreError(
                 "this is a symbolic link; stores whose parts lie elsewhere are refused.",
-                path=str(place),
+                path=str(part),
                 session=session,
                 hint="Put the folder itself in its place, or convert again.",
             )
 
 
-def refuse_linked_state(store: str | Path) -> None:
+def refuse_linked_state(store: str | Place) -> None:
     """Refuse a run state whose folders lie elsewhere: a run removes what it does not know there.
 
     Raises
@@ -215,6 +220,8 @@ def refuse_linked_state(store: str | Path) -> None:
         The folder beside the store, or one in it, is a symbolic link.
     """
     state = state_folder(store)
+    if not isinstance(state, Path):
+        return
     for folder in (
         state,
         *_entries(state),
@@ -236,9 +243,9 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def session_folders(path: str | Path) -> list[str]:
+def session_folders(path: str | Place) -> list[str]:
     """Names of the folders that hold metadata, whether these can be read or not."""
-    return sorted(meta.parent.name for meta in Path(path).glob("*/zarr.json"))
+    return sorted(meta.parent.name for meta in place(path).glob("*/zarr.json"))
 
 
 def create_array(
@@ -288,15 +295,22 @@ def consolidate(root: zarr.Group) -> None:
     Opening many sessions is then one read, and so is opening one of them by itself. Root and
     complete sessions are sealed (:mod:`hsi_batch.archive.seals`).
     """
+    if not root.store.supports_consolidated_metadata:
+        # Icechunk, whose snapshots hold all metadata together.
+        for name, group in groups_of(root).items():
+            if group.attrs.get("complete"):
+                seal_session(_folder(root) / name)
+        # So that the root is another whenever a session is.
+        found = {name: dict(group.attrs) for name, group in groups_of(root).items()}
+        seal(_folder(root), {"sessions": digest_json(found)})
+        return
     for name, group in groups_of(root).items():
         published = group.metadata.consolidated_metadata is not None and SEAL in group.attrs
         if group.attrs.get("complete") and not published:
             gather(root, name)
-            if isinstance(root.store, LocalStore):
-                seal_session(root.store.root / name)
+            seal_session(_folder(root) / name)
     gather(root)
-    if isinstance(root.store, LocalStore):
-        seal(root.store.root)
+    seal(_folder(root))
 
 
 def gather(root: zarr.Group, name: str | None = None) -> None:
@@ -305,6 +319,12 @@ def gather(root: zarr.Group, name: str | None = None) -> None:
         # Zarr v3 calls this experimental; readers that do not know it ignore it.
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(root.store, path=name)
+
+
+def _folder(root: zarr.Group) -> Place:
+    if isinstance(root.store, LocalStore):
+        return root.store.root
+    return RemotePlace(str(root.store), root.store)
 
 
 def plain_group(group: zarr.Group) -> zarr.Group:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,6 +11,7 @@ import typer
 from hsi_batch.cli.tables import facts, table, text
 
 if TYPE_CHECKING:
+    from hsi_batch.places import Place
     from hsi_batch.stages.score_listing import ScoredSession
 
 __all__ = ["list_scores", "show_scores"]
@@ -30,7 +30,7 @@ _ROW = {
 _FRAMES_SHOWN = 40
 
 
-def list_scores(store: Path, *, as_json: bool, quiet: bool, details: bool = False) -> None:
+def list_scores(store: Place, *, as_json: bool, quiet: bool, details: bool = False) -> None:
     """List the sessions of a store of scores; with ``details`` how they were made as well."""
     from hsi_batch.stages.score_listing import list_scores as read
 
@@ -70,7 +70,7 @@ def _cells(session: ScoredSession) -> dict[str, Any]:
     }
 
 
-def show_scores(store: Path, name: str, *, as_json: bool, quiet: bool) -> None:
+def show_scores(store: Place, name: str, *, as_json: bool, quiet: bool) -> None:
     """Show one session of a store of scores: its maps, failures, and quantiles per frame."""
     from hsi_batch.stages.score_listing import list_scores as read
 

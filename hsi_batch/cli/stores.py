@@ -17,6 +17,7 @@ from hsi_batch.cli.tables import facts, none, table, text
 if TYPE_CHECKING:
     from hsi_batch.archive.session import Session
     from hsi_batch.errors import HsiBatchError
+    from hsi_batch.places import Place
 
 __all__ = ["register"]
 
@@ -99,7 +100,7 @@ def show_store(
     archive = open_archive(path)
     if name is None:
         if as_json:
-            ls(path, as_json=True)
+            ls(Path(str(path)), as_json=True)
         elif not quiet:
             typer.echo(repr(archive))
         return
@@ -122,7 +123,7 @@ def show_store(
         table(title, list(spectra[0]), rows)
 
 
-def _no_session(path: Path, name: str, known: Iterable[str]) -> HsiBatchError:
+def _no_session(path: Place, name: str, known: Iterable[str]) -> HsiBatchError:
     from hsi_batch.errors import ConfigError, did_you_mean
 
     return ConfigError(

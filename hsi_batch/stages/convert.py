@@ -14,12 +14,15 @@ from distributed import Client
 
 from hsi_batch.archive.catalog import is_published
 from hsi_batch.archive.leftovers import remove_leftovers
-from hsi_batch.archive.records import BlockRecord, Records, RecordWriter
+from hsi_batch.archive.record_objects import record_writer
+from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.storage import preset_of
 from hsi_batch.archive.store import ARCHIVE, create_root, state_folder
+from hsi_batch.archive.transactions import absorb, committed
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.window import Task, batches
 from hsi_batch.errors import ConfigError
+from hsi_batch.places import Place, absolute, place, public
 from hsi_batch.stages.convert_blocks import convert_items
 from hsi_batch.stages.convert_commit import Finished, accept_touched, begin, finish_session, publish
 from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan
@@ -179,7 +182,7 @@ def convert(
     """
     begun = time.monotonic()
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-    target = str(Path(archive).absolute())
+    target = absolute(archive)
     stored = preset_of(preset).name
     options = ConvertOptions(mode, _absolute(annotations), nodata, saturation, block_lines, stored)
     _check_annotations(options.annotations)
@@ -201,7 +204,7 @@ def convert(
             plan = planned()
             plan.tasks = sum(1 for _ in _tasks(plan, run.expected_threads, task_bytes))
             return _result(plan, begun)
-        with held_store(target, "convert"):
+        with held_store(target, "convert") as target:
             plan = planned()
             touched = [s for s in plan.sessions if s.touched and s.status == "done"]
             if touched:
@@ -214,7 +217,7 @@ def convert(
 
 def _publish_late(archive: str) -> None:
     """Do what an earlier run left undone that was killed at its very end."""
-    if not Path(archive).exists():
+    if not place(archive).exists():
         return
     records = Records(state_folder(archive) / "records" / "convert")
     if records.unpacked or not is_published(archive):
@@ -238,7 +241,7 @@ def _check_annotations(annotations: str) -> None:
 def _result(plan: ConvertPlan, begun: float, **values: Any) -> ConvertResult:
     broken = (*plan.broken, *values.pop("broken", ()))
     return ConvertResult(
-        archive=plan.archive,
+        archive=public(plan.archive),
         up_to_date=sum(s.status == "done" for s in plan.sessions),
         changed=tuple(s.name for s in plan.sessions if s.status == "changed"),
         broken=broken,
@@ -256,6 +259,7 @@ def _execute(run: Run, plan: ConvertPlan, begun: float, task_bytes: int) -> Conv
     records = Records(state_folder(plan.archive) / "records" / "convert")
     folder = records.new_run()
     begin(root, plan)
+    root = committed(root, plan.archive)
     work = BlockWork(Progress("convert", plan.blocks, plan.bytes))
     run.observer(work.progress)
     hashes: dict[str, dict[str, str]] = {}
@@ -266,8 +270,10 @@ def _execute(run: Run, plan: ConvertPlan, begun: float, task_bytes: int) -> Conv
         if report is None:
             _record_killed(folder, items, work)
         else:
+            absorb(plan.archive, report.changes)
             for name, found in report.hashes.items():
                 hashes.setdefault(name, {}).update(found)
+    root = committed(root, plan.archive)
     latest, torn = records.load(), run.lost_workers
     finished = [
         finish_session(root, plan, planned, latest, hashes.get(planned.name), torn=torn)
@@ -320,10 +326,12 @@ def _tasks(plan: ConvertPlan, threads: int, task_bytes: int) -> Iterable[Task]:
     )
 
 
-def _record_killed(folder: Path, items: Sequence[ConvertItem | ShardItem], work: BlockWork) -> None:
+def _record_killed(
+    folder: Place, items: Sequence[ConvertItem | ShardItem], work: BlockWork
+) -> None:
     """Record blocks whose conversion kept killing its worker, in the worker's place."""
     reasons = {failure.key: failure.reason for failure in work.failures}
-    with RecordWriter(folder, "killed") as writer:
+    with record_writer(folder, "killed") as writer:
         for item in items:
             if isinstance(item, HashItem):
                 continue

@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.partials import partials_of, save_partial
-from hsi_batch.archive.records import BlockRecord, RecordWriter
+from hsi_batch.archive.record_objects import Writer, record_writer
+from hsi_batch.archive.records import BlockRecord
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import checksum
+from hsi_batch.archive.transactions import changes_at
 from hsi_batch.archive.writer import LineWriter, disk_errors, write_row
 from hsi_batch.errors import HsiBatchError, SourceError, StoreError
 from hsi_batch.files import digest_of_file
 from hsi_batch.patience import patiently
+from hsi_batch.places import Place, place
 from hsi_batch.readers.annotations import Annotation, open_annotation
 from hsi_batch.readers.protocol import Frame, Source
 from hsi_batch.readers.registry import open_source
@@ -118,8 +121,8 @@ def convert_items(
         The archive cannot be written; whatever is wrong with a source is a failed block instead.
     """
     report = ConvertReport()
-    task = _Task(Path(records), key, report)
-    with _fresh_sources(), disk_errors(records), RecordWriter(Path(records), key) as writer:
+    task = _Task(place(records), key, report)
+    with _fresh_sources(), disk_errors(records), record_writer(place(records), key) as writer:
         for item in items:
             if isinstance(item, HashItem):
                 # A source that went away shows when its blocks are read.
@@ -127,11 +130,12 @@ def convert_items(
             else:
                 task.convert(item, writer)
         task.commit_rows(writer)
+    report.changes = changes_at(task.archive)
     return report
 
 
 class _Task:
-    def __init__(self, folder: Path, key: str, report: ConvertReport) -> None:
+    def __init__(self, folder: Place, key: str, report: ConvertReport) -> None:
         self.folder = folder
         self.key = key
         self.report = report
@@ -142,7 +146,7 @@ class _Task:
         self.rows: dict[str, Bundle] = {}
         self.waiting: dict[str, list[BlockRecord]] = {}
 
-    def convert(self, item: ConvertItem | ShardItem, writer: RecordWriter) -> None:
+    def convert(self, item: ConvertItem | ShardItem, writer: Writer) -> None:
         """Convert the blocks of one frame, or of one shard."""
         self.archive = item.job.archive
         with LineWriter() as lines:
@@ -157,7 +161,7 @@ class _Task:
                 self._record(record, item.job, writer)
 
     def _convert(
-        self, item: ConvertItem, lines: LineWriter, writer: RecordWriter
+        self, item: ConvertItem, lines: LineWriter, writer: Writer
     ) -> Iterator[BlockRecord]:
         """Convert the blocks of a frame; yields records of those that were done, without tails."""
         job = item.job
@@ -204,7 +208,7 @@ class _Task:
             self.report.done += 1
             self.report.done_bytes += job.geometry.bytes_of(key)
 
-    def _record(self, record: BlockRecord, job: SessionJob, writer: RecordWriter) -> None:
+    def _record(self, record: BlockRecord, job: SessionJob, writer: Writer) -> None:
         """Keep the record of a block that is on the disk."""
         at = (record.key.frame, record.key.start // job.geometry.lines, 0, 0)
         whole = replace(record, tail=chunk_tail(_session(job).cube, at) or "")
@@ -213,7 +217,7 @@ class _Task:
         else:
             self.waiting.setdefault(job.name, []).append(whole)
 
-    def _left(self, item: ConvertItem, writer: RecordWriter) -> ConvertItem:
+    def _left(self, item: ConvertItem, writer: Writer) -> ConvertItem:
         """The item without what an earlier attempt of this task did before its worker died."""
         job = item.job
         left = []
@@ -233,7 +237,7 @@ class _Task:
                 self.report.done_bytes += job.geometry.bytes_of(key)
         return ConvertItem(job, item.frame, tuple(left))
 
-    def commit_rows(self, writer: RecordWriter) -> None:
+    def commit_rows(self, writer: Writer) -> None:
         """Write the statistics of small blocks, then their records."""
         for name, bundle in self.rows.items():
             file = partials_of(self.archive, name) / f"{self.folder.name}-{self.key}.npz"
@@ -250,7 +254,7 @@ class _Task:
         item: ConvertItem,
         ranges: Iterable[tuple[int, int]],
         error: HsiBatchError,
-        writer: RecordWriter,
+        writer: Writer,
     ) -> None:
         for start, stop in ranges:
             key = BlockKey(item.job.name, item.frame, start, stop)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from hsi_batch.archive.store import (
 )
 from hsi_batch.archive.writer import create_session, disk_errors
 from hsi_batch.errors import IncompleteError, StoreError
+from hsi_batch.places import remove_tree
 from hsi_batch.readers.registry import resolved
 from hsi_batch.stages.convert_plan import ConvertPlan, PlannedSession
 from hsi_batch.stages.convert_scan import settings_of
@@ -112,7 +112,7 @@ def begin(root: zarr.Group, plan: ConvertPlan) -> None:
 
 def forget(archive: str, session: str) -> None:
     """Remove what the run state holds of a session (its partial statistics)."""
-    shutil.rmtree(partials_of(archive, session), ignore_errors=True)
+    remove_tree(partials_of(archive, session))
 
 
 def finish_session(
@@ -337,5 +337,5 @@ def publish(root: zarr.Group, archive: str, records: Records) -> None:
         for folder in partials_of(archive, "").glob("*"):
             name = folder.name
             if name not in present or present[name].attrs.get("complete"):
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_tree(folder)
         remove_leftovers(archive)

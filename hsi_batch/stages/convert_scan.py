@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
-from pathlib import Path
 from typing import Any
 
 from hsi_batch.archive.chunks import chunk_tail
@@ -21,6 +20,7 @@ from hsi_batch.archive.store import ARCHIVE, open_root, state_folder
 from hsi_batch.engine.window import batches, run_window
 from hsi_batch.errors import ConfigError, DataWarning, HsiBatchError, Problem, StoreError
 from hsi_batch.files import digest_json
+from hsi_batch.places import place
 from hsi_batch.readers.annotations import find_annotation, open_annotation
 from hsi_batch.readers.paths import natural_key
 from hsi_batch.readers.protocol import SourceInfo
@@ -154,7 +154,7 @@ def _all_skipped(skipped: Sequence[tuple[str, str]]) -> ConfigError:
 
 
 def _existing_sessions(archive: str) -> dict[str, Session]:
-    if not Path(archive).exists():
+    if not place(archive).exists():
         return {}
     group = open_root(archive, ARCHIVE)
     found = {}

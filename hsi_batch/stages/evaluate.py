@@ -17,6 +17,7 @@ from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.records import BlockRecord
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import SCORES, archive_stamp, groups_of, open_root
+from hsi_batch.archive.transactions import pinned
 from hsi_batch.engine.events import Progress
 from hsi_batch.engine.reduce import TreeReduction
 from hsi_batch.engine.window import batches, run_window
@@ -92,7 +93,9 @@ def evaluate(
     source = pipeline.source
     assert isinstance(source, CU3SDataNode)
     normal, anomaly = source.normal_class_ids, source.anomaly_class_ids
-    job = _Job(str(archive.path.absolute()), archive_stamp(archive.path), store, normal, anomaly)
+    job = _Job(
+        str(archive.path.absolute()), archive_stamp(archive.path), pinned(store), normal, anomaly
+    )
     root = open_root(store, SCORES)
     covers = covered(archive, plan)
     items = _scored_frames(root, covers, records)

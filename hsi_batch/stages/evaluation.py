@@ -6,20 +6,13 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hsi_batch.archive.store import state_folder
-from hsi_batch.files import (
-    digest_of,
-    digest_of_file,
-    read_npz,
-    sealed,
-    unsealed,
-    write_atomically,
-)
+from hsi_batch.files import digest_of, read_npz, sealed, unsealed, write_atomically
+from hsi_batch.places import Place
 from hsi_batch.readers.paths import natural_key
 from hsi_batch.statistics import Confusion, FloatHistogram, roc_curve
 
@@ -119,10 +112,10 @@ def save_evaluation(found: Evaluation, store: str) -> None:
     """Write ``summary.parquet``, histograms and metrics beside a store of scores."""
     folder = state_folder(store)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".summary.parquet.new"
-    found.table().to_parquet(temporary)
-    digests = {_SUMMARY: digest_of_file(temporary)}
-    temporary.replace(folder / _SUMMARY)
+    summary = io.BytesIO()
+    found.table().to_parquet(summary)
+    digests = {_SUMMARY: digest_of(summary.getvalue())}
+    write_atomically(folder / _SUMMARY, summary.getvalue())
     arrays = {
         f"{name}.{key}": value
         for name in _FILES
@@ -144,12 +137,12 @@ def save_evaluation(found: Evaluation, store: str) -> None:
     write_atomically(folder / _METRICS, sealed(content))
 
 
-def forget_evaluation(store: str | Path) -> None:
+def forget_evaluation(store: str | Place) -> None:
     """Make sure that a run that is killed from here on is not taken for one that ended."""
     (state_folder(store) / _METRICS).unlink(missing_ok=True)
 
 
-def evaluation_problem(store: str | Path) -> str | None:
+def evaluation_problem(store: str | Place) -> str | None:
     """What is wrong with these files; None if nothing is, or no run has ended."""
     if not (state_folder(store) / _METRICS).exists() or load_evaluation(store) is not None:
         return None
@@ -164,7 +157,7 @@ def _metrics(raw: bytes) -> dict[str, Any]:
     return unsealed(raw)
 
 
-def load_evaluation(store: str | Path) -> Evaluation | None:
+def load_evaluation(store: str | Place) -> Evaluation | None:
     """What :func:`save_evaluation` left beside a store of scores; None if it is missing or torn."""
     import pandas as pd
 

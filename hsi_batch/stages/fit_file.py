@@ -73,7 +73,9 @@ def kept_beside(out: Path) -> Path:
 
     Not beside the archive, which may be read-only, and which others may fit to.
     """
-    return state_folder(out) / "fit"
+    state = state_folder(out)
+    assert isinstance(state, Path), "check_place lets no URL through"
+    return state / "fit"
 
 
 def fit_file(

@@ -27,6 +27,7 @@ from hsi_batch.engine.reduce import TreeReduction
 from hsi_batch.files import digest_json
 from hsi_batch.pipeline.gather import Need
 from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.places import Place, stamp
 from hsi_batch.stages.fit_blocks import FitItem, PassPart, fit_keys
 from hsi_batch.stages.kept_file import read_kept, write_kept
 from hsi_batch.stages.run import TaskReport
@@ -94,12 +95,11 @@ class _File(NamedTuple):
     digest: str
 
 
-def session_stamps(archive: Path, sessions: Mapping[str, Session]) -> dict[str, str]:
+def session_stamps(archive: Place, sessions: Mapping[str, Session]) -> dict[str, str]:
     """What changes when a session is converted, labelled or masked again."""
     stamps = {}
     for name, session in sessions.items():
-        meta = (archive / name / "zarr.json").stat()
-        stamps[name] = f"{session.attrs.get('digest', '')}-{meta.st_size}-{meta.st_mtime_ns}"
+        stamps[name] = f"{session.attrs.get('digest', '')}-{stamp(archive / name / 'zarr.json')}"
     return stamps
 
 

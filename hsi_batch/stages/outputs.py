@@ -12,8 +12,10 @@ from pathlib import Path
 
 from hsi_batch.archive.lock import StoreLock
 from hsi_batch.archive.store import refuse_linked_state, state_folder
+from hsi_batch.archive.transactions import writing
 from hsi_batch.archive.writer import disk_errors
 from hsi_batch.errors import ConfigError, StoreInUseError
+from hsi_batch.places import is_url
 from hsi_batch.stages.status import telling
 
 __all__ = ["check_place", "held_store", "sweep"]
@@ -36,6 +38,12 @@ def check_place(path: str | os.PathLike[str], *, folder: bool = False) -> None:
     hsi_batch.errors.ConfigError
         A file is in the way, or writing there is not permitted.
     """
+    if is_url(path):
+        raise ConfigError(
+            "this is a URL; pipelines and reports are written to local files.",
+            path=os.fspath(path),
+            hint="Name a local file, and copy it where it belongs.",
+        )
     target = Path(path).absolute()
     if not folder and target.is_dir():
         raise ConfigError(
@@ -63,8 +71,10 @@ def check_place(path: str | os.PathLike[str], *, folder: bool = False) -> None:
 
 
 @contextmanager
-def held_store(store: str, purpose: str) -> Iterator[None]:
+def held_store(store: str, purpose: str) -> Iterator[str]:
     """Hold the lock of a store that is written to; a refused run leaves no empty folders behind.
+
+    Yields what to write to (:func:`~hsi_batch.archive.transactions.writing`).
 
     Raises
     ------
@@ -74,12 +84,17 @@ def held_store(store: str, purpose: str) -> Iterator[None]:
         Another run holds the lock, or the disk is full.
     """
     state = state_folder(store)
+    if is_url(store):
+        with disk_errors(store), writing(store, purpose) as target:
+            yield target
+        return
+    assert isinstance(state, Path)
     check_place(store, folder=True)
     refuse_linked_state(store)
     made = [folder for folder in (state, *state.parents) if not folder.exists()]
     try:
         with disk_errors(store), StoreLock(state, purpose), telling(state):
-            yield
+            yield store
     finally:
         with contextlib.suppress(OSError):
             for folder in made or [state]:
@@ -97,7 +112,7 @@ def sweep(store: str | os.PathLike[str], discard: Callable[[], None]) -> None:
         Removes what was kept to go on from; not called while another run is there.
     """
     state = state_folder(os.fspath(store))
-    if not state.is_dir():
+    if not isinstance(state, Path) or not state.is_dir():
         return
     with contextlib.suppress(StoreInUseError, OSError), StoreLock(state, "sweep"), telling(state):
         discard()

@@ -31,6 +31,7 @@ from hsi_batch.archive.store import (
 from hsi_batch.cluster import connect
 from hsi_batch.engine.events import Observer
 from hsi_batch.errors import StoreError
+from hsi_batch.places import absolute, is_url
 from hsi_batch.stages.evaluation import evaluation_problem, forget_evaluation
 from hsi_batch.stages.outputs import held_store
 from hsi_batch.stages.repair_result import RepairResult
@@ -106,15 +107,22 @@ def repair(
     Raises
     ------
     hsi_batch.errors.StoreError
-        It is no store of ours, or in use.
+        It is no store of ours, in use, or on an object store.
 
     Examples
     --------
     >>> repair("archive.zarr", dry_run=True)  # doctest: +SKIP
     """
     begun = time.monotonic()
+    path = absolute(store)
+    if is_url(path):
+        raise StoreError(
+            "repair is not supported on object stores.",
+            path=path,
+            hint="Convert or score what is damaged again with --force, or repair a copy on a disk.",
+        )
     work = _Repair(
-        str(Path(store).absolute()),
+        path,
         dry_run,
         client,
         observer,
@@ -167,6 +175,7 @@ def _mended_metadata(work: _Repair) -> VerifyResult:
     if not (foreign or broken or unsealed):
         return found
     aside = state_folder(path) / _REMOVED
+    assert isinstance(aside, Path)
     work.actions.extend(f"move {d.file} to {aside / d.file}" for d in foreign)
     work.actions.extend(f"write the metadata of {name or 'the root'} again" for name in broken)
     if unsealed:

@@ -19,6 +19,7 @@ from hsi_batch.archive.store import SCORES, open_root, state_folder
 from hsi_batch.engine.events import Observer
 from hsi_batch.errors import HsiBatchError
 from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.places import place
 from hsi_batch.stages.convert import convert
 from hsi_batch.stages.convert_plan import ConvertOptions
 from hsi_batch.stages.convert_scan import unchanged
@@ -157,7 +158,7 @@ def redo_scores(
     held: Any = archive or attrs.get("archive")
     fitted: Any = pipeline or attrs.get("pipeline_file")
     for given, option in ((held, "--archive"), (fitted, "--pipeline")):
-        if given is None or not Path(given).exists():
+        if given is None or not place(given).exists():
             what = f"{given} is gone" if given else "the store does not say what it was made of"
             done.hopeless.append(f"{what}: name it with {option}")
     if done.hopeless:

@@ -20,6 +20,7 @@ from hsi_batch.archive.store import SCORES, archive_stamp, groups_of, open_root,
 from hsi_batch.archive.writer import disk_errors
 from hsi_batch.errors import ConfigError, HsiBatchError, StoreError
 from hsi_batch.files import digest_json, write_atomically
+from hsi_batch.places import Place, place, stamp
 from hsi_batch.stages import pictures
 from hsi_batch.stages.evaluation import Evaluation, load_evaluation
 from hsi_batch.stages.outputs import check_place
@@ -94,7 +95,7 @@ def report(
     """
     check_place(out)
     _refuse_other_files(Path(out))
-    where = Path(store)
+    where = place(store)
     root = open_root(where, SCORES)
     evaluation = load_evaluation(where)
     if evaluation is None:
@@ -143,11 +144,11 @@ def report(
     return result
 
 
-def _inputs(scores: Path, archive: Archive | None) -> str:
+def _inputs(scores: Place, archive: Archive | None) -> str:
     """Digest of all that decides what a page holds."""
     state = state_folder(scores)
     files = [scores / "zarr.json", *(state / name for name in _SUMMARY)]
-    marks = [[stat.st_size, stat.st_mtime_ns] for stat in (file.stat() for file in files)]
+    marks = [stamp(file) for file in files]
     cubes = archive and [str(archive.path.resolve()), archive_stamp(archive.path)]
     return digest_json([__version__, str(scores.resolve()), marks, cubes])
 
@@ -265,7 +266,7 @@ def _labels(session: Session | None, frame: int, first: int, last: int) -> Any:
 
 
 def _facts(
-    root: zarr.Group, evaluation: Evaluation, archive: Archive | None, where: Path
+    root: zarr.Group, evaluation: Evaluation, archive: Archive | None, where: Place
 ) -> list[tuple[str, str]]:
     attrs = dict(root.attrs)
     fitted: Any = attrs.get("pipeline_provenance") or {}

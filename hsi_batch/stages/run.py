@@ -96,11 +96,14 @@ class TaskReport:
     done, done_bytes : int
         Blocks, and bytes of stored pixels.
     failures : list of Failure
+    changes : bytes, optional
+        What a transactional store must know (:mod:`hsi_batch.archive.transactions`).
     """
 
     done: int = 0
     done_bytes: int = 0
     failures: list[Failure] = field(default_factory=list)
+    changes: bytes | None = None
 
 
 @dataclass(frozen=True)

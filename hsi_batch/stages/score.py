@@ -18,7 +18,8 @@ from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.chunks import remove_partial
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.leftovers import remove_leftovers
-from hsi_batch.archive.records import BlockRecord, Records, RecordWriter
+from hsi_batch.archive.record_objects import record_writer
+from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.storage import preset_of
 from hsi_batch.archive.store import (
@@ -31,6 +32,7 @@ from hsi_batch.archive.store import (
     plain_group,
     state_folder,
 )
+from hsi_batch.archive.transactions import absorb, committed
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.shared import SharedValues
 from hsi_batch.engine.window import Task, batches
@@ -38,6 +40,7 @@ from hsi_batch.engine.worker import environment
 from hsi_batch.errors import IncompleteError
 from hsi_batch.pipeline.maps import INVALID_DECISION
 from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.places import Place, absolute, public
 from hsi_batch.stages.evaluate import covered, evaluate
 from hsi_batch.stages.evaluation import Evaluation, forget_evaluation, load_evaluation
 from hsi_batch.stages.memory import check_memory
@@ -117,7 +120,7 @@ def score(
     if not isinstance(archive, Archive):
         archive = Archive(archive)
     names = (outputs,) if isinstance(outputs, str) else outputs
-    target = str(Path(store).absolute())
+    target = absolute(store)
     arguments: dict[str, Any] = {
         "frames": frames,
         "outputs": names,
@@ -129,7 +132,7 @@ def score(
             plan = plan_score(pipeline, archive, target, **arguments)
             plan.tasks = sum(1 for _ in _tasks(plan, run.expected_threads, task_bytes, "plan"))
             return _result(plan, begun)
-        with held_store(target, "score"):
+        with held_store(target, "score") as target:
             plan = plan_score(pipeline, archive, target, **arguments)
             evaluation = load_evaluation(target)
             if plan.todo or evaluation is None or evaluation.covers != covered(archive, plan):
@@ -148,7 +151,7 @@ def _tidy(store: str) -> None:
 
 def _result(plan: ScorePlan, begun: float, **values: Any) -> ScoreResult:
     return ScoreResult(
-        store=plan.store,
+        store=public(plan.store),
         outputs=tuple(spec.name for spec in plan.specs),
         sessions=len(plan.sessions),
         frames=len(plan.selection),
@@ -175,6 +178,7 @@ def _execute(
     records = Records(state_folder(plan.store) / "records" / "score")
     folder = records.new_run()
     _begin(root, pipeline, archive, plan, file)
+    root = committed(root, plan.store)
     name = f"score-{time.monotonic_ns()}"
     places = (str(archive.path.absolute()), archive_stamp(archive.path), plan.store)
     run_id = uuid.uuid4().hex
@@ -197,6 +201,9 @@ def _execute(
     ):
         if report is None:
             _record_killed(folder, items, work)
+        else:
+            absorb(plan.store, report.changes)
+    root = committed(root, plan.store)
     latest = records.load()
     _finish(root, plan, latest, torn=run.lost_workers)
     consolidate(root)
@@ -339,10 +346,10 @@ def _tasks(plan: ScorePlan, threads: int, task_bytes: int, prefix: str) -> Itera
     )
 
 
-def _record_killed(folder: Path, items: Sequence[ScoreItem | ScoreShard], work: BlockWork) -> None:
+def _record_killed(folder: Place, items: Sequence[ScoreItem | ScoreShard], work: BlockWork) -> None:
     """Record blocks whose scoring kept killing its worker, in the worker's place."""
     reasons = {failure.key: failure.reason for failure in work.failures}
-    with RecordWriter(folder, "killed") as writer:
+    with record_writer(folder, "killed") as writer:
         for item in items:
             for key in score_keys(item):
                 writer.write(BlockRecord(key, "failed", item.digest, reason=reasons.get(key, "")))

@@ -6,7 +6,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -16,13 +15,16 @@ from numpy.typing import NDArray
 
 from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
-from hsi_batch.archive.records import BlockRecord, RecordWriter
+from hsi_batch.archive.record_objects import Writer, record_writer
+from hsi_batch.archive.records import BlockRecord
 from hsi_batch.archive.store import checksum, open_member
+from hsi_batch.archive.transactions import changes_at
 from hsi_batch.archive.writer import LineWriter, disk_errors
 from hsi_batch.errors import SourceError
 from hsi_batch.patience import patiently
 from hsi_batch.pipeline.cache import Packed, evaluator
 from hsi_batch.pipeline.maps import MapSpec, as_stored
+from hsi_batch.places import place
 from hsi_batch.stages.frames import frame_source, session_of
 from hsi_batch.stages.run import Failure, TaskReport, failed_record, worker_name
 
@@ -162,7 +164,7 @@ def score_items(items: Iterable[ScoreItem | ScoreShard], key: str, *jobs: ScoreJ
     """
     report = TaskReport()
     by_group = {job.group: job for job in jobs}
-    with disk_errors(jobs[0].store), RecordWriter(Path(jobs[0].records), key) as writer:
+    with disk_errors(jobs[0].store), record_writer(place(jobs[0].records), key) as writer:
         for item in items:
             job = by_group[item.group]
             with LineWriter() as lines:
@@ -178,11 +180,12 @@ def score_items(items: Iterable[ScoreItem | ScoreShard], key: str, *jobs: ScoreJ
                 lines.commit()
             # Nothing of a shard is on the disk before the whole of it is.
             writer.write(*(_with_tail(record, session, job) for record, session in done))
+    report.changes = changes_at(jobs[0].store)
     return report
 
 
 def _score(
-    item: ScoreItem, job: ScoreJob, lines: LineWriter, writer: RecordWriter, report: TaskReport
+    item: ScoreItem, job: ScoreJob, lines: LineWriter, writer: Writer, report: TaskReport
 ) -> Iterator[BlockRecord]:
     """Score the blocks of a frame; yields records of those that were done, without tails."""
     scorer = None
@@ -209,7 +212,7 @@ def _with_tail(record: BlockRecord, session: str, job: ScoreJob) -> BlockRecord:
     return replace(record, tail=tails(outputs.values(), record.key, lines) or "")
 
 
-def _was_done(item: ScoreItem, key: BlockKey, job: ScoreJob, writer: RecordWriter) -> bool:
+def _was_done(item: ScoreItem, key: BlockKey, job: ScoreJob, writer: Writer) -> bool:
     """Whether an earlier attempt of this task scored a block before its worker died."""
     record = writer.earlier.get(key)
     if record is None or record.outcome != "done" or record.digest != item.digest:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import zarr
 
 from hsi_batch.archive.store import SCORES, groups_of, open_root, plain_group
 from hsi_batch.errors import ConfigError, did_you_mean
+from hsi_batch.places import place
 from hsi_batch.readers.paths import natural_key
 from hsi_batch.stages.evaluation import load_evaluation
 from hsi_batch.wording import counted
@@ -166,9 +166,9 @@ def list_scores(store: str | os.PathLike[str]) -> ScoreListing:
     hsi_batch.errors.StoreError
         There is none, or it is something else.
     """
-    root = open_root(Path(store), SCORES)
+    root = open_root(place(store), SCORES)
     attrs: dict[str, Any] = dict(root.attrs)
-    evaluation = load_evaluation(Path(store))
+    evaluation = load_evaluation(place(store))
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in evaluation.rows if evaluation is not None else ():
         rows.setdefault(str(row["session"]), []).append(row)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import zarr
@@ -22,6 +21,7 @@ from hsi_batch.pipeline.frames import assembled_channels
 from hsi_batch.pipeline.maps import MapSpec, map_spec
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.program import compile_program, frame_nodes
+from hsi_batch.places import place
 from hsi_batch.stages.agreement import axis_of
 from hsi_batch.stages.memory import assembled_bytes
 from hsi_batch.stages.run import Failure
@@ -214,7 +214,7 @@ def plan_score(
         compile_program(example, refs, precision=example.precision)
     assembled = assembled_channels(example, refs)
     plan = ScorePlan(store, states, specs, selection, [], by_frame, assembled)
-    root = open_root(store, SCORES) if Path(store).exists() else None
+    root = open_root(store, SCORES) if place(store).exists() else None
     records = Records(state_folder(store) / "records" / "score").load() if root else {}
     by_session: dict[str, list[BlockRecord]] = {}
     for record in records.values():

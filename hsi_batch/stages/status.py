@@ -11,16 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hsi_batch.archive.lock import is_dead, owner_of
+from hsi_batch.archive.lock import has_died, is_dead, owner_of
 from hsi_batch.archive.records import Records
 from hsi_batch.archive.store import state_folder
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.errors import StoreError
 from hsi_batch.files import write_atomically
+from hsi_batch.places import Place, place
 
 __all__ = ["Status", "observed", "status", "telling"]
 
 _NAME = "status.json"
+_INTERNAL = ("token", "ticks", "started", "machine", "beats", "seen")
 #: It is written at most so often.
 _SECONDS = 1.0
 _file: ContextVar[Path | None] = ContextVar("file that a run tells its progress in", default=None)
@@ -111,12 +113,12 @@ class Status:
         return "\n".join(lines)
 
 
-def status(store: str | Path) -> Status:
+def status(store: str | Place) -> Status:
     """Whether a run uses a store, or what it writes, and how far it is; disturbs nobody.
 
     Parameters
     ----------
-    store : path
+    store : path or URL
         Archive, scores, or fitted pipeline.
 
     Raises
@@ -124,24 +126,25 @@ def status(store: str | Path) -> Status:
     hsi_batch.errors.StoreError
         There is neither such a store nor a run that makes it.
     """
-    place = Path(store)
-    state = state_folder(place)
-    if not place.exists() and not state.exists():
+    where = place(store)
+    state = state_folder(where)
+    if not where.exists() and not state.exists():
         raise StoreError(
             "there is nothing here, and no run that would write it.",
-            path=str(place),
+            path=str(where),
             hint="Check the path.",
         )
     lock = state / "lock.json"
     owner = owner_of(lock) or {}
     found = "idle"
     if owner:
-        found = "died" if is_dead(lock, owner) else "running"
-    shown = {k: v for k, v in owner.items() if k not in ("token", "ticks", "started", "machine")}
-    return Status(str(place), found, shown, _progress(state), _recorded(state))
+        dead = is_dead(lock, owner) if isinstance(lock, Path) else has_died(owner)
+        found = "died" if dead else "running"
+    shown = {k: v for k, v in owner.items() if k not in _INTERNAL}
+    return Status(str(where), found, shown, _progress(state), _recorded(state))
 
 
-def _progress(state: Path) -> dict[str, Any]:
+def _progress(state: Place) -> dict[str, Any]:
     try:
         found = json.loads((state / _NAME).read_text())
     except (OSError, ValueError):
@@ -149,10 +152,11 @@ def _progress(state: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _recorded(state: Path) -> dict[str, dict[str, int]]:
+def _recorded(state: Place) -> dict[str, dict[str, int]]:
     counts = {}
     folder = state / "records"
-    for stage in sorted(folder.iterdir()) if folder.is_dir() else ():
+    stages: list[Place] = [*folder.iterdir()] if folder.is_dir() else []
+    for stage in sorted(stages, key=str):
         outcomes = [record.outcome for record in Records(stage).load().values()]
         counts[stage.name] = {kind: outcomes.count(kind) for kind in ("done", "failed")}
     return counts

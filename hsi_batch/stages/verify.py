@@ -29,7 +29,8 @@ from hsi_batch.archive.store import (
 )
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.window import batches, run_window
-from hsi_batch.errors import ConfigError, HsiBatchError, StoreError
+from hsi_batch.errors import ConfigError, HsiBatchError, StorageError, StoreError
+from hsi_batch.places import absolute, place
 from hsi_batch.stages.evaluation import load_evaluation
 from hsi_batch.stages.run import TASK_BYTES, Run
 from hsi_batch.stages.verify_files import (
@@ -81,7 +82,7 @@ def verify(
         It is neither an archive nor a store of scores.
     """
     begun = time.monotonic()
-    path = str(Path(store).absolute())
+    path = absolute(store)
     root = _open(path)
     damages: list[Damage] = []
     keys: list[tuple[BlockKey, int]] = []
@@ -92,7 +93,7 @@ def verify(
         damages.extend(_strangers(path))
     names = session_folders(path)
     complete: set[str] = set()
-    sealed = is_sealed(Path(path))
+    sealed = is_sealed(place(path))
     for name in names:
         links = links_in(path, name)
         if links:
@@ -105,7 +106,7 @@ def verify(
                     damages.append(Damage(name, "was not finished; run the stage again"))
                     continue
                 complete.add(name)
-                if deep and sealed and next(session_problems(Path(path) / name), None):
+                if deep and sealed and next(session_problems(place(path) / name), None):
                     # Told below; what such metadata say is not followed.
                     continue
                 records = scored.get(name)
@@ -289,7 +290,7 @@ def _files(
     for key, _ in keys:
         by_session.setdefault(key.session, []).append(key)
     for name in sorted(complete):
-        if is_sealed(Path(path)) and next(session_problems(Path(path) / name), None):
+        if is_sealed(place(path)) and next(session_problems(place(path) / name), None):
             continue
         group = _group(root, name)
         maps = maps_of(group)
@@ -327,6 +328,8 @@ def _check(root: zarr.Group, key: BlockKey) -> Iterator[Damage]:
     for name, array in maps.items():
         try:
             values = np.asarray(array[key.frame, key.start : key.stop])
+        except StorageError:
+            raise
         except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
             yield _of_block(key, f"{name} cannot be decoded: {error}")
             continue

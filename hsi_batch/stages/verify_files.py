@@ -24,6 +24,7 @@ from hsi_batch.archive.seals import (
 )
 from hsi_batch.archive.shards import PARTIAL
 from hsi_batch.archive.store import state_folder
+from hsi_batch.places import Place, gathers, place
 from hsi_batch.stages.evaluation import evaluation_problem
 from hsi_batch.stages.verify_result import Damage
 
@@ -42,29 +43,36 @@ _META = "zarr.json"
 
 def metadata_damages(path: str, present: set[str], complete: set[str]) -> Iterator[Damage]:
     """Metadata that are not those that were published, of the root and of complete sessions."""
-    problem = unsealed_problem(Path(path))
+    problem = unsealed_problem(place(path))
     if problem is not None:
         yield Damage("", problem, "metadata")
     gathered = _gathered(path)
     for name in sorted(complete):
-        found = list(session_problems(Path(path) / name))
+        found = list(session_problems(place(path) / name))
         yield from (Damage(name, problem, "metadata") for problem in found)
-        if not found and gathered.get(name) != _attributes(Path(path) / name).get(SEAL):
+        if gathered is None or found:
+            continue
+        if gathered.get(name) != _attributes(place(path) / name).get(SEAL):
             why = "is not what the metadata gathered in the root say of it"
             yield Damage(name, why, "metadata")
-    for name in sorted(set(gathered).difference(present)):
+    for name in sorted(set(gathered or ()).difference(present)):
         yield Damage(name, "is gone; the metadata gathered in the root list it", "metadata")
 
 
-def _gathered(path: str) -> dict[str, Any]:
-    """Seals of the sessions, as the root has them; none if it cannot be read."""
+def _gathered(path: str) -> dict[str, Any] | None:
+    """Seals of the sessions, as the root has them; none if it cannot be read.
+
+    None for stores whose root gathers nothing.
+    """
+    if not gathers(place(path)):
+        return None
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        whole = json.loads((Path(path) / _META).read_bytes())["consolidated_metadata"]["metadata"]
+        whole = json.loads((place(path) / _META).read_bytes())["consolidated_metadata"]["metadata"]
         return {k: v["attributes"].get(SEAL) for k, v in whole.items() if "/" not in k}
     return {}
 
 
-def _attributes(folder: Path) -> dict[str, Any]:
+def _attributes(folder: Place) -> dict[str, Any]:
     return dict(json.loads((folder / _META).read_bytes())["attributes"])
 
 
@@ -88,7 +96,7 @@ def file_damages(
     group = root[name]
     assert isinstance(group, zarr.Group)
     arrays = dict(group.arrays())
-    folder = Path(path) / name
+    folder = place(path) / name
     counts: Counter[str] = Counter()
     for file in chunk_files(folder):
         below = file.relative_to(folder)
@@ -115,7 +123,7 @@ def file_damages(
             )
 
 
-def _sealed(folder: Path) -> dict[str, tuple[str, int]]:
+def _sealed(folder: Place) -> dict[str, tuple[str, int]]:
     try:
         return sealed_arrays(folder)
     except (OSError, ValueError, KeyError, TypeError):
@@ -135,7 +143,7 @@ def _index(array: zarr.Array[Any], parts: tuple[str, ...]) -> tuple[int, ...] | 
     return index if inside and "/".join(parts) == array.metadata.encode_chunk_key(index) else None
 
 
-def _chunk(name: str, array: str, held: zarr.Array[Any], file: Path) -> Iterator[Damage]:
+def _chunk(name: str, array: str, held: zarr.Array[Any], file: Place) -> Iterator[Damage]:
     codecs = getattr(held.metadata, "codecs", ())
     if not codecs or not isinstance(codecs[-1], Crc32cCodec):
         return
@@ -157,7 +165,9 @@ def foreign(place: str, problem: str, file: str) -> Damage:
 
 def links_in(path: str, name: str) -> list[Damage]:
     """The session, or arrays of it, that are links; those are not followed."""
-    folder = Path(path) / name
+    folder = place(path) / name
+    if not isinstance(folder, Path):
+        return []
     if folder.is_symlink():
         return [foreign(name, "is a link, which nothing of ours makes", name)]
     return [
@@ -171,7 +181,8 @@ def links_in(path: str, name: str) -> list[Damage]:
 
 def root_damages(path: str, sessions: set[str]) -> Iterator[Damage]:
     """What lies in the root of a store and is no session."""
-    for file in sorted(Path(path).iterdir()):
+    files: list[Place] = [*place(path).iterdir()]
+    for file in sorted(files, key=str):
         if file.name in (*sessions, _META) and not (file.name == _META and file.is_symlink()):
             continue
         link = "is a link, which nothing of ours makes"

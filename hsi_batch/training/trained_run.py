@@ -276,7 +276,9 @@ def _digest_of(target: Path) -> str | None:
 
 
 def _kept_at(target: Path, digest: str) -> Path:
-    return state_folder(target) / "train" / f"{digest[:16]}.ckpt"
+    state = state_folder(target)
+    assert isinstance(state, Path), "check_place lets no URL through"
+    return state / "train" / f"{digest[:16]}.ckpt"
 
 
 def _resume_point(target: Path, digest: str, *, force: bool) -> Path:
