@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hsi_batch.archive.chunks import PARTIAL
+from hsi_batch.archive.shards import PARTIAL
 from hsi_batch.archive.store import state_folder
 from hsi_batch.files import remove_unfinished
 
