@@ -122,7 +122,7 @@ def start_work():
     from hsi_batch.archive import chunks
     from hsi_batch.pipeline.pipeline import Pipeline
     from hsi_batch.pipeline.quadratic import QuadraticMap
-    from hsi_batch.statistics import IntegerMoments
+    from hsi_batch.statistics import kernels
 
     def reading(original):
         def read(file, at, codec, chunk):
@@ -149,12 +149,8 @@ def start_work():
     _replace(chunks, "_read_chunk", reading)
     _replace(Pipeline, "to_bytes", counted("packed"))
     _replace(Pipeline, "from_bytes", counted("unpacked"))
-    _replace(IntegerMoments, "update", counted("gram_pixels", lambda _self, x: x.shape[0]))
-    _replace(
-        IntegerMoments,
-        "update",
-        counted("gram_flops", lambda _self, x: x.shape[0] * x.shape[1] ** 2),
-    )
+    _replace(kernels, "sums", counted("gram_pixels", lambda x: x.shape[0]))
+    _replace(kernels, "sums", counted("gram_flops", lambda x: x.shape[0] * x.shape[1] ** 2))
     _replace(
         QuadraticMap, "scores", counted("score_flops", lambda self, x: len(x) * self._matrix.size)
     )

@@ -54,13 +54,8 @@ def _float64(frame: NDArray[Any]) -> tuple[Any, Any]:
     """Sums and packed sums of products as CPUs without int8 products take them."""
     total, products = 0, 0
     for pixels in _blocks(frame):
-        if hasattr(kernels, "sums_float64"):
-            found = kernels.sums_float64(pixels)
-            sums, packed = found.total, found.products
-        else:
-            sums = pixels.sum(axis=0, dtype=np.int64)
-            packed = pack(kernels.gram_float64(pixels))
-        total, products = total + sums, products + packed
+        found = kernels.sums_float64(pixels)
+        total, products = total + found.total, products + found.products
     return total, products
 
 

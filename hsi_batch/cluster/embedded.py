@@ -114,21 +114,26 @@ class EmbeddedClient(Client):
     def close(self, *args: Any, **kwargs: Any) -> None:
         """Close the connection, the cluster, and remove its scratch folder."""
         owned, self._owned = self._owned, None
-        if owned is not None and self.status in ("connecting", "closed"):
+        if owned is not None and self.status != "running":
             # The scheduler died. Asking it to close would take a minute.
-            logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
             _kill(owned)
             self.status = "closed"
         else:
             super().close(*args, **kwargs)  # type: ignore[no-untyped-call]
-            if owned is not None:
-                owned.close()
+            try:
+                if owned is not None:
+                    owned.close()
+            except (OSError, TimeoutError):
+                # It died at this very moment.
+                _kill(owned)
         if owned is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _kill(cluster: SpecCluster) -> None:
-    """End the processes of a cluster that nobody answers for any more."""
+def _kill(cluster: Any) -> None:
+    """End the processes of a cluster that nobody answers for any more, and what is said of it."""
+    for name in ("distributed.client", "tornado.application"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     for part in (cluster.scheduler, *cluster.workers.values()):
         process = getattr(part, "process", None)
         with contextlib.suppress(psutil.Error, ProcessLookupError):

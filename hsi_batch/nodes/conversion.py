@@ -73,7 +73,7 @@ class ScoreToLogit(Node):
                 f"{self.name}: all scores of the fit are equal, so they cannot be standardized.",
                 hint="Fit to frames that differ, or set standardize to false.",
             )
-        scale = self.init_scale / deviation if self.standardize else float(self.scale)
+        scale = self.init_scale / deviation if self.standardize else float(self.scale.detach())
         state = {"bias": np.array(bias), "scale": np.array(scale)}
         self.set_state(state, bias=bias, **({"scale": scale} if self.standardize else {}))
 
@@ -82,7 +82,7 @@ class ScoreToLogit(Node):
         self._need_fit()
         state = self.exact_state()
         if state is None:
-            scale, bias = float(self.scale), float(self.bias)
+            scale, bias = float(self.scale.detach()), float(self.bias.detach())
         else:
             scale, bias = float(state["scale"]), float(state["bias"])
         return Affine.scaling([scale], [-scale * bias])

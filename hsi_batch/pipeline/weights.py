@@ -97,7 +97,10 @@ def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> 
     path = None if isinstance(source, bytes) else os.fspath(source)
     content = _content(source, path)
     stored = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(stored, dict) or not all(isinstance(v, dict) for v in stored.values()):
+    if not isinstance(stored, dict) or not all(
+        isinstance(v, dict) and all(isinstance(name, str) for name in (k, *v))
+        for k, v in stored.items()
+    ):
         raise ConfigError("the file holds no `state_dict` per node.", path=path)
     ours = _ours(content.get(KEY), path)
     unknown = sorted(set(stored) - set(pipeline.nodes))

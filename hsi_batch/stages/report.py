@@ -165,7 +165,7 @@ def _refuse_other_files(page: Path) -> None:
             start = file.read(_HEAD_BYTES).lstrip().lower()
     except OSError:
         return
-    if start and not start.startswith(b"<!doctype html"):
+    if start and not start.startswith((b"<!doctype html", b"<html")):
         raise ConfigError(
             "this file is no HTML page, and is not written over.",
             path=str(page),

@@ -16,7 +16,7 @@ from hsi_batch.archive.records import Records
 from hsi_batch.archive.store import state_folder
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.errors import StoreError
-from hsi_batch.files import write_atomically
+from hsi_batch.files import remove_unfinished, write_atomically
 from hsi_batch.places import Place, place
 
 __all__ = ["Status", "observed", "status", "telling"]
@@ -38,6 +38,7 @@ def telling(folder: Path) -> Iterator[None]:
         _file.reset(token)
         with contextlib.suppress(OSError):
             (folder / _NAME).unlink(missing_ok=True)
+            remove_unfinished(folder, _NAME)
 
 
 def observed(observer: Observer) -> Observer:

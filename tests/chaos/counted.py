@@ -26,7 +26,7 @@ def dask_setup(_worker):
     from hsi_batch.readers.raw import RawFile
     from hsi_batch.stages import convert_blocks, fit_blocks, score_blocks
 
-    def converted(job, frame, key):
+    def converted(job, _frame, key, *_):
         return job.archive, f"convert {_name(key)}"
 
     def scored(scorer, key, *_):

@@ -80,6 +80,7 @@ class Drivers:
     def close(self):
         self._server.stdin.close()
         self._server.wait(30)
+        self._server.stdout.close()
 
 
 def _serve():

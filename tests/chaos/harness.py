@@ -23,8 +23,10 @@ _HERE = Path(__file__).parent
 #: A command that is still there after so long hangs.
 _PATIENCE = 150.0
 _DAY = 86_400
-#: Blocks that a worker may have done and not yet recorded when it dies, by stage.
-_UNRECORDED = {"convert": 4, "fit": 12, "train": 1, "score": 1}
+#: Blocks that may be in flight when a fault strikes, by stage. Of these tiny archives, a task of
+#: each worker converts up to nine blocks, which share a row of statistics and are recorded with it,
+#: and one portion of statistics that a fit keeps is of all 27.
+_IN_FLIGHT = {"convert": 18, "fit": 27, "train": 2, "score": 2}
 
 
 class Harness:
@@ -291,8 +293,7 @@ class Harness:
         assert differing == [], (stage, faults, differing, str(shown)[:4000])
         times = Counter(x for x in self.log(folder.stem).splitlines() if x.startswith(stage))
         again = sum(count - 1 for count in times.values())
-        # One worker dies, or both are left by their driver.
-        assert again <= 2 * _UNRECORDED[stage] * len(faults), (stage, faults, times)
+        assert again <= _IN_FLIGHT[stage] * len(faults), (stage, faults, times)
 
 
 def said(folder, name, logs=None):

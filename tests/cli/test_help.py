@@ -6,7 +6,8 @@ import pytest
 from commands import command
 
 COMMANDS = (
-    *("demo", "run", "convert", "fit", "score", "report", "ls", "show", "verify", "rm", "status"),
+    *("demo", "run", "convert", "fit", "score", "report", "ls", "show", "verify", "repair"),
+    *("rm", "status"),
     *("nodes", "graph", "check", "schema"),
     *("drift", "train", "restore-pipeline", "restore-trainrun"),
 )

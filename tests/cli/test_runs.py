@@ -355,7 +355,7 @@ def test_a_conversion_that_has_only_to_be_finished(hsi, tmp_path, monkeypatch):
     write_envi(tmp_path / "in" / "a.hdr", scene(1)[0])
     convert = ["convert", tmp_path / "in", "--archive", tmp_path / "a.zarr"]
 
-    def killed(*_):
+    def killed(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

@@ -7,6 +7,7 @@ import pytest
 import zarr
 
 from hsi_batch.archive import open_archive
+from hsi_batch.files import digest_of_file, sealed, unsealed
 
 
 def table(text, first):
@@ -101,6 +102,10 @@ def test_infinite_scores_are_strict_json(hsi, mine):
     rows = pd.read_parquet(path)
     rows["score_max"], rows["score_mean"] = np.inf, np.nan
     rows.to_parquet(path)
+    metrics = path.with_name("metrics.json")
+    content = unsealed(metrics.read_bytes())
+    content["files"][path.name] = digest_of_file(path)
+    metrics.write_text(sealed(content))
     (row,) = hsi("show", mine.scores / "a", "--json").json["summary"]
     assert (row["score_max"], row["score_mean"]) == ("inf", None)
     _, rows = table(hsi("ls", mine.scores).out, "session")

@@ -89,7 +89,7 @@ def test_a_flipped_byte(hsi, mine, store, chunk):
     # Statistics of blocks this small are kept in rows over many blocks.
     assert damage.split(":")[0].strip() == "a" or "16:32" in damage
     assert chunk.split("/")[1] in damage
-    assert "--force" in advice
+    assert f"hsi-batch repair {path}" in advice
     found = hsi("verify", path, "--deep", "--json")
     assert found.code == 3
     assert len(found.json["damages"]) == 1
