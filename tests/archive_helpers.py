@@ -12,7 +12,8 @@ import pixel_strategies  # noqa: F401  (its hypothesis profile)
 
 from hsi_batch.archive import BlockKey, Geometry
 from hsi_batch.archive.catalog import save_catalog
-from hsi_batch.archive.store import ARCHIVE, consolidate, create_root
+from hsi_batch.archive.gathering import consolidate
+from hsi_batch.archive.store import ARCHIVE, create_root
 from hsi_batch.archive.writer import create_session, write_lines
 from hsi_batch.readers.protocol import SourceInfo
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from hsi_batch.archive.catalog import load_catalog
+from hsi_batch.archive.catalog import HIDDEN, OUTLINE, is_published, load_catalog
+from hsi_batch.archive.outline import Outline
 from hsi_batch.archive.selection import Selection, select
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import ARCHIVE, metadata_errors, open_root, state_folder
@@ -18,6 +20,7 @@ from hsi_batch.places import Place, at_version, place, zarr_store
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+    import zarr
 
 __all__ = ["Archive", "open_archive"]
 
@@ -54,14 +57,32 @@ class Archive(Mapping[str, "xr.Dataset"]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = place(path)
-        self.root = open_root(self.path, ARCHIVE)
+        if not is_published(self.path):
+            # Else it was an archive when its catalog was written, and is still that.
+            self.root  # noqa: B018
+
+    @cached_property
+    def root(self) -> zarr.Group:
+        """The root of the store; its metadata gather those of all sessions, which takes time."""
+        return open_root(self.path, ARCHIVE)
 
     @cached_property
     def catalog(self) -> pd.DataFrame:
         """A row per session that is complete: shape, sensor, flags, labels, source."""
-        whole = load_catalog(self.path, self.root)
+        whole = self._whole
         complete = whole[whole["complete"].astype(bool)] if len(whole) else whole
-        return complete.reset_index(drop=True)
+        return complete.drop(columns=HIDDEN, errors="ignore").reset_index(drop=True)
+
+    @cached_property
+    def _whole(self) -> pd.DataFrame:
+        return load_catalog(self.path, lambda: self.root)
+
+    @cached_property
+    def _outlines(self) -> dict[str, str]:
+        """Of complete sessions, where the catalog is that of the store as it is."""
+        if OUTLINE not in self._whole:
+            return {}
+        return dict(zip(self._whole["session"], self._whole[OUTLINE], strict=True))
 
     @cached_property
     def _names(self) -> frozenset[str]:
@@ -70,7 +91,7 @@ class Archive(Mapping[str, "xr.Dataset"]):
     @cached_property
     def incomplete(self) -> tuple[str, ...]:
         """Sessions whose conversion was not finished."""
-        whole = load_catalog(self.path, self.root)
+        whole = self._whole
         return tuple(whole.loc[~whole["complete"].astype(bool), "session"]) if len(whole) else ()
 
     def session(self, name: str) -> Session:
@@ -88,6 +109,10 @@ class Archive(Mapping[str, "xr.Dataset"]):
                 path=str(self.path),
                 hint="See the sessions with hsi-batch ls.",
             )
+        outline = self._outlines.get(name)
+        if outline is not None:
+            with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
+                return Session(name, archive=self.path, outline=Outline.from_json(outline))
         with metadata_errors(str(self.path), name):
             return Session(name, self.root[name])  # type: ignore[arg-type]
 
@@ -101,7 +126,7 @@ class Archive(Mapping[str, "xr.Dataset"]):
             That will be looked at.
         """
         ordered = list(names)
-        if len(ordered) < _FEW:
+        if len(ordered) < _FEW or self._outlines:
             return {name: self.session(name) for name in ordered}
 
         def opened(name: str) -> Session:

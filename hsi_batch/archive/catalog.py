@@ -5,12 +5,22 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import zarr
 
+from hsi_batch.archive.gathering import session_heads
+from hsi_batch.archive.seals import SEAL
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import archive_stamp, groups_of, state_folder
+from hsi_batch.archive.store import (
+    archive_stamp,
+    metadata_errors,
+    refuse_links,
+    state_folder,
+    store_place,
+)
 from hsi_batch.errors import StoreError
 from hsi_batch.files import digest_of, digest_of_file, sealed, unsealed, write_atomically
 from hsi_batch.places import Place
@@ -19,6 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "HIDDEN",
+    "OUTLINE",
     "catalog_problem",
     "catalog_row",
     "forget_catalog",
@@ -27,6 +39,9 @@ __all__ = [
     "save_catalog",
 ]
 
+#: Columns that only plans and the next catalog look at.
+OUTLINE, _SEALED = "_outline", "_sealed"
+HIDDEN = [OUTLINE, _SEALED]
 _FILE = "catalog.parquet"
 _STAMP = "catalog.json"
 
@@ -62,22 +77,48 @@ def catalog_row(session: Session) -> dict[str, Any]:
     }
 
 
-def _rows(root: zarr.Group) -> list[dict[str, Any]]:
+def _rows(
+    root: zarr.Group, known: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+) -> list[dict[str, Any]]:
+    """A row per session; those of sessions that are sealed as they were are taken as ``known``."""
     rows = []
-    for name, group in sorted(groups_of(root).items()):
+    for name, head in session_heads(store_place(root)).items():
+        refuse_links(root, name)
+        sealed_as = dict(head["attributes"].get(SEAL) or {}).get("metadata")
+        row = known.get(name)
+        if row is not None and sealed_as and row.get(_SEALED) == sealed_as:
+            rows.append(dict(row))
+            continue
         try:
-            rows.append(catalog_row(Session(name, group)))
+            with metadata_errors(str(root.store_path), name):
+                session = Session(name, root[name])  # type: ignore[arg-type]
+            row = {**catalog_row(session), OUTLINE: session.outline().to_json()}
         except StoreError:
             # A conversion that is running, or died before it made the arrays.
             continue
+        rows.append({**row, _SEALED: sealed_as})
     return rows
+
+
+def _known(path: str | Place) -> dict[str, dict[str, Any]]:
+    """Rows of the catalog that was saved before; none if it is damaged."""
+    import pandas as pd
+
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        raw = (state_folder(path) / _FILE).read_bytes()
+        if digest_of(raw) == _stamped(path)["catalog"]:
+            rows = pd.read_parquet(io.BytesIO(raw)).astype(object)
+            if {OUTLINE, _SEALED} <= set(rows):
+                rows = rows.where(rows.notna(), None)
+                return {str(row["session"]): row for row in rows.to_dict("records")}  # type: ignore[misc]
+    return {}
 
 
 def save_catalog(path: str | Place, root: zarr.Group) -> None:
     """Write the catalog beside the store, stamped with the state of the store's metadata."""
     import pandas as pd
 
-    rows = _rows(root)
+    rows = _rows(root, _known(path))
     folder = state_folder(path)
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
@@ -89,7 +130,11 @@ def save_catalog(path: str | Place, root: zarr.Group) -> None:
 
 def forget_catalog(path: str | Place) -> None:
     """Let the sessions themselves be read until the next :func:`save_catalog`."""
-    (state_folder(path) / _STAMP).unlink(missing_ok=True)
+    file = state_folder(path) / _STAMP
+    try:
+        write_atomically(file, sealed({**_stamped(path), "stamp": ""}))
+    except (OSError, ValueError, KeyError):
+        file.unlink(missing_ok=True)
 
 
 def is_published(path: str | Place) -> bool:
@@ -126,8 +171,11 @@ def _is_bare(path: str | Place) -> bool:
         return False
 
 
-def load_catalog(path: str | Place, root: zarr.Group) -> pd.DataFrame:
-    """The saved catalog if it belongs to the store as it is, else one read from the sessions."""
+def load_catalog(path: str | Place, root: Callable[[], zarr.Group]) -> pd.DataFrame:
+    """The saved catalog if it belongs to the store as it is, else one read from the sessions.
+
+    Only then the ``root`` is opened.
+    """
     import pandas as pd
 
     if is_published(path):
@@ -136,6 +184,6 @@ def load_catalog(path: str | Place, root: zarr.Group) -> pd.DataFrame:
             raw = (state_folder(path) / _FILE).read_bytes()
             if digest_of(raw) == _stamped(path)["catalog"]:
                 return pd.read_parquet(io.BytesIO(raw))
-    rows = _rows(root)
+    rows = [{k: v for k, v in row.items() if k not in HIDDEN} for row in _rows(root())]
     columns = ["session", "frames", "lines", "samples", "bands", "complete"]
     return pd.DataFrame(rows, columns=None if rows else columns)

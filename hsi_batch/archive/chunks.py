@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +29,7 @@ from hsi_batch.errors import StorageError
 from hsi_batch.places import Place, RemotePlace
 
 __all__ = [
+    "PACKED",
     "LineWriter",
     "announce",
     "chunk_path",
@@ -41,6 +43,8 @@ __all__ = [
     "write_lines",
 ]
 
+#: Attribute of arrays all chunks of which are stored, also those of nothing but the fill value.
+PACKED = "packed"
 _SHUFFLE = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 _CRC_BYTES, _BLOSC_HEADER = 4, 16
 #: Flag of a Blosc buffer that holds its values as they are.
@@ -181,23 +185,42 @@ def read_lines(
 
 
 def read_rows(array: zarr.Array[Any], indices: Sequence[int]) -> NDArray[Any]:
-    """Some rows along the first dimension, ``(len(indices), ...)``; quick if each is a chunk.
+    """Some rows along the first dimension, ``(len(indices), ...)``.
 
     Raises
     ------
     OSError, ValueError, RuntimeError
-        A chunk is damaged. One that is missing reads as the fill value.
+        A chunk is damaged. One that is missing reads as the fill value, but for those of arrays
+        that are packed (see :mod:`hsi_batch.archive.packing`).
     """
-    codec, inner = _blosc_of(array), array.shape[1:]
+    codec, inner, step = _blosc_of(array), array.shape[1:], array.chunks[0]
     local = isinstance(array.store_path.store, LocalStore)
     # Of a remote store Zarr asks for many at a time.
-    if codec is None or not local or array.chunks != (1, *inner):
+    if codec is None or not local or array.chunks[1:] != inner:
+        if PACKED in array.attrs:
+            _refuse_lost(array, sorted({index // step for index in indices}))
         return np.asarray(array.oindex[np.asarray(indices, dtype=np.intp)])
     rows = np.empty((len(indices), *inner), dtype=array.dtype)
-    for row, index in zip(rows, indices, strict=True):
-        if not _decode(array, (index, *(0 for _ in inner)), codec, row):
-            row[...] = array.fill_value
+    chunk = np.empty((step, *inner), dtype=array.dtype)
+    done = 0
+    for number, group in groupby(indices, lambda index: index // step):
+        inside = [index - number * step for index in group]
+        part = rows[done : done + len(inside)]
+        done += len(inside)
+        # Whole chunks go straight to their place.
+        straight = inside == list(range(step))
+        if not _decode(array, (number, *(0 for _ in inner)), codec, part if straight else chunk):
+            _refuse_lost(array, [number] if PACKED in array.attrs else [])
+            part[...] = array.fill_value
+        elif not straight:
+            np.take(chunk, inside, axis=0, out=part)
     return rows
+
+
+def _refuse_lost(array: zarr.Array[Any], numbers: Iterable[int]) -> None:
+    for number in numbers:
+        if chunk_tail(array, (number, *(0 for _ in array.shape[1:]))) is None:
+            raise ValueError(f"chunk {number} of {array.path} is missing")
 
 
 def _decode(

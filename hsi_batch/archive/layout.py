@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from hsi_batch.errors import ConfigError
 from hsi_batch.statistics.leaves import block_lines, leaf_count, leaf_lines
 from hsi_batch.statistics.packed import packed_size
 
-__all__ = ["SHARD_BYTES", "BlockKey", "Geometry"]
+__all__ = ["SHARD_BYTES", "BlockKey", "FrameBlocks", "Geometry"]
 
 #: Statistics of a block are kept per block while they are below this share of its pixels.
 _STATISTICS_SHARE = 0.05
@@ -26,7 +26,7 @@ SHARD_BYTES = 128 * 2**20
 _PICKS = 8
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class BlockKey:
     """Address of a block: a run of whole lines of one frame of a session.
 
@@ -43,6 +43,48 @@ class BlockKey:
 
     def __str__(self) -> str:
         return f"{self.session}[{self.frame}][y={self.start}:{self.stop}]"
+
+
+@dataclass(frozen=True)
+class FrameBlocks(Sequence[BlockKey]):
+    """All blocks of some frames of a session, made when they are asked for.
+
+    Attributes
+    ----------
+    session : str
+    frames : sequence of int
+    ranges : tuple of (int, int)
+        Line ranges of the blocks of a frame.
+
+    Examples
+    --------
+    >>> [str(key) for key in FrameBlocks("a", range(1, 2), ((0, 8), (8, 10)))]
+    ['a[1][y=0:8]', 'a[1][y=8:10]']
+    """
+
+    session: str
+    frames: Sequence[int]
+    ranges: tuple[tuple[int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.frames) * len(self.ranges)
+
+    def __iter__(self) -> Iterator[BlockKey]:
+        for frame in self.frames:
+            for start, stop in self.ranges:
+                yield BlockKey(self.session, frame, start, stop)
+
+    @overload
+    def __getitem__(self, index: int) -> BlockKey: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[BlockKey]: ...
+
+    def __getitem__(self, index: int | slice) -> BlockKey | list[BlockKey]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        frame, block = divmod(range(len(self))[index], len(self.ranges))
+        return BlockKey(self.session, self.frames[frame], *self.ranges[block])
 
 
 @dataclass(frozen=True)
@@ -157,13 +199,18 @@ class Geometry:
         return height * width * channels * self.item_bytes
 
     @property
+    def line_bytes(self) -> int:
+        """Bytes of a line in memory."""
+        return self.shape[1] * self.shape[2] * self.item_bytes
+
+    @property
     def block_bytes(self) -> int:
         """Bytes of a full block in memory."""
-        return self.lines * self.shape[1] * self.shape[2] * self.item_bytes
+        return self.lines * self.line_bytes
 
     def bytes_of(self, key: BlockKey) -> int:
         """Bytes of a block in memory."""
-        return (key.stop - key.start) * self.shape[1] * self.shape[2] * self.item_bytes
+        return (key.stop - key.start) * self.line_bytes
 
     # -- leaves and samples --------------------------------------------------------------------
 

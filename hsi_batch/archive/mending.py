@@ -9,8 +9,9 @@ from typing import Any
 
 import zarr
 
+from hsi_batch.archive.gathering import consolidate, gather
 from hsi_batch.archive.seals import SEAL, reseal_session, session_problems, unsealed_problem
-from hsi_batch.archive.store import ARCHIVE, SCORES, VERSION, consolidate, gather
+from hsi_batch.archive.store import ARCHIVE, SCORES, VERSION
 from hsi_batch.errors import StoreError
 from hsi_batch.files import write_atomically
 

@@ -7,15 +7,15 @@ import tempfile
 from pathlib import Path
 
 from hsi_batch.archive.catalog import save_catalog
+from hsi_batch.archive.gathering import consolidate, session_heads
 from hsi_batch.archive.partials import partials_of
 from hsi_batch.archive.records import Records
 from hsi_batch.archive.store import (
     ARCHIVE,
-    consolidate,
-    groups_of,
     open_root,
     refuse_linked_state,
     state_folder,
+    store_place,
 )
 from hsi_batch.archive.transactions import writing
 from hsi_batch.archive.writer import disk_errors
@@ -72,7 +72,7 @@ def remove_session(archive: str | os.PathLike[str], name: str) -> None:
     refuse_linked_state(path)
     with disk_errors(str(path)), writing(str(path), f"rm {name}") as target:
         root = open_root(target, ARCHIVE, "r+")
-        present = groups_of(root)
+        present = session_heads(store_place(root))
         if name not in present:
             raise ConfigError(
                 f"there is no session {name!r}.{did_you_mean(name, present)}",

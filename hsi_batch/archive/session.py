@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from hsi_batch.archive.chunks import announce, lost_chunk, read_lines, store_path
 from hsi_batch.archive.layout import BlockKey, Geometry
+from hsi_batch.archive.outline import Outline
 from hsi_batch.archive.store import (
     ARCHIVE,
     metadata_errors,
@@ -21,7 +23,7 @@ from hsi_batch.archive.store import (
     refuse_links,
 )
 from hsi_batch.errors import SourceError, StorageError, StoreError
-from hsi_batch.places import Place
+from hsi_batch.places import Place, place
 
 __all__ = ["PixelChoice", "Session"]
 
@@ -35,32 +37,44 @@ class Session:
     Parameters
     ----------
     name : str
-    group : zarr.Group
-        Its group.
+    group : zarr.Group, optional
+        Its group; without it, it is opened when an array is first asked for.
+    archive : path or URL
+        Where to open it.
+    outline : Outline, optional
+        What is known of a session that is complete.
     """
 
-    def __init__(self, name: str, group: zarr.Group) -> None:
+    def __init__(
+        self,
+        name: str,
+        group: zarr.Group | None = None,
+        *,
+        archive: str | Place = "",
+        outline: Outline | None = None,
+    ) -> None:
         self.name = name
-        refuse_links(group, name)
-        self.group = plain_group(group)
         #: Found by :meth:`look`, and not looked for again.
         self._found: dict[str, zarr.Array[Any] | None] = {}
+        self._archive = archive
+        self._outline = outline
+        if group is not None:
+            self.group = _checked(group, name)
+
+    @cached_property
+    def group(self) -> zarr.Group:
+        """The group of the session, as its arrays are."""
+        return _opened(self._archive, self.name, "r")
 
     @classmethod
     def open(cls, archive: str | Place, name: str, mode: Literal["r", "r+"] = "r") -> Session:
         """Open one session without looking at the others."""
-        with metadata_errors(str(archive), name):
-            group = open_member(archive, name, mode)
-        if group is None:
-            # What is wrong with the archive comes first.
-            open_root(archive, ARCHIVE, mode)
-            raise StoreError("there is no such session.", path=str(archive), session=name)
-        return cls(name, group)
+        return cls(name, _opened(archive, name, mode))
 
     @cached_property
     def attrs(self) -> Mapping[str, Any]:
         """Attributes of the group."""
-        return dict(self.group.attrs)
+        return dict(self.group.attrs if self._outline is None else self._outline.attrs)
 
     @cached_property
     def cube(self) -> zarr.Array[Any]:
@@ -88,6 +102,8 @@ class Session:
     @cached_property
     def geometry(self) -> Geometry:
         """Frames, shape and blocks."""
+        if self._outline is not None:
+            return self._outline.geometry
         with metadata_errors(str(self.group.store_path), self.name):
             frames, height, width, channels = self.cube.shape
             return Geometry(
@@ -97,6 +113,8 @@ class Session:
     @property
     def shard(self) -> tuple[int, int] | None:
         """Frames, and blocks of each, that are one file; None if each block is."""
+        if self._outline is not None:
+            return self._outline.shard
         shards, chunks = self.cube.shards, self.cube.chunks
         return None if shards is None else (shards[0] // chunks[0], shards[1] // chunks[1])
 
@@ -113,12 +131,16 @@ class Session:
     @cached_property
     def wavelength(self) -> NDArray[np.float64] | None:
         """Wavelength per channel in nm, if the source states it."""
+        if self._outline is not None:
+            return self._outline.wavelength
         array = self.optional("wavelength")
         return None if array is None else np.asarray(array[:], dtype=np.float64)
 
     @cached_property
     def good_band(self) -> NDArray[np.bool_] | None:
         """False for channels the source marks as bad."""
+        if self._outline is not None:
+            return self._outline.good_band
         array = self.optional("good_band")
         return None if array is None else np.asarray(array[:], dtype=bool)
 
@@ -133,7 +155,27 @@ class Session:
     @property
     def labelled(self) -> bool:
         """Whether any frame has labels."""
-        return self._label is not None
+        return self.holds("label")
+
+    def holds(self, name: str) -> bool:
+        """Whether there is an array; looks at it no more than it must."""
+        if self._outline is None:
+            return self.optional(name) is not None
+        if name not in self._outline.arrays:
+            return False
+        folder = place(self._archive) / self.name / name
+        # People do take arrays out of stores on disks.
+        return not isinstance(folder, Path) or folder.is_dir()
+
+    def outline(self) -> Outline:
+        """What plans ask for."""
+        if self._outline is not None:
+            return self._outline
+        with metadata_errors(str(self.group.store_path), self.name):
+            names = frozenset(name for name, _ in self.group.arrays())
+        return Outline(
+            self.geometry, self.attrs, names, self.shard, self.wavelength, self.good_band
+        )
 
     # -- pixels ------------------------------------------------------------------------------
 
@@ -190,6 +232,21 @@ class Session:
     def key(self, frame: int, start: int, stop: int) -> BlockKey:
         """Address of lines of this session."""
         return BlockKey(self.name, frame, start, stop)
+
+
+def _opened(archive: str | Place, name: str, mode: Literal["r", "r+"]) -> zarr.Group:
+    with metadata_errors(str(archive), name):
+        group = open_member(archive, name, mode)
+    if group is None:
+        # What is wrong with the archive comes first.
+        open_root(archive, ARCHIVE, mode)
+        raise StoreError("there is no such session.", path=str(archive), session=name)
+    return _checked(group, name)
+
+
+def _checked(group: zarr.Group, name: str) -> zarr.Group:
+    refuse_links(group, name)
+    return plain_group(group)
 
 
 def _fetch(

@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
-from hsi_batch.archive.seals import SEAL, seal, seal_session
 from hsi_batch.archive.storage import Preset, preset_of
 from hsi_batch.errors import StoreError
-from hsi_batch.files import digest_json
 from hsi_batch.places import Place, RemotePlace, beside, place, stamp, zarr_store
 
 __all__ = [
@@ -27,10 +25,8 @@ __all__ = [
     "SCORES",
     "archive_stamp",
     "checksum",
-    "consolidate",
     "create_array",
     "create_root",
-    "gather",
     "groups_of",
     "holds_scores",
     "metadata_errors",
@@ -41,6 +37,7 @@ __all__ = [
     "refuse_links",
     "session_folders",
     "state_folder",
+    "store_place",
 ]
 
 ARCHIVE = "hsi-batch-archive"
@@ -200,7 +197,7 @@ def refuse_links(group: zarr.Group, session: str) -> None:
     store = group.store_path.store
     if not isinstance(store, LocalStore):
         return
-    folder = store.root / group.store_path.path
+    folder = store.root / session
     for part in (folder, *(entry for entry in _entries(folder) if entry.is_symlink())):
         if part.is_symlink():
             raise StoreError(
@@ -289,39 +286,8 @@ def checksum(values: NDArray[Any]) -> int:
     return int(google_crc32c.value(little.reshape(-1).view(np.uint8)))
 
 
-def consolidate(root: zarr.Group) -> None:
-    """Gather all metadata in the root, and those of each complete session in its group.
-
-    Opening many sessions is then one read, and so is opening one of them by itself. Root and
-    complete sessions are sealed (:mod:`hsi_batch.archive.seals`).
-    """
-    if not root.store.supports_consolidated_metadata:
-        # Icechunk, whose snapshots hold all metadata together.
-        for name, group in groups_of(root).items():
-            if group.attrs.get("complete"):
-                seal_session(_folder(root) / name)
-        # So that the root is another whenever a session is.
-        found = {name: dict(group.attrs) for name, group in groups_of(root).items()}
-        seal(_folder(root), {"sessions": digest_json(found)})
-        return
-    for name, group in groups_of(root).items():
-        published = group.metadata.consolidated_metadata is not None and SEAL in group.attrs
-        if group.attrs.get("complete") and not published:
-            gather(root, name)
-            seal_session(_folder(root) / name)
-    gather(root)
-    seal(_folder(root))
-
-
-def gather(root: zarr.Group, name: str | None = None) -> None:
-    """Copy the metadata of all below the root, or a session, into it."""
-    with warnings.catch_warnings():
-        # Zarr v3 calls this experimental; readers that do not know it ignore it.
-        warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(root.store, path=name)
-
-
-def _folder(root: zarr.Group) -> Place:
+def store_place(root: zarr.Group) -> Place:
+    """Where the store of a group is."""
     if isinstance(root.store, LocalStore):
         return root.store.root
     return RemotePlace(str(root.store), root.store)

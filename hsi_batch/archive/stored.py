@@ -11,10 +11,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from hsi_batch.archive.chunks import read_rows
+from hsi_batch.archive.chunks import read_rows, store_path
 from hsi_batch.archive.layout import Geometry
 from hsi_batch.archive.selection import Selection
 from hsi_batch.archive.session import PixelChoice, Session
+from hsi_batch.errors import StorageError, StoreError
 from hsi_batch.statistics import Extrema, FloatMoments, Forest, IntegerMoments
 from hsi_batch.statistics.quality import flag_pixels
 from hsi_batch.statistics.tree import Path
@@ -37,7 +38,11 @@ _GROUP_BYTES, _THREADS = 4 * 2**20, 4
 
 
 def _array(session: Session, kind: str, pixels: PixelChoice) -> zarr.Array[Any] | None:
-    return session.optional(kind if pixels == "valid" else f"{kind}_normal")
+    return session.optional(_name(kind, pixels))
+
+
+def _name(kind: str, pixels: PixelChoice) -> str:
+    return kind if pixels == "valid" else f"{kind}_normal"
 
 
 def has_statistics(
@@ -53,7 +58,7 @@ def has_statistics(
     for name, frames in selection.frames.items():
         session = sessions[name]
         unlabelled = pixels == "labelled-normal" and not session.labelled
-        if _array(session, kind, pixels) is None and not unlabelled:
+        if not session.holds(_name(kind, pixels)) and not unlabelled:
             return False
         if any(lines is not None for lines in frames.values()):
             return False
@@ -90,12 +95,27 @@ def stored_statistic(
             rows = _rows_of(frames, geometry)
             most = max(_GROUP_BYTES // (array.dtype.itemsize * int(np.prod(array.shape[1:]))), 1)
             groups = [rows[first : first + most] for first in range(0, len(rows), most)]
-            found += pool.map(partial(_merged, array, kind), groups)
+            found += pool.map(partial(_merged, array, name, kind), groups)
             if len(found) > _THREADS:
                 found = [reduce(_merge, found)]
     if found and len(forest):
         raise TypeError("statistics of integer and of float sessions do not merge")
     return reduce(_merge, found) if found else forest.result()
+
+
+def _read(array: zarr.Array[Any], session: str, indices: Sequence[int]) -> NDArray[Any]:
+    try:
+        return read_rows(array, indices)
+    except StorageError:
+        # Not of these rows: nothing can be read.
+        raise
+    except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
+        raise StoreError(
+            f"the statistics of blocks {indices[0]} to {indices[-1]} cannot be read: {error}.",
+            path=store_path(array),
+            session=session,
+            hint="Mend the archive with hsi-batch repair, or convert the session again.",
+        ) from None
 
 
 def _merge(one: Any, other: Any) -> Any:
@@ -110,8 +130,8 @@ def _rows_of(frames: Iterable[int], geometry: Geometry) -> Sequence[int]:
     return [row for frame in frames for row in range(frame * blocks, (frame + 1) * blocks)]
 
 
-def _merged(array: zarr.Array[Any], kind: str, indices: Sequence[int]) -> Any:
-    rows = read_rows(array, indices)
+def _merged(array: zarr.Array[Any], session: str, kind: str, indices: Sequence[int]) -> Any:
+    rows = _read(array, session, indices)
     if kind == "moments":
         return IntegerMoments.from_rows(rows)
     counts = [int(np.all(low <= high)) for low, high in rows]
@@ -130,12 +150,12 @@ def _placed(
         level = (geometry.row_frames - 1).bit_length()
         at = selection.place(name, 0, geometry.frames)[0]
         for index in range(geometry.rows):
-            yield (at, (index, geometry.frames)), level, read_rows(array, [index])[0]
+            yield (at, (index, geometry.frames)), level, _read(array, name, [index])[0]
         return
     blocks = geometry.blocks_per_frame
     for frame in frames:
         prefix = selection.place(name, frame, geometry.frames)
-        rows = read_rows(array, range(frame * blocks, (frame + 1) * blocks))
+        rows = _read(array, name, range(frame * blocks, (frame + 1) * blocks))
         for index, row in enumerate(rows):
             yield (*prefix, (index, geometry.leaves)), geometry.block_level, row
 
@@ -147,9 +167,9 @@ def stored_frame_statistic(session: Session, frame: int, kind: str, pixels: Pixe
     if array is None or geometry.row_frames not in (None, 1):
         return None
     if geometry.row_frames == 1:
-        return _part(kind, read_rows(array, [frame])[0])
+        return _part(kind, _read(array, session.name, [frame])[0])
     forest: Forest[Any] = Forest()
-    for index, row in enumerate(read_rows(array, _rows_of([frame], geometry))):
+    for index, row in enumerate(_read(array, session.name, _rows_of([frame], geometry))):
         path = ((index, geometry.leaves),)
         forest = forest.merge(Forest.of(path, _part(kind, row), geometry.block_level))
     return forest.result()

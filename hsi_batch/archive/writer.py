@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hsi_batch.archive import chunks
 from hsi_batch.archive.layout import BlockKey, Geometry
+from hsi_batch.archive.packing import row_array
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.storage import preset_of
 from hsi_batch.archive.store import create_array
@@ -111,11 +112,12 @@ def create_session(
             attrs={"classes": {str(k): v for k, v in classes.items()}, "unlabelled": -1},
         )
     exact = is_exact(geometry.dtype)
-    row = "block" if geometry.row_frames is None else "row"
+    each = geometry.row_frames is None
+    row, row_name = ("block", row_array) if each else ("row", str)
     for variant in _LABELLED if classes is not None else _LABELLED[:1]:
         create_array(
             group,
-            f"moments{variant}",
+            row_name(f"moments{variant}"),
             shape=(geometry.rows, geometry.terms),
             chunks=(1, geometry.terms),
             dtype="int64" if exact else "float64",
@@ -128,7 +130,7 @@ def create_session(
         )
         create_array(
             group,
-            f"extrema{variant}",
+            row_name(f"extrema{variant}"),
             shape=(geometry.rows, 2, channels),
             chunks=(1, 2, channels),
             dtype=geometry.dtype,

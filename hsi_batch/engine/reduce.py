@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from distributed import Client, Future
+from distributed import Client, Future, KilledWorker
 
 __all__ = ["TreeReduction", "merge_all"]
+
+#: So often a reduction is taken up again after workers died under it.
+_TRIES = 20
 
 
 def merge_all(parts: Iterable[Any]) -> Any:
@@ -64,4 +68,15 @@ class TreeReduction:
     def result(self) -> Any:
         """Merge what is left and fetch it; None if there was nothing."""
         future = self.merged()
-        return None if future is None else future.result()
+        if future is None:
+            return None
+        for _ in range(_TRIES):
+            try:
+                return future.result()
+            except KilledWorker:
+                # Dask blames whatever waited on workers that died, and merges only wait.
+                with contextlib.suppress(KeyError):
+                    # Raised of merges below, whose futures are no more; they are retried, too.
+                    self._client.retry([future])
+                future = self._client.submit(_merge, future, pure=False)
+        return future.result()

@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import dask
+import numpy as np
 from dask.utils import parse_timedelta
 from distributed import Client, Future, KilledWorker, Worker, as_completed
+from numpy.typing import NDArray
 
 from hsi_batch.engine.worker import ask_workers
 from hsi_batch.errors import ClusterError, ConfigError, HsiBatchError, HsiBatchWarning, StoreError
 
-__all__ = ["Outcome", "Task", "batches", "run_window", "total_threads"]
+__all__ = ["Outcome", "Task", "batch_count", "batches", "run_window", "total_threads"]
 
 
 #: Tasks take about a second; one that hangs must not hold up the end of a run.
@@ -102,7 +104,7 @@ def batches(
     """
     ordered = list(items)
     total = sum(size_of(item) for item in ordered)
-    limit = min(target, max(total // (4 * threads), 1))
+    limit = _limit(total, threads, target)
     count = itertools.count()
     group: list[Any] = []
     held = 0
@@ -117,6 +119,28 @@ def batches(
             group, held = [], 0
     if group:
         yield Task(f"{prefix}-{next(count):06d}", tuple(group))
+
+
+def _limit(total: int, threads: int, target: int) -> int:
+    return min(target, max(total // (4 * threads), 1))
+
+
+def batch_count(sizes: NDArray[np.int64], *, threads: int, target: int) -> int:
+    """How many tasks :func:`batches` makes of items of these sizes, for millions of them.
+
+    Examples
+    --------
+    >>> batch_count(np.full(10, 100), threads=1, target=300)
+    5
+    """
+    ends = np.cumsum(sizes)
+    limit = _limit(int(ends[-1]) if len(ends) else 0, threads, target)
+    count = done = held = 0
+    while done < len(ends):
+        done = int(np.searchsorted(ends, held + limit)) + 1
+        held = int(ends[min(done, len(ends)) - 1])
+        count += 1
+    return count
 
 
 def run_window(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
+from hsi_batch.archive.packing import row_array
 from hsi_batch.archive.partials import partials_of, save_partial
 from hsi_batch.archive.record_objects import Writer, record_writer
 from hsi_batch.archive.records import BlockRecord
@@ -379,7 +380,7 @@ def _write_statistics(
     for name, forest in forests.items():
         value: Any = forest.result()
         stored = value.row if name.startswith("moments") else value.bounds
-        write_row(_array(session, name), geometry.index(key), stored)
+        write_row(_array(session, row_array(name)), geometry.index(key), stored)
     return None
 
 

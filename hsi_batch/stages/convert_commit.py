@@ -14,22 +14,17 @@ import zarr
 from hsi_batch._version import __version__
 from hsi_batch.archive.catalog import forget_catalog, save_catalog
 from hsi_batch.archive.chunks import remove_partial
+from hsi_batch.archive.gathering import consolidate, session_heads
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.leftovers import remove_leftovers
+from hsi_batch.archive.packing import ROWS, pack_rows, row_array, unpack_rows
 from hsi_batch.archive.partials import load_partial, partials_of
 from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import (
-    ARCHIVE,
-    consolidate,
-    create_array,
-    groups_of,
-    open_root,
-    plain_group,
-)
+from hsi_batch.archive.store import ARCHIVE, create_array, open_root, plain_group
 from hsi_batch.archive.writer import create_session, disk_errors
 from hsi_batch.errors import IncompleteError, StoreError
-from hsi_batch.places import remove_tree
+from hsi_batch.places import place, remove_tree
 from hsi_batch.readers.registry import resolved
 from hsi_batch.stages.convert_plan import ConvertPlan, PlannedSession
 from hsi_batch.stages.convert_scan import settings_of
@@ -108,6 +103,15 @@ def begin(root: zarr.Group, plan: ConvertPlan) -> None:
             elif planned.status == "retry":
                 # Arrays will come and go.
                 plain_group(root[planned.name]).attrs["complete"] = False  # type: ignore[arg-type]
+            if planned.status in ("retry", "resume") and planned.todo:
+                _unpack(root, planned)
+
+
+def _unpack(root: zarr.Group, planned: PlannedSession) -> None:
+    session = Session(planned.name, root[planned.name])  # type: ignore[arg-type]
+    if session.geometry.row_frames is None:
+        keys = [*planned.todo, *(failure.key for failure in planned.earlier)]
+        unpack_rows(session, {session.geometry.index(key) for key in keys})
 
 
 def forget(archive: str, session: str) -> None:
@@ -158,6 +162,8 @@ def finish_session(
         if geometry.row_frames is not None:
             _write_rows(session, plan.archive, known, failed)
         _blank_failed(session, keys, known, failed)
+        if geometry.row_frames is None:
+            pack_rows(session)
         flags: Counter[int] = Counter()
         for record in known.values():
             flags.update({int(bits): n for bits, n in record.info.get("flags", {}).items()})
@@ -277,7 +283,7 @@ def _write_rows(
     half_done = {k.frame for k, r in known.items() if r.outcome == "done"} & set(failed)
     if half_done:
         # A row cannot leave out the good blocks of a frame that counts as failed.
-        for name in ("moments", "extrema", "moments_normal", "extrema_normal"):
+        for name in ROWS:
             if session.optional(name) is not None:
                 del session.group[name]
         return
@@ -321,7 +327,7 @@ def _blank_failed(
     for key in keys:
         if known[key].outcome == "failed":
             for name in ("extrema", "extrema_normal"):
-                array = session.optional(name)
+                array = session.optional(row_array(name))
                 if array is not None:
                     array[geometry.index(key)] = nothing
 
@@ -331,11 +337,11 @@ def publish(root: zarr.Group, archive: str, records: Records) -> None:
     with disk_errors(archive):
         consolidate(root)
         save_catalog(archive, root)
-        present = groups_of(root)
+        present = session_heads(place(archive))
         kept = [record for key, record in records.load().items() if key.session in present]
         records.pack(kept)
         for folder in partials_of(archive, "").glob("*"):
             name = folder.name
-            if name not in present or present[name].attrs.get("complete"):
+            if name not in present or present[name]["attributes"].get("complete"):
                 remove_tree(folder)
         remove_leftovers(archive)

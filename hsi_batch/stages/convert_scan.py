@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 from typing import Any
 
+from hsi_batch.archive.archive import Archive
+from hsi_batch.archive.catalog import is_published
 from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.names import session_names
@@ -156,6 +158,10 @@ def _all_skipped(skipped: Sequence[tuple[str, str]]) -> ConfigError:
 def _existing_sessions(archive: str) -> dict[str, Session]:
     if not place(archive).exists():
         return {}
+    if is_published(archive):
+        held = Archive(archive)
+        found = held.sessions(held)
+        return found | {name: Session.open(archive, name) for name in held.incomplete}
     group = open_root(archive, ARCHIVE)
     found = {}
     for name, child in group.groups():

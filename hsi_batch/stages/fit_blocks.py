@@ -58,7 +58,7 @@ class FitJob:
     group: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FitItem:
     """Lines of one frame that one worker reads.
 

@@ -162,7 +162,7 @@ def portions_of(
             counting = sorted({name for i in group for name, _ in i.places})
             told = [
                 {name: digests[name] for name in counting},
-                [astuple(i) for i in group],
+                [[i.session, i.frame, i.ranges, i.places, i.sampled] for i in group],
                 {name: stamps[name] for name in names},
             ]
             blocks = sum(len(i.ranges) for i in group)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,9 @@ from hsi_batch.archive.store import archive_stamp
 from hsi_batch.archive.stored import sampled_frames, stored_sample, thinned
 from hsi_batch.engine.events import Progress
 from hsi_batch.engine.shared import SharedValues
-from hsi_batch.engine.window import Task, batches, run_window
+from hsi_batch.engine.window import Task, batch_count, batches, run_window
 from hsi_batch.files import digest_json
 from hsi_batch.pipeline.cache import pack
-from hsi_batch.pipeline.fold import CUBE
 from hsi_batch.pipeline.frames import assembled_channels
 from hsi_batch.pipeline.gather import Need, finished
 from hsi_batch.pipeline.passes import ports_of, whole_frames
@@ -36,6 +36,7 @@ from hsi_batch.stages.fit_blocks import (
     fit_keys,
     report_of,
 )
+from hsi_batch.stages.fit_items import PassItems, Wanted, needs_of
 from hsi_batch.stages.fit_members import Member, no_pixels
 from hsi_batch.stages.fit_partials import (
     KeptFits,
@@ -58,8 +59,7 @@ from hsi_batch.stages.run import BlockWork, Failure, Run, judge
 
 __all__ = ["PassCounts", "PassReader", "Wanted"]
 
-#: What each background needs, and what was found for it; None where no pixel counted.
-Wanted = Mapping[str, tuple[Need, ...]]
+#: What was found for each background; None where no pixel counted.
 Found = dict[str, dict[Need, Any]]
 
 _BLOCKS_HELD = 3
@@ -113,6 +113,11 @@ class PassReader:
     sample: dict[BlockKey, NDArray[Any]] = field(default_factory=dict)
     counts: PassCounts = field(default_factory=PassCounts)
 
+    @cached_property
+    def items(self) -> PassItems:
+        """What passes read."""
+        return PassItems(self.pipeline, self.sessions, self.selection, self.parts)
+
     # -- plans -------------------------------------------------------------------------------
 
     def portions(
@@ -122,7 +127,7 @@ class PassReader:
 
         Where nothing is kept, they have no digests that mean anything.
         """
-        items, sizes = self._items(wanted)
+        items, sizes = self.items.of(wanted, sampling=not self.sample)
         digests, stamps = dict.fromkeys(wanted, ""), dict.fromkeys(self.sessions, "")
         if self.kept.folder is not None:
             stamps = session_stamps(self.archive.path, self.sessions)
@@ -143,24 +148,23 @@ class PassReader:
 
     def plan(self, wanted: Wanted, kept: int = 0) -> None:
         """Count what a pass would read; of ``kept`` blocks the statistics are there."""
-        items: list[FitItem] = []
-        sizes: dict[int, int] = {}
+        blocks, parts = 0, []
         for wave in self.waves(wanted):
-            own, their = self._items(wave)
-            items += own
-            sizes |= their
-        tasks = sum(1 for _ in self._tasks(items, sizes, self.run.expected_threads, "plan"))
-        blocks = sum(len(item.ranges) for item in items)
+            held, sizes = self.items.sizes(wave)
+            blocks += held
+            parts.append(sizes)
+        sizes = np.concatenate(parts)
+        tasks = batch_count(sizes, threads=self.run.expected_threads, target=self.task_bytes)
         left = 1 - kept / max(blocks, 1)
         self.counts.blocks += blocks - kept
-        self.counts.bytes += round(left * sum(sizes.values()))
+        self.counts.bytes += round(left * int(sizes.sum()))
         self.counts.tasks += math.ceil(left * tasks)
         self.counts.kept += kept
 
     def worker_bytes(self, wanted: Wanted) -> tuple[int, int]:
         """Memory of a worker above its base: for pixels, and for statistics."""
         geometries = self._geometries()
-        needs = _needs(wanted)
+        needs = needs_of(wanted)
         held = _BLOCKS_HELD * max(geometry.block_bytes for geometry in geometries)
         if whole_frames(self.pipeline, needs):
             ports = ports_of(self.pipeline, needs)
@@ -175,7 +179,7 @@ class PassReader:
 
     def _statistics(self, wanted: Wanted) -> int:
         """Bytes of one copy of the statistics of a background."""
-        return statistic_bytes(self.pipeline, _needs(wanted), self._geometries())
+        return statistic_bytes(self.pipeline, needs_of(wanted), self._geometries())
 
     def _geometries(self) -> list[Geometry]:
         return [session.geometry for session in self.sessions.values()]
@@ -314,71 +318,12 @@ class PassReader:
             **({} if within is None else {"within": within}),
         )
 
-    # -- items -------------------------------------------------------------------------------
-
-    def _items(self, wanted: Wanted) -> tuple[list[FitItem], dict[int, int]]:
-        needs = _needs(wanted)
-        by_frame = whole_frames(self.pipeline, needs)
-        # Spectra are kept on the way where conversion kept none.
-        first = not self.sample and any(need.root == CUBE for need in needs)
-        sampled: set[tuple[str, int]] = set()
-        if first and not all("sample" in session.group for session in self.sessions.values()):
-            sampled = {at for group in wanted for at in sampled_frames(self.parts[group])}
-        items: list[FitItem] = []
-        sizes: dict[int, int] = {}
-        for item in self.frame_items(wanted, sampled):
-            geometry = self.sessions[item.session].geometry
-            parts = (
-                [item]
-                if by_frame
-                else [
-                    FitItem(item.session, item.frame, (span,), item.places, item.sampled)
-                    for span in item.ranges
-                ]
-            )
-            for part in parts:
-                sizes[id(part)] = sum(geometry.bytes_of(key) for key in fit_keys(part))
-                items.append(part)
-        return items, sizes
-
-    def frame_items(
-        self, groups: Iterable[str], sampled: Collection[tuple[str, int]] = ()
-    ) -> Iterator[FitItem]:
-        """The selected lines of each frame that some backgrounds count, in order."""
-        counts: dict[str, list[str]] = {}
-        counted = list(groups)
-        for group in counted:
-            for name in self.parts[group].sessions:
-                counts.setdefault(name, []).append(group)
-        # Of a thousand backgrounds each has few frames.
-        for name, frame, lines in self.parts[counted[0]] if len(counted) == 1 else self.selection:
-            if name not in counts:
-                continue
-            geometry = self.sessions[name].geometry
-            first, last = lines or (0, geometry.shape[0])
-            ranges = tuple(
-                (max(start, first), min(stop, last))
-                for start, stop in geometry.ranges()
-                if start < last and stop > first
-            )
-            places = tuple(
-                (group, self.parts[group].place(name, frame, geometry.frames))
-                for group in counts[name]
-            )
-            # Cut leaves have no fixed places for samples.
-            keep = lines is None and (name, frame) in sampled
-            yield FitItem(name, frame, ranges, places, keep)
-
     def spectra(self, part: Selection) -> NDArray[Any] | None:
         """Pixels of some frames, on which the precision of scores is measured."""
         stored = stored_sample(self.sessions, part)
         frames = set() if stored is not None else set(sampled_frames(part))
         taken = [self.sample[k] for k in sorted(self.sample) if (k.session, k.frame) in frames]
         return thinned(np.concatenate(taken)) if taken else stored
-
-
-def _needs(wanted: Wanted) -> tuple[Need, ...]:
-    return tuple(dict.fromkeys(need for each in wanted.values() for need in each))
 
 
 def _by_need(wanted: Wanted, found: Mapping[str, Mapping[str, Any]]) -> Found:

@@ -109,7 +109,7 @@ def read_streams(
         lambda g: FitJob(path, stamp, pack(pipelines[g]), (), reader.pixels, g),
         f"{name}-job",
     )
-    items = [StreamItem(g, n, tuple(reader.frame_items([g]))) for g, n in todo.items()]
+    items = [StreamItem(g, n, tuple(reader.items.frames([g]))) for g, n in todo.items()]
     keys = [key for item in items for frame in item.frames for key in fit_keys(frame)]
     size = sum(reader.sessions[key.session].geometry.bytes_of(key) for key in keys)
     reader.counts.blocks += len(keys)
@@ -157,14 +157,14 @@ def known_streams(
             raw = reader.kept.finished(digest)
             if raw is not None:
                 found[member.group] = _weights(raw)
-                blocks += sum(len(item.ranges) for item in reader.frame_items([member.group]))
+                blocks += sum(len(item.ranges) for item in reader.items.frames([member.group]))
     return found, blocks
 
 
 def _digest(
     reader: PassReader, pipeline: Pipeline, group: str, name: str, stamps: Mapping[str, str]
 ) -> str:
-    frames = [[i.session, i.frame, i.ranges] for i in reader.frame_items([group])]
+    frames = [[i.session, i.frame, i.ranges] for i in reader.items.frames([group])]
     own = {session: stamps[session] for session in reader.parts[group].sessions}
     return digest_json([pass_digest(pipeline, (), reader.pixels), name, own, frames])
 

@@ -12,17 +12,18 @@ from typing import Any
 
 from distributed import Client
 
-from hsi_batch.archive.catalog import save_catalog
+from hsi_batch.archive.catalog import forget_catalog, save_catalog
 from hsi_batch.archive.chunks import chunk_path
+from hsi_batch.archive.gathering import consolidate
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.mending import mend_metadata, mend_root, move_aside
+from hsi_batch.archive.packing import ROWS, packed_rows
 from hsi_batch.archive.records import Records
 from hsi_batch.archive.seals import is_sealed, unsealed_problem
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import (
     ARCHIVE,
     SCORES,
-    consolidate,
     holds_scores,
     open_root,
     plain_group,
@@ -43,7 +44,6 @@ from hsi_batch.stages.verify_result import Damage, VerifyResult
 __all__ = ["RepairResult", "repair"]
 
 _REMOVED = "removed"
-_ROWS = ("moments", "extrema", "moments_normal", "extrema_normal")
 
 
 @dataclass
@@ -266,6 +266,9 @@ def _take_out(work: _Repair, parts: dict[str, list[BlockKey]]) -> None:
     """Remove the chunks of damaged blocks; the stage then finds them missing."""
     with _held(work):
         root = open_root(work.path, SCORES if work.scores else ARCHIVE, "r+")
+        if not work.scores:
+            # It says that these sessions are complete.
+            forget_catalog(work.path)
         for name, keys in parts.items():
             group = plain_group(root[name])  # type: ignore[arg-type]
             group.attrs["complete"] = False
@@ -276,7 +279,18 @@ def _take_out(work: _Repair, parts: dict[str, list[BlockKey]]) -> None:
                 for array in maps.values():
                     index = (key.frame, row, *(0 for _ in array.shape[2:]))
                     chunk_path(array, index).unlink(missing_ok=True)
-                if "cube" in maps and Session(name, group).geometry.row_frames is None:
-                    for array in filter(None, map(Session(name, group).optional, _ROWS)):
-                        index = (geometry.index(key), *(0 for _ in array.shape[1:]))
-                        chunk_path(array, index).unlink(missing_ok=True)
+            session = Session(name, group)
+            if "cube" in maps and session.geometry.row_frames is None:
+                _take_out_rows(session, {geometry.index(key) for key in keys})
+
+
+def _take_out_rows(session: Session, redone: set[int]) -> None:
+    """Remove chunks of statistics all rows of which will be written again."""
+    kept = set(range(session.geometry.blocks)) - redone
+    failed = session.failed_frames
+    each = session.geometry.blocks_per_frame
+    for array in filter(None, map(session.optional, ROWS)):
+        for number, rows in packed_rows(array):
+            if not any(row in kept and row // each not in failed for row in rows):
+                index = (number, *(0 for _ in array.shape[1:]))
+                chunk_path(array, index).unlink(missing_ok=True)

@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import zarr
 from distributed import Client
 
 from hsi_batch._version import __version__
 from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.chunks import remove_partial
+from hsi_batch.archive.gathering import consolidate, session_heads
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.leftovers import remove_leftovers
 from hsi_batch.archive.record_objects import record_writer
@@ -25,22 +27,20 @@ from hsi_batch.archive.storage import preset_of
 from hsi_batch.archive.store import (
     SCORES,
     archive_stamp,
-    consolidate,
     create_array,
     create_root,
-    groups_of,
     plain_group,
     state_folder,
 )
 from hsi_batch.archive.transactions import absorb, committed
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.shared import SharedValues
-from hsi_batch.engine.window import Task, batches
+from hsi_batch.engine.window import Task, batch_count, batches
 from hsi_batch.engine.worker import environment
 from hsi_batch.errors import IncompleteError
 from hsi_batch.pipeline.maps import INVALID_DECISION
 from hsi_batch.pipeline.pipeline import Pipeline
-from hsi_batch.places import Place, absolute, public
+from hsi_batch.places import Place, absolute, place, public
 from hsi_batch.stages.evaluate import covered, evaluate
 from hsi_batch.stages.evaluation import Evaluation, forget_evaluation, load_evaluation
 from hsi_batch.stages.memory import check_memory
@@ -130,7 +130,7 @@ def score(
     with Run(client, workers=workers, scoring=True, observer=observer) as run:
         if dry_run:
             plan = plan_score(pipeline, archive, target, **arguments)
-            plan.tasks = sum(1 for _ in _tasks(plan, run.expected_threads, task_bytes, "plan"))
+            plan.tasks = _task_count(plan, run.expected_threads, task_bytes)
             return _result(plan, begun)
         with held_store(target, "score") as target:
             plan = plan_score(pipeline, archive, target, **arguments)
@@ -209,7 +209,7 @@ def _execute(
     consolidate(root)
     # Last: a run that was killed before has none, and is finished by the next one.
     evaluation: Evaluation = evaluate(run, pipeline, archive, plan, latest)
-    kept = {s.name for s in plan.sessions} | set(groups_of(root))
+    kept = {s.name for s in plan.sessions} | set(session_heads(place(plan.store)))
     records.pack(r for k, r in latest.items() if k.session in kept)
     remove_leftovers(plan.store)
     return _result(
@@ -315,6 +315,14 @@ def _copy_frame_arrays(session: Session, group: zarr.Group) -> list[str]:
             copy[:] = array[:]
             made.append(name)
     return made
+
+
+def _task_count(plan: ScorePlan, threads: int, task_bytes: int) -> int:
+    """How many tasks :func:`_tasks` makes; of millions of blocks, without making them."""
+    if plan.by_frame or any(planned.session.shard for planned in plan.todo):
+        return sum(1 for _ in _tasks(plan, threads, task_bytes, "plan"))
+    sizes = np.concatenate([np.empty(0, dtype=np.int64), *(s.sizes for s in plan.todo)])
+    return batch_count(sizes, threads=threads, target=task_bytes)
 
 
 def _tasks(plan: ScorePlan, threads: int, task_bytes: int, prefix: str) -> Iterator[Task]:

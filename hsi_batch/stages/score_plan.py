@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import zarr
+from numpy.typing import NDArray
 
 from hsi_batch.archive.archive import Archive
-from hsi_batch.archive.layout import BlockKey
+from hsi_batch.archive.layout import BlockKey, FrameBlocks
 from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.selection import Selection
 from hsi_batch.archive.session import Session
@@ -48,7 +50,7 @@ class PlannedScores:
         ``redo``: scored before with another pipeline, outputs or data.
     digest : str
         Of session, pipeline and outputs.
-    todo : list of BlockKey
+    todo : sequence of BlockKey
     earlier : tuple of Failure
         Blocks that failed in an earlier run and are left alone.
     group : str
@@ -61,10 +63,19 @@ class PlannedScores:
     session: Session
     status: Status
     digest: str
-    todo: list[BlockKey] = field(default_factory=list)
+    todo: Sequence[BlockKey] = ()
     earlier: tuple[Failure, ...] = ()
     kept: dict[BlockKey, tuple[int, int]] = field(default_factory=dict)
     group: str = ""
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of the pixels of each block to do."""
+        geometry = self.session.geometry
+        if isinstance(self.todo, FrameBlocks):
+            lines = np.array([stop - start for start, stop in self.todo.ranges], dtype=np.int64)
+            return np.tile(lines * geometry.line_bytes, len(self.todo.frames))
+        return np.array([geometry.bytes_of(key) for key in self.todo], dtype=np.int64)
 
     def lines_of(self, key: BlockKey) -> tuple[int, int]:
         """Lines of a block that are scored."""
@@ -114,7 +125,7 @@ class ScorePlan:
     @property
     def bytes(self) -> int:
         """Bytes of pixels to read."""
-        return sum(s.session.geometry.bytes_of(k) for s in self.sessions for k in s.todo)
+        return int(sum(s.sizes.sum() for s in self.sessions))
 
     @property
     def worker_bytes(self) -> int:
@@ -247,6 +258,26 @@ def _check_scopes(pipeline: Pipeline, refs: Sequence[Any]) -> None:
             )
 
 
+def _wanted(
+    session: Session, selection: Selection
+) -> tuple[Sequence[BlockKey], dict[BlockKey, tuple[int, int]]]:
+    """Selected blocks of a session, and the lines of those of which only a part is."""
+    frames, ranges = selection.frames[session.name], tuple(session.geometry.ranges())
+    if session.name in selection.whole:
+        return FrameBlocks(session.name, tuple(frames), ranges), {}
+    wanted: list[BlockKey] = []
+    kept: dict[BlockKey, tuple[int, int]] = {}
+    for frame, lines in frames.items():
+        first, last = lines or (0, session.geometry.shape[0])
+        for start, stop in ranges:
+            if start < last and stop > first:
+                key = BlockKey(session.name, frame, start, stop)
+                wanted.append(key)
+                if start < first or stop > last:
+                    kept[key] = (max(start, first), min(stop, last))
+    return wanted, kept
+
+
 def _planned(
     session: Session,
     digest: str,
@@ -258,16 +289,7 @@ def _planned(
     only_failed: bool,
 ) -> PlannedScores:
     geometry = session.geometry
-    wanted: list[BlockKey] = []
-    kept: dict[BlockKey, tuple[int, int]] = {}
-    for frame, lines in plan.selection.frames[session.name].items():
-        first, last = lines or (0, geometry.shape[0])
-        for start, stop in geometry.ranges():
-            if start < last and stop > first:
-                key = BlockKey(session.name, frame, start, stop)
-                wanted.append(key)
-                if start < first or stop > last:
-                    kept[key] = (max(start, first), min(stop, last))
+    wanted, kept = _wanted(session, plan.selection)
     if held is None:
         return PlannedScores(session.name, session, "new", digest, wanted, kept=kept)
     if held.attrs.get("digest") != digest or force:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy as np
 import zarr
 from distributed import Client
 
-from hsi_batch.archive.chunks import chunk_tail
+from hsi_batch.archive.chunks import chunk_tail, read_rows
 from hsi_batch.archive.layout import BlockKey, Geometry
+from hsi_batch.archive.packing import ROWS, packed_rows
 from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.seals import is_sealed, session_problems
 from hsi_batch.archive.session import Session
@@ -52,7 +53,6 @@ _UNVOUCHED = (
     "not sealed (written by hand, by cuvis-ai or by an earlier version): that it can be read is all"
     " that was checked"
 )
-_ROWS = ("moments", "extrema", "moments_normal", "extrema_normal")
 
 
 def verify(
@@ -296,13 +296,38 @@ def _files(
         maps = maps_of(group)
         if not maps:
             continue
-        lines = geometry_of(maps).lines
-        covered = {(key.frame, key.start // lines) for key in by_session.get(name, ())}
-        per_row = "cube" in maps and Session(name, group).geometry.row_frames is None
-        for damage in file_damages(path, root, name, covered, set(_ROWS if per_row else ())):
+        geometry = geometry_of(maps)
+        blocks = by_session.get(name, [])
+        covered = {(key.frame, key.start // geometry.lines) for key in blocks}
+        lost = []
+        if "cube" in maps and Session(name, group).geometry.row_frames is None:
+            lost = list(_lost_rows(group, geometry, blocks))
+            yield from lost
+        for damage in file_damages(path, root, name, covered, set(ROWS if lost else ())):
             # Chunks that are missing were told block by block.
-            if name not in missing_in or not damage.problem.endswith("were written"):
+            told = lost or name in missing_in
+            if not (told and damage.problem.endswith("were written")):
                 yield damage
+
+
+def _lost_rows(
+    group: zarr.Group, geometry: Geometry, blocks: Sequence[BlockKey]
+) -> Iterator[Damage]:
+    """Blocks whose statistics are missing or damaged."""
+    at = {geometry.index(key): key for key in blocks}
+    for name in ROWS:
+        array = group.get(name)
+        if not isinstance(array, zarr.Array):
+            continue
+        for _, rows in packed_rows(array):
+            held = [index for index in rows if index in at]
+            try:
+                read_rows(array, held[:1])
+            except StorageError:
+                raise
+            except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
+                for index in held:
+                    yield _of_block(at[index], f"{name} cannot be decoded: {error}")
 
 
 def _check_items(items: Iterable[tuple[BlockKey, int]], _key: str, path: str) -> list[Damage]:
@@ -337,16 +362,6 @@ def _check(root: zarr.Group, key: BlockKey) -> Iterator[Damage]:
             expected = _expected(group, index)
             if expected is not None and expected != checksum(values):
                 yield _of_block(key, "the values differ from those that were converted")
-    session = Session(key.session, group)
-    if "cube" in maps and geometry.row_frames is None:
-        for name in _ROWS:
-            rows = session.optional(name)
-            if rows is None:
-                continue
-            try:
-                rows[index]
-            except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
-                yield _of_block(key, f"{name} cannot be decoded: {error}")
 
 
 def verify_pipeline(path: str | os.PathLike[str]) -> VerifyResult:

@@ -91,7 +91,7 @@ def file_damages(
     covered : set of (int, int)
         Frame and row of chunks of the blocks that are decoded elsewhere.
     rows : set of str
-        Arrays of which each block has its row, decoded with it.
+        Arrays of statistics, if damages of them were told block by block.
     """
     group = root[name]
     assert isinstance(group, zarr.Group)

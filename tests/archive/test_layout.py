@@ -13,6 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hsi_batch.archive import BlockKey, Geometry
+from hsi_batch.archive.layout import FrameBlocks
 from hsi_batch.archive.records import BlockRecord
 from hsi_batch.archive.selection import select
 from hsi_batch.errors import ConfigError
@@ -67,7 +68,8 @@ def test_keys_sort_by_session_frame_and_line(keys):
 @pytest.mark.parametrize("name", ["session", "frame", "start", "stop", "new"])
 def test_keys_cannot_be_changed(name):
     key = BlockKey("a", 0, 0, 8)
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    # Where there are slots, a new name is a TypeError.
+    with pytest.raises((dataclasses.FrozenInstanceError, TypeError)):
         setattr(key, name, 1)
     assert key == BlockKey("a", 0, 0, 8)
 
@@ -173,3 +175,17 @@ def test_a_shuffled_session_is_put_in_order_by_sorting(geometry):
     assume(len(keys) > 1)
     shuffled = random.Random(0).sample(keys, len(keys))
     assert sorted(shuffled) == keys
+
+
+@given(geometries(), st.data())
+def test_blocks_of_frames_are_made_when_they_are_asked_for(geometry, data):
+    numbers = range(geometry.frames)
+    frames = data.draw(st.sampled_from([numbers, numbers[:1], tuple(numbers[::2])]))
+    held = FrameBlocks("s", frames, tuple(geometry.ranges()))
+    plain = [key for key in geometry.keys("s") if key.frame in frames]
+    assert list(held) == plain
+    assert len(held) == len(plain)
+    assert [held[i] for i in range(-len(plain), len(plain))] == plain + plain
+    assert held[1:4] == plain[1:4]
+    with pytest.raises(IndexError):
+        held[len(plain)]

@@ -101,8 +101,8 @@ def test_an_archive_is_mended(client, mine, harm):
         assert any((state_folder(mine.archive) / "removed").rglob("*"))
 
 
-@pytest.mark.parametrize("part", ["cube/c/0/1/0/0", "moments/c/1/0"])
-def test_only_the_block_that_is_damaged_is_converted_again(client, tmp_path, part):
+@pytest.mark.parametrize(("part", "blocks"), [("cube/c/0/1/0/0", [1]), ("moments/c/0/0", range(4))])
+def test_only_what_is_damaged_is_converted_again(client, tmp_path, part, blocks):
     rng = np.random.default_rng(0)
     write_envi(tmp_path / "in" / "a.hdr", rng.integers(0, 4000, (64, 64, 8), dtype="u2"))
     store = tmp_path / "a.zarr"
@@ -111,11 +111,12 @@ def test_only_the_block_that_is_damaged_is_converted_again(client, tmp_path, par
     flip(store / "a" / part)
     result = repair(store, client=client)
     assert result.sound, str(result)
-    assert result.blocks == 1
+    assert result.blocks == len(blocks)
     assert contents(store) == expected
     after = inodes(store)
-    kept = {f for f in expected if "/cube/" in f and not f.endswith("0/1/0/0")}
-    assert len(kept) == 3
+    touched = tuple(f"/c/0/{block}/0/0" for block in blocks)
+    kept = {f for f in expected if "/cube/c/" in f and not f.endswith(touched)}
+    assert len(kept) == 4 - len(blocks)
     assert {f: before[f] for f in kept} == {f: after[f] for f in kept}
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pixel_strategies  # noqa: F401  (its hypothesis profile)
 import pytest
 from engine_tasks import doubled, failing, in_flight, logged, slow_for_low, tripled, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsi_batch.engine.window import Task, batches, run_window, total_threads
+from hsi_batch.engine.window import Task, batch_count, batches, run_window, total_threads
 from hsi_batch.errors import ClusterError, SourceError
 
 
@@ -47,6 +48,8 @@ def test_batches_hold_every_item_once_in_order_and_near_the_target(sizes, thread
         # Full, and not full without its last item.
         assert sum(held) >= limit > sum(held[:-1])
     assert all(task.items for task in made)
+    counted = batch_count(np.array(sizes, dtype=np.int64), threads=threads, target=target)
+    assert counted == len(made)
 
 
 # --- the window ---------------------------------------------------------------------------------

@@ -201,7 +201,7 @@ def _catalog(folder: Path) -> Format:
             # As if somebody had vouched for it.
             vouched = {"stamp": stamp, "catalog": digest_of(raw)}
             (state / "catalog.json").write_text(sealed(vouched))
-        return len(load_catalog(path, root)), catalog_problem(path)
+        return len(load_catalog(path, lambda: root)), catalog_problem(path)
 
     return Format(((state / "catalog.parquet").read_bytes(),), read)
 

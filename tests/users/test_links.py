@@ -7,7 +7,8 @@ import pytest
 from recordings import scene, write_envi, write_npz
 
 from hsi_batch.archive import open_archive
-from hsi_batch.archive.store import consolidate, open_root
+from hsi_batch.archive.gathering import consolidate
+from hsi_batch.archive.store import open_root
 from hsi_batch.stages.convert import convert
 
 NM = np.arange(8) * 10.0 + 400
