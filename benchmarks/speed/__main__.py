@@ -18,7 +18,7 @@ from benchmarks.speed.harness import SCALES, Line
 from benchmarks.speed.machine import described
 from benchmarks.speed.report import show, write
 
-FAMILIES = ("moments", "scores", "stages", "convert", "zero_pass", "scale")
+FAMILIES = ("moments", "scores", "stages", "convert", "zero_pass", "scale", "many")
 #: Families that measure one core.
 _SINGLE = ("moments", "scores")
 

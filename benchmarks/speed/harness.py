@@ -30,6 +30,8 @@ class Scale:
         Pixels for peers that are too slow for all of the data.
     tasks : int
         That do nothing.
+    sessions : int
+        Of 100 frames, that are fitted to again; ten times as many are planned for.
     """
 
     name: str
@@ -40,15 +42,16 @@ class Scale:
     frame_lines: int
     slow_rows: int
     tasks: int
+    sessions: int
 
 
 SCALES = {
     scale.name: scale
     for scale in (
-        Scale("full", 7, 3, 42, 1000, 1000, 60_000, 100_000),
-        Scale("quick", 3, 1, 4, 1000, 128, 15_000, 2_000),
+        Scale("full", 7, 3, 42, 1000, 1000, 60_000, 100_000, 1000),
+        Scale("quick", 3, 1, 4, 1000, 128, 15_000, 2_000, 20),
         # Shows that everything runs, and nothing else.
-        Scale("smoke", 1, 1, 2, 96, 16, 4_000, 50),
+        Scale("smoke", 1, 1, 2, 96, 16, 4_000, 50, 2),
     )
 }
 
