@@ -225,16 +225,16 @@ def test_a_killed_run_is_resumed(hsi, workers, server, s3, made_recordings, tmp_
 def test_the_sharded_preset(workers, s3, made_recordings, tmp_path, scheme):
     """Shards of several blocks, on a disk and elsewhere: the same bytes."""
     local, store = tmp_path / "a.zarr", f"{scheme}{s3}/a.zarr"
-    options = {"preset": "sharded", "block_lines": 8, "client": workers}
+    options = {"preset": "sharded", "block_lines": 16, "client": workers}
     hb.convert(made_recordings, local, **options)
     result = hb.convert(made_recordings, store, **options)
-    assert (result.failed, result.blocks) == (0, 10)
+    assert (result.failed, result.blocks) == (0, 6)
     cube = hb.open_archive(store)["r0"].cube
-    assert cube.encoding["shards"][1] > cube.encoding["chunks"][1] == 8
+    assert cube.encoding["shards"][1] > cube.encoding["chunks"][1] == 16
     fitted = tmp_path / "f.yaml"
     fit_file(PIPELINE, store, fitted, client=workers)
     for archive, scores in ((local, tmp_path / "s.zarr"), (store, f"{scheme}{s3}/s.zarr")):
-        assert hb.score(fitted, archive, scores, client=workers).blocks == 10
+        assert hb.score(fitted, archive, scores, client=workers).blocks == 6
         assert verify(archive, deep=True, client=workers).sound
         assert verify(scores, deep=True, client=workers).sound
     if not scheme:
