@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +79,11 @@ def test_an_archive_and_its_scores_are_those_of_a_disk(workers, s3, made_recordi
     assert left == {"catalog.json", "catalog.parquet"}
 
 
-def test_commands_take_urls_and_tell_no_secret(hsi, workers, server, s3, made_recordings, tmp_path):
+def test_commands_take_urls_and_tell_no_secret(
+    hsi, workers, server, s3, made_recordings, tmp_path, caplog
+):
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.WARNING, "numba")
     archive, scores, fitted = f"{s3}/a.zarr", f"{s3}/s.zarr", tmp_path / "f.yaml"
     said = []
 
@@ -103,7 +109,7 @@ def test_commands_take_urls_and_tell_no_secret(hsi, workers, server, s3, made_re
     kept = b"".join(files_of(s3).values())
     kept += b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert len(kept) > 1000
-    said.append(str(workers.get_worker_logs()))
+    said += [caplog.text, str(workers.get_worker_logs()), str(workers.get_scheduler_logs())]
     for secret in (SECRET, TOKEN):
         assert secret.encode() not in kept
         assert secret not in "".join(said)
@@ -167,8 +173,11 @@ def test_storage_that_goes_away_ends_a_run_which_goes_on_later(
     with Gone(server.url, writes) as gone:
         tell(workers, {"AWS_ENDPOINT_URL": gone.url})
         try:
-            with pytest.raises(StorageError, match="does not answer as it should"):
+            with pytest.raises(StorageError, match="does not answer as it should") as caught:
                 hb.convert(made_recordings, store, client=workers)
+            whole = "".join(traceback.format_exception(caught.value))
+            assert SECRET not in whole
+            assert TOKEN not in whole
             assert gone.left < 0
             with pytest.raises(StorageError):
                 verify(store, deep=True, client=workers)
