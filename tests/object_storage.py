@@ -175,6 +175,19 @@ class Flaky:
         self.server.server_close()
 
 
+class Gone(Flaky):
+    """Hands on so many requests that write, and then refuses all."""
+
+    def __init__(self, upstream, writes):
+        super().__init__(upstream, seed=1, fates=("refused",))
+        self.left = writes
+
+    def fate(self, command=""):
+        with self.guard:
+            self.left -= command == "PUT"
+            return "passed" if self.left >= 0 else "refused"
+
+
 def files_of(where):
     """Everything below a URL or folder, by name."""
     where = place(where)

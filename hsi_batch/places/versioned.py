@@ -23,12 +23,15 @@ from zarr.storage import MemoryStore
 
 from hsi_batch.errors import ConfigError, StoreError, did_you_mean
 from hsi_batch.places.credentials import aws_settings
+from hsi_batch.places.place import Place, place
 from hsi_batch.places.repository_store import RepositoryStore, errors_of
 from hsi_batch.places.url import VERSIONED, WORKING, split_version
 
 __all__ = ["Transaction", "changes_at", "reopened", "versioned_store", "versions_of"]
 
 _MAIN, _RUN = "main", "hsi-batch-run"
+#: What is written first as a repository is made: the empty snapshot, whose name is always this.
+_FIRST = "snapshots/1CECHNKREP0F1RSTCMT0"
 #: Seconds between commits of a run.
 _COMMIT = 30.0
 
@@ -125,6 +128,30 @@ def _folder(body: str) -> Path:
     return Path(urlsplit(body.removeprefix(VERSIONED)).path)
 
 
+def _clear(body: str) -> None:
+    """Remove what a run left that was killed while it made the repository.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        Something else is in this place.
+    """
+    below = place(body.removeprefix(VERSIONED))
+    if isinstance(below, Path):
+        held = {file.relative_to(below).as_posix(): file for file in below.rglob("*")}
+        found: dict[str, Place] = {name: file for name, file in held.items() if file.is_file()}
+    else:
+        found = {str(file.relative_to(below)): file for file in below.files()}
+    if not all(name.startswith(_FIRST) for name in found):
+        raise ConfigError(
+            "there is something here that is no repository; a new one needs an empty place.",
+            path=body,
+            hint="Check the URL, or choose another place.",
+        )
+    for file in found.values():
+        file.unlink(missing_ok=True)
+
+
 @lru_cache(maxsize=64)
 def repository(body: str) -> icechunk.Repository:
     """The repository of a URL."""
@@ -197,6 +224,7 @@ class Transaction:
         if not exists(self.body):
             if self.body.startswith(f"{VERSIONED}file:"):
                 _folder(self.body).mkdir(parents=True, exist_ok=True)
+            _clear(self.body)
             icechunk.Repository.create(_storage(self.body))
         self._repository = repository(self.body)
         tip = self._repository.lookup_branch(_MAIN)

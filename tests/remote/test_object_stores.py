@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import command, start
-from object_storage import SECRET, TOKEN, Flaky, files_of, tell
+from object_storage import SECRET, TOKEN, Flaky, Gone, files_of, tell
 
 import hsi_batch as hb
 from hsi_batch.archive import BlockKey
@@ -149,19 +149,6 @@ def test_flaky_storage_changes_nothing(workers, server, s3, made_recordings, tmp
     assert (result.failed, result.blocks) == (0, 2)
     same_content(f"{s3}/a.zarr", tmp_path / "a.zarr")
     assert "lock.json" not in files_of(f"{s3}/a.zarr.hsi-batch")
-
-
-class Gone(Flaky):
-    """Hands on so many requests that write, and then refuses all."""
-
-    def __init__(self, upstream, writes):
-        super().__init__(upstream, seed=1, fates=("refused",))
-        self.left = writes
-
-    def fate(self, command=""):
-        with self.guard:
-            self.left -= command == "PUT"
-            return "passed" if self.left >= 0 else "refused"
 
 
 @pytest.mark.parametrize("writes", [1, 12, 30])
