@@ -13,8 +13,8 @@
     │   └── NotFittedError     fit the pipeline first
     ├── StoreError           the store is not what it claims to be
     │   ├── StoreInUseError    another run holds the lock; wait or stop it
-    │   ├── StorageError       the storage that holds it does not answer; try again (an OSError too)
     │   └── IncompleteError    blocks are missing; run the stage again
+    ├── StorageError         the storage that holds a store does not answer; run again
     ├── ClusterError         workers did not come, or were lost
     └── RunInterrupted       stopped by the user; run again to continue
 
@@ -238,10 +238,14 @@ class StoreInUseError(StoreError):
     code = "store-in-use"
 
 
-class StorageError(StoreError, OSError):
-    """The storage that holds a store does not answer, or denies access."""
+class StorageError(HsiBatchError):
+    """The storage that holds a store does not answer, or denies access.
+
+    Neither a :class:`StoreError` nor an ``OSError``: what cannot be read is not damaged.
+    """
 
     code = "storage"
+    exit_code = 3
 
 
 class IncompleteError(StoreError):

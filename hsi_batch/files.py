@@ -171,7 +171,10 @@ def read_npz(source: bytes | str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     ValueError
         It is damaged in any way, unpacks to more than 256 MiB, or holds Python objects.
     """
-    raw = source if isinstance(source, bytes) else Path(source).read_bytes()
+    if isinstance(source, bytes):
+        raw = source
+    else:
+        raw = (source if hasattr(source, "read_bytes") else Path(source)).read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as entries:
             if sum(entry.file_size for entry in entries.infolist()) > _MOST_NPZ:

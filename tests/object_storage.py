@@ -17,12 +17,13 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from hsi_batch.places import stores
+from hsi_batch.places import place, stores
 
 ROOT = Path(__file__).parent.parent
 BUCKET = "archives"
-#: A secret that must turn up nowhere.
+#: Secrets that must turn up nowhere.
 SECRET = "wJalrXUtnFEMI7Kq3ZbPxRf0CYEXAMPLEKEY"
+TOKEN = "FwoGZXIvYXdzEJr4EXAMPLETOKEN8kq2"
 
 
 def server_command():
@@ -75,6 +76,7 @@ class Server:
         return {
             "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
             "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_SESSION_TOKEN": TOKEN,
             "AWS_REGION": "us-east-1",
             "AWS_ENDPOINT_URL": url or self.url,
             "NO_PROXY": "127.0.0.1",
@@ -97,7 +99,7 @@ class Flaky:
         self.met = Counter()
         self.guard = threading.Lock()
 
-    def fate(self):
+    def fate(self, _command=""):
         with self.guard:
             wrong = self.random.random() < self.share
             fate = self.random.choice(self.fates) if wrong else "passed"
@@ -117,7 +119,7 @@ class Flaky:
                     self.close_connection = True
 
             def pass_on(self):
-                fate = outer.fate()
+                fate = outer.fate(self.command)
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 if fate == "refused":
                     self.send_response(outer.status)
@@ -171,6 +173,33 @@ class Flaky:
     def __exit__(self, *_):
         self.server.shutdown()
         self.server.server_close()
+
+
+class Gone(Flaky):
+    """Hands on so many requests that write, and then refuses all."""
+
+    def __init__(self, upstream, writes):
+        super().__init__(upstream, seed=1, fates=("refused",))
+        self.left = writes
+
+    def fate(self, command=""):
+        with self.guard:
+            self.left -= command == "PUT"
+            return "passed" if self.left >= 0 else "refused"
+
+
+def files_of(where):
+    """Everything below a URL or folder, by name."""
+    where = place(where)
+    if isinstance(where, Path):
+        files = [file for file in where.rglob("*") if file.is_file()]
+        return {file.relative_to(where).as_posix(): file.read_bytes() for file in files}
+    return {str(file.relative_to(where)): file.read_bytes() for file in where.files()}
+
+
+def contents(store):
+    """Every chunk, by name."""
+    return {name: raw for name, raw in files_of(store).items() if not name.endswith("zarr.json")}
 
 
 def tell(client, environment):

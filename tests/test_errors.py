@@ -41,7 +41,7 @@ TREE = {
     "NotFittedError": ("DataError", "not-fitted", 2),
     "StoreError": ("HsiBatchError", "store", 3),
     "StoreInUseError": ("StoreError", "store-in-use", 3),
-    "StorageError": ("StoreError", "storage", 3),
+    "StorageError": ("HsiBatchError", "storage", 3),
     "IncompleteError": ("StoreError", "incomplete", 3),
     "ClusterError": ("HsiBatchError", "cluster", 1),
     "RunInterrupted": ("HsiBatchError", "interrupted", 130),
@@ -64,8 +64,7 @@ ALL = sorted(classes().values(), key=lambda cls: cls.__name__)
 
 def test_the_tree_is_as_pinned():
     found = {
-        name: (cls.__bases__[0].__name__, cls.code, cls.exit_code)
-        for name, cls in classes().items()
+        name: (cls.__base__.__name__, cls.code, cls.exit_code) for name, cls in classes().items()
     }
     assert found == TREE
 

@@ -25,7 +25,6 @@ from zarr.storage import LocalStore
 from hsi_batch.archive.scratch import scratch
 from hsi_batch.archive.shard_objects import ShardObject, fetched, tail_of
 from hsi_batch.archive.shards import PARTIAL, ShardFile, crc32c, place_of, shard_codec, shard_of
-from hsi_batch.errors import StorageError
 from hsi_batch.places import Place, RemotePlace
 
 __all__ = [
@@ -33,6 +32,7 @@ __all__ = [
     "LineWriter",
     "announce",
     "chunk_path",
+    "chunk_place",
     "chunk_tail",
     "lost_chunk",
     "read_lines",
@@ -74,12 +74,13 @@ def store_path(array: zarr.Array[Any]) -> str:
 
 def chunk_path(array: zarr.Array[Any], index: tuple[int, ...]) -> Path:
     """File of a chunk of a local store, or of the shard that it is in."""
-    path = _chunk_place(array, index)
+    path = chunk_place(array, index)
     assert isinstance(path, Path)
     return path
 
 
-def _chunk_place(array: zarr.Array[Any], index: tuple[int, ...]) -> Place:
+def chunk_place(array: zarr.Array[Any], index: tuple[int, ...]) -> Place:
+    """File or object of a chunk, or of the shard that it is in."""
     store, shard = array.store_path.store, shard_of(array, index)
     key = array.metadata.encode_chunk_key(index if shard is None else shard[0])
     if isinstance(store, LocalStore):
@@ -94,7 +95,7 @@ def _position(array: zarr.Array[Any], index: tuple[int, ...]) -> tuple[int, int]
 
 def chunk_tail(array: zarr.Array[Any], index: tuple[int, ...]) -> str | None:
     """The CRC32C that ends a stored chunk, in hexadecimal; None if there is no such chunk."""
-    path = _chunk_place(array, index)
+    path = chunk_place(array, index)
     try:
         if not isinstance(path, Path):
             return tail_of(path, _position(array, index))
@@ -104,9 +105,6 @@ def chunk_tail(array: zarr.Array[Any], index: tuple[int, ...]) -> str | None:
                 return None
             at = place.offset + place.size - _CRC_BYTES
             return os.pread(file.fileno(), _CRC_BYTES, at).hex()
-    except StorageError:
-        # A store that does not answer has lost nothing.
-        raise
     except (OSError, ValueError):
         return None
 
@@ -121,7 +119,7 @@ def lost_chunk(array: zarr.Array[Any], frame: int, start: int, stop: int) -> Pla
     inner = (0,) * (array.ndim - 2)
     for part in range(start // array.chunks[1], -(-stop // array.chunks[1])):
         index = (frame // array.chunks[0], part, *inner)
-        path = _chunk_place(array, index)
+        path = chunk_place(array, index)
         if not (path.exists() if isinstance(path, Path) else path.is_file()):
             return path
         if array.shards is not None and chunk_tail(array, index) is None:
@@ -227,7 +225,7 @@ def _decode(
     array: zarr.Array[Any], index: tuple[int, ...], codec: BloscCodec, chunk: NDArray[Any]
 ) -> bool:
     """Read a chunk into memory; whether there is one."""
-    path = _chunk_place(array, index)
+    path = chunk_place(array, index)
     try:
         if not isinstance(path, Path):
             found = fetched(path, _position(array, index))
@@ -338,7 +336,7 @@ class LineWriter:
             padded[: stop - start] = values
             values = padded
         values = np.ascontiguousarray(values, dtype=array.dtype)
-        path, shard = _chunk_place(array, index), shard_of(array, index)
+        path, shard = chunk_place(array, index), shard_of(array, index)
         if shard is not None and not keep_empty and bool((values == array.fill_value).all()):
             self._shard(path, shard[2]).add(shard[1])
             return

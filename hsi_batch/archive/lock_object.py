@@ -9,10 +9,10 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from hsi_batch.archive.lock import StoreLock, _owner, has_died
-from hsi_batch.errors import StoreInUseError
+from hsi_batch.errors import StorageError, StoreInUseError
 from hsi_batch.places import Place, RemotePlace
 
 __all__ = ["ObjectLock", "store_lock"]
@@ -40,6 +40,9 @@ class ObjectLock:
     purpose : str
     """
 
+    #: Tokens of the locks that this process holds.
+    _held: ClassVar[set[str]] = set()
+
     def __init__(self, folder: RemotePlace, purpose: str) -> None:
         self.path = folder / "lock.json"
         self.purpose = purpose
@@ -49,8 +52,13 @@ class ObjectLock:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        if not self.path.create(self._told()):
-            self._take_over()
+        self._held.add(self._token)
+        try:
+            if not self.path.create(self._told()):
+                self._take_over()
+        except BaseException:
+            self._held.discard(self._token)
+            raise
         self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
         self._thread.start()
         return self
@@ -59,8 +67,12 @@ class ObjectLock:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        if self._mine():
-            self.path.unlink(missing_ok=True)
+        try:
+            if self._mine():
+                self.path.unlink(missing_ok=True)
+        finally:
+            # What storage that does not answer keeps of it is nobody's from here on.
+            self._held.discard(self._token)
 
     def _told(self) -> bytes:
         beat = {"beats": self._beats, "seen": time.time()}
@@ -79,15 +91,22 @@ class ObjectLock:
     def _beat(self) -> None:
         while not self._stop.wait(_BEAT):
             # Storage that fails for a while shows elsewhere; a lock that went to another stays so.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(StorageError, OSError):
                 if not self._mine():
                     return
                 self._beats += 1
                 self.path.write_bytes(self._told())
 
+    def _was_left(self, owner: dict[str, Any]) -> bool:
+        """Whether this process held it once, and could not remove it."""
+        me = _owner(self.purpose, self._token)
+        names = ("pid", "ticks", "host", "machine")
+        mine = all(name in owner and owner[name] == me[name] for name in names)
+        return mine and owner.get("token") not in self._held
+
     def _take_over(self) -> None:
         owner = self._read()
-        if has_died(owner):
+        if has_died(owner) or self._was_left(owner):
             grave = self.path.parent / f"lock-{owner.get('token', 'none')}.dead"
             if grave.create(f"{self._token} {os.getpid()}".encode()):
                 self.path.write_bytes(self._told())

@@ -14,6 +14,7 @@ from hsi_batch.archive.seals import SEAL, reseal_session, session_problems, unse
 from hsi_batch.archive.store import ARCHIVE, SCORES, VERSION
 from hsi_batch.errors import StoreError
 from hsi_batch.files import write_atomically
+from hsi_batch.places import Place, RemotePlace, zarr_store
 
 __all__ = ["gathered", "mend_metadata", "mend_root", "move_aside"]
 
@@ -21,7 +22,7 @@ _META = "zarr.json"
 _DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
-def gathered(path: Path) -> dict[str, dict[str, Any]]:
+def gathered(path: Place) -> dict[str, dict[str, Any]]:
     """Metadata of all sessions and arrays as the root has them; none if it is damaged."""
     if unsealed_problem(path) is not None:
         return {}
@@ -29,7 +30,7 @@ def gathered(path: Path) -> dict[str, dict[str, Any]]:
     return dict(content["consolidated_metadata"]["metadata"])
 
 
-def mend_metadata(path: Path, name: str) -> bool:
+def mend_metadata(path: Place, name: str) -> bool:
     """Write the metadata of a session as the root has them; false if it does not.
 
     Where the session's folder was lost, the session is left as not finished, with no chunk.
@@ -50,7 +51,7 @@ def mend_metadata(path: Path, name: str) -> bool:
         write_atomically(folder / part / _META, json.dumps(entry, indent=2))
     write_atomically(folder / _META, json.dumps(_group(attributes), indent=2))
     if not lost:
-        root = zarr.open_group(str(path), mode="r+", zarr_format=3, use_consolidated=False)
+        root = zarr.open_group(zarr_store(path), mode="r+", zarr_format=3, use_consolidated=False)
         gather(root, name)
         reseal_session(folder, {k: int(n) for k, (_, n) in arrays.items()})
     return True
@@ -60,14 +61,15 @@ def _group(attributes: dict[str, Any]) -> dict[str, Any]:
     return {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
 
 
-def mend_root(path: Path) -> bool:
+def mend_root(path: Place) -> bool:
     """Write the root again from the sessions, whose own seals hold; false if there is no session.
 
     What the root of a store of scores says of their pipeline is lost, until it is scored with.
     """
+    metas: list[Place] = [*path.glob(f"*/{_META}")]
     sound = [
         meta.parent
-        for meta in sorted(path.glob(f"*/{_META}"))
+        for meta in sorted(metas, key=str)
         if not meta.parent.is_symlink() and next(session_problems(meta.parent), None) is None
     ]
     if not sound:
@@ -77,23 +79,39 @@ def mend_root(path: Path) -> bool:
     kept = (path / _META).read_bytes() if (path / _META).is_file() else b""
     write_atomically(path / _META, json.dumps(_group(head), indent=2))
     try:
-        consolidate(zarr.open_group(str(path), mode="r+", zarr_format=3, use_consolidated=False))
+        consolidate(
+            zarr.open_group(zarr_store(path), mode="r+", zarr_format=3, use_consolidated=False)
+        )
     except StoreError:
         write_atomically(path / _META, kept)
         return False
     return True
 
 
-def move_aside(path: Path, file: str, where: Path) -> None:
+def move_aside(path: Place, file: str, where: Place) -> None:
     """Take a file, a link or a folder out of a store; folders that are empty then go, too."""
-    source, target = path / file, where / file
-    target.parent.mkdir(parents=True, exist_ok=True)
-    number = 0
+    source, target, number = path / file, where / file, 0
     while target.exists() or target.is_symlink():
         number += 1
-        target = (where / file).with_name(f"{source.name}.{number}")
+        target = (where / file).parent / f"{source.name}.{number}"
+    if isinstance(source, RemotePlace):
+        _move_objects(source, target)
+        return
+    assert isinstance(target, Path)
+    target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(source, target)
     for folder in source.parents:
         if folder == path or any(folder.iterdir()):
             break
         folder.rmdir()
+
+
+def _move_objects(source: RemotePlace, target: Place) -> None:
+    found = [*source.files()]
+    if source.is_file():
+        target.write_bytes(source.read_bytes())
+        source.unlink()
+    for file in found:
+        # Kept whole before it is gone.
+        (target / str(file.relative_to(source))).write_bytes(file.read_bytes())
+        file.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from hsi_batch.archive.store import (
     plain_group,
     refuse_links,
 )
-from hsi_batch.errors import SourceError, StorageError, StoreError
+from hsi_batch.errors import SourceError, StoreError
 from hsi_batch.places import Place, place
 
 __all__ = ["PixelChoice", "Session"]
@@ -260,9 +260,6 @@ def _fetch(
 ) -> Any:
     try:
         return read_lines(array, frame, start, stop, reuse=reuse)
-    except StorageError:
-        # Not of this block: nothing can be read.
-        raise
     except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
         raise _unreadable(session, array, frame, start, stop, error) from None
 

@@ -15,7 +15,7 @@ from hsi_batch.archive.chunks import read_rows, store_path
 from hsi_batch.archive.layout import Geometry
 from hsi_batch.archive.selection import Selection
 from hsi_batch.archive.session import PixelChoice, Session
-from hsi_batch.errors import StorageError, StoreError
+from hsi_batch.errors import StoreError
 from hsi_batch.statistics import Extrema, FloatMoments, Forest, IntegerMoments
 from hsi_batch.statistics.quality import flag_pixels
 from hsi_batch.statistics.tree import Path
@@ -106,9 +106,6 @@ def stored_statistic(
 def _read(array: zarr.Array[Any], session: str, indices: Sequence[int]) -> NDArray[Any]:
     try:
         return read_rows(array, indices)
-    except StorageError:
-        # Not of these rows: nothing can be read.
-        raise
     except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
         raise StoreError(
             f"the statistics of blocks {indices[0]} to {indices[-1]} cannot be read: {error}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import Any, Self, TypeVar
@@ -35,8 +36,9 @@ _RETRIES: Any = {
     },
 }
 _CLIENT: Any = {"connect_timeout": "10s", "timeout": "120s"}
-#: On top of these: answers that break off in the middle of their bytes.
-_ATTEMPTS, _PAUSE = 5, 0.2
+#: On top of these: answers that break off in the middle of their bytes. Not for storage that was
+#: asked in vain for so many seconds already.
+_ATTEMPTS, _PAUSE, _ENOUGH = 5, 0.2, 60.0
 _DENIED = (
     "Check the credentials (AWS_ACCESS_KEY_ID and so on, or ~/.aws and AWS_PROFILE), and what they"
     " permit."
@@ -75,6 +77,7 @@ class ObjectsAt(ObjectStore[Any]):
         return type(self)(self.url, read_only=read_only, opened=self.store)
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]], key: str) -> T:
+        begun = time.monotonic()
         for attempt in range(_ATTEMPTS):
             try:
                 return await ask()
@@ -82,7 +85,8 @@ class ObjectsAt(ObjectStore[Any]):
                 # What is missing below a bucket is told by the store itself.
                 raise self._error(error, key) from None
             except BaseError as error:
-                if _denied(error) or attempt == _ATTEMPTS - 1:
+                waited = time.monotonic() - begun
+                if _denied(error) or attempt == _ATTEMPTS - 1 or waited > _ENOUGH:
                     raise self._error(error, key) from None
                 await asyncio.sleep(_PAUSE * 2**attempt)
         raise AssertionError("the last attempt raises")

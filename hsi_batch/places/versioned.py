@@ -21,13 +21,17 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import MemoryStore
 
-from hsi_batch.errors import ConfigError, StorageError, StoreError, did_you_mean
+from hsi_batch.errors import ConfigError, StoreError, did_you_mean
 from hsi_batch.places.credentials import aws_settings
+from hsi_batch.places.place import Place, place
+from hsi_batch.places.repository_store import RepositoryStore, errors_of
 from hsi_batch.places.url import VERSIONED, WORKING, split_version
 
 __all__ = ["Transaction", "changes_at", "reopened", "versioned_store", "versions_of"]
 
 _MAIN, _RUN = "main", "hsi-batch-run"
+#: What is written first as a repository is made: the empty snapshot, whose name is always this.
+_FIRST = "snapshots/1CECHNKREP0F1RSTCMT0"
 #: Seconds between commits of a run.
 _COMMIT = 30.0
 
@@ -45,24 +49,27 @@ def versioned_store(url: str) -> Store:
     body, version = split_version(url)
     if version.startswith(WORKING):
         if url in _sessions:
-            return _sessions[url].store
+            return RepositoryStore(_sessions[url].store, body)
         if url not in _forks:
             _one_thread(body)
             # Those of runs that are over serve nobody.
             _forks.clear()
-            _forks[url] = repository(body).writable_session(_RUN).fork()
-        return _forks[url].store
+            with errors_of(body):
+                _forks[url] = repository(body).writable_session(_RUN).fork()
+        return RepositoryStore(_forks[url].store, body)
     if not exists(body):
         return MemoryStore(read_only=True)
     found = repository(body)
     if not version:
-        return found.readonly_session(_MAIN).store
+        with errors_of(body):
+            return RepositoryStore(found.readonly_session(_MAIN).store, body)
     try:
         if version in found.list_tags():
-            return found.readonly_session(tag=version).store
-        return found.readonly_session(snapshot_id=version).store
+            return RepositoryStore(found.readonly_session(tag=version).store, body)
+        return RepositoryStore(found.readonly_session(snapshot_id=version).store, body)
     except (icechunk.IcechunkError, ValueError):
-        names = sorted(found.list_tags())
+        with errors_of(body):
+            names = sorted(found.list_tags())
         raise StoreError(
             f"there is no version {version!r}.{did_you_mean(version, names)}",
             path=body,
@@ -113,23 +120,36 @@ def exists(body: str) -> bool:
     """Whether there is a repository."""
     if body.startswith(f"{VERSIONED}file:") and not _folder(body).is_dir():
         return False
-    try:
+    with errors_of(body):
         return bool(icechunk.Repository.exists(_storage(body)))
-    except icechunk.IcechunkError as error:
-        raise _storage_error(body, error) from None
 
 
 def _folder(body: str) -> Path:
     return Path(urlsplit(body.removeprefix(VERSIONED)).path)
 
 
-def _storage_error(body: str, error: Exception) -> StorageError:
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
-    return StorageError(
-        f"the repository cannot be reached ({said[:300]}).",
-        path=body,
-        hint="Check the endpoint, the credentials and the network, and run again.",
-    )
+def _clear(body: str) -> None:
+    """Remove what a run left that was killed while it made the repository.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        Something else is in this place.
+    """
+    below = place(body.removeprefix(VERSIONED))
+    if isinstance(below, Path):
+        held = {file.relative_to(below).as_posix(): file for file in below.rglob("*")}
+        found: dict[str, Place] = {name: file for name, file in held.items() if file.is_file()}
+    else:
+        found = {str(file.relative_to(below)): file for file in below.files()}
+    if not all(name.startswith(_FIRST) for name in found):
+        raise ConfigError(
+            "there is something here that is no repository; a new one needs an empty place.",
+            path=body,
+            hint="Check the URL, or choose another place.",
+        )
+    for file in found.values():
+        file.unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=64)
@@ -137,10 +157,8 @@ def repository(body: str) -> icechunk.Repository:
     """The repository of a URL."""
     # Its warning about files on disk: one process commits at a time, under our lock.
     icechunk.set_logs_filter("error")
-    try:
+    with errors_of(body):
         return icechunk.Repository.open(_storage(body))
-    except icechunk.IcechunkError as error:
-        raise _storage_error(body, error) from None
 
 
 def versions_of(url: str) -> dict[str, tuple[str, str]]:
@@ -149,11 +167,12 @@ def versions_of(url: str) -> dict[str, tuple[str, str]]:
     if not exists(body):
         return {}
     found = repository(body)
-    tags = {tag: found.lookup_tag(tag) for tag in found.list_tags() if _number(tag)}
-    return {
-        tag: (tags[tag], found.lookup_snapshot(tags[tag]).message)
-        for tag in sorted(tags, key=_number)
-    }
+    with errors_of(body):
+        tags = {tag: found.lookup_tag(tag) for tag in found.list_tags() if _number(tag)}
+        return {
+            tag: (tags[tag], found.lookup_snapshot(tags[tag]).message)
+            for tag in sorted(tags, key=_number)
+        }
 
 
 def _number(tag: str) -> int:
@@ -196,9 +215,16 @@ class Transaction:
 
     def __enter__(self) -> Self:
         icechunk.set_logs_filter("error")
+        with errors_of(self.body):
+            self._prepare()
+            self._begin()
+        return self
+
+    def _prepare(self) -> None:
         if not exists(self.body):
             if self.body.startswith(f"{VERSIONED}file:"):
                 _folder(self.body).mkdir(parents=True, exist_ok=True)
+            _clear(self.body)
             icechunk.Repository.create(_storage(self.body))
         self._repository = repository(self.body)
         tip = self._repository.lookup_branch(_MAIN)
@@ -209,8 +235,6 @@ class Transaction:
                 self._repository.reset_branch(_RUN, tip)
         else:
             self._repository.create_branch(_RUN, tip)
-        self._begin()
-        return self
 
     def _begin(self) -> None:
         self._session = _sessions[self.url] = self._repository.writable_session(_RUN)
@@ -227,15 +251,17 @@ class Transaction:
             URL of that state.
         """
         if self._session.has_uncommitted_changes:
-            self._session.commit(self.purpose)
-            self._begin()
+            with errors_of(self.body):
+                self._session.commit(self.purpose)
+                self._begin()
         return f"{self.body}@{self._session.snapshot_id}"
 
     def merge(self, changes: bytes | None) -> None:
         """Take what a worker changed."""
         if changes is not None:
             # Of our own worker, over the connection that tasks and their results travel on.
-            self._session.merge(pickle.loads(changes))  # noqa: S301
+            with errors_of(self.body):
+                self._session.merge(pickle.loads(changes))  # noqa: S301
         if time.monotonic() - self._changed > _COMMIT:
             self.commit()
 
@@ -243,7 +269,8 @@ class Transaction:
         try:
             self.commit()
             if kind is None:
-                self._publish()
+                with errors_of(self.body):
+                    self._publish()
         finally:
             _sessions.pop(self.url, None)
 

@@ -24,7 +24,7 @@ from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import checksum
 from hsi_batch.archive.transactions import changes_at
 from hsi_batch.archive.writer import LineWriter, disk_errors, write_row
-from hsi_batch.errors import HsiBatchError, SourceError, StoreError
+from hsi_batch.errors import HsiBatchError, SourceError, StorageError, StoreError
 from hsi_batch.files import digest_of_file
 from hsi_batch.patience import patiently
 from hsi_batch.places import Place, place
@@ -182,7 +182,7 @@ class _Task:
             key = BlockKey(job.name, item.frame, start, stop)
             try:
                 info, sums = patiently(lambda: _convert_block(job, frame, key, lines))  # noqa: B023
-            except StoreError:
+            except (StoreError, StorageError):
                 raise
             except HsiBatchError as error:
                 # In a stream what follows cannot be read either.

@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from distributed import Client
 
 from hsi_batch.archive.catalog import forget_catalog, save_catalog
-from hsi_batch.archive.chunks import chunk_path
+from hsi_batch.archive.chunks import chunk_place
 from hsi_batch.archive.gathering import consolidate
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.mending import mend_metadata, mend_root, move_aside
@@ -32,7 +31,7 @@ from hsi_batch.archive.store import (
 from hsi_batch.cluster import connect
 from hsi_batch.engine.events import Observer
 from hsi_batch.errors import StoreError
-from hsi_batch.places import absolute, is_url
+from hsi_batch.places import Place, absolute, gathers, place
 from hsi_batch.stages.evaluation import evaluation_problem, forget_evaluation
 from hsi_batch.stages.outputs import held_store
 from hsi_batch.stages.repair_result import RepairResult
@@ -91,7 +90,7 @@ def repair(
 
     Parameters
     ----------
-    store : path
+    store : path or URL
     archive, pipeline : path, optional
         For scores: what they were made of; by default where the store says that they were.
     dry_run : bool
@@ -107,7 +106,7 @@ def repair(
     Raises
     ------
     hsi_batch.errors.StoreError
-        It is no store of ours, in use, or on an object store.
+        It is no store of ours, in use, or in a transactional repository.
 
     Examples
     --------
@@ -115,11 +114,12 @@ def repair(
     """
     begun = time.monotonic()
     path = absolute(store)
-    if is_url(path):
+    if not gathers(place(path)):
         raise StoreError(
-            "repair is not supported on object stores.",
+            "repair does not change transactional repositories, whose versions stay as they are.",
             path=path,
-            hint="Convert or score what is damaged again with --force, or repair a copy on a disk.",
+            hint="Open an earlier version (add @v1 to the URL), or convert or score what is damaged"
+            " again with --force.",
         )
     work = _Repair(
         path,
@@ -155,7 +155,7 @@ def _held(work: _Repair) -> Iterator[None]:
 
 def _mended_metadata(work: _Repair) -> VerifyResult:
     """Mend what is needed to read blocks: foreign files, metadata, the run state."""
-    path = Path(work.path)
+    path = place(work.path)
     if path.is_dir() and any(path.glob("*/zarr.json")) and _root_is_lost(path):
         work.actions.append("write the metadata of the root again from the sessions")
         if work.dry_run:
@@ -175,7 +175,6 @@ def _mended_metadata(work: _Repair) -> VerifyResult:
     if not (foreign or broken or unsealed):
         return found
     aside = state_folder(path) / _REMOVED
-    assert isinstance(aside, Path)
     work.actions.extend(f"move {d.file} to {aside / d.file}" for d in foreign)
     work.actions.extend(f"write the metadata of {name or 'the root'} again" for name in broken)
     if unsealed:
@@ -200,7 +199,7 @@ def _mended_metadata(work: _Repair) -> VerifyResult:
     return found
 
 
-def _root_is_lost(path: Path) -> bool:
+def _root_is_lost(path: Place) -> bool:
     for kind in (ARCHIVE, SCORES):
         try:
             open_root(path, kind)
@@ -278,7 +277,7 @@ def _take_out(work: _Repair, parts: dict[str, list[BlockKey]]) -> None:
                 row = key.start // geometry.lines
                 for array in maps.values():
                     index = (key.frame, row, *(0 for _ in array.shape[2:]))
-                    chunk_path(array, index).unlink(missing_ok=True)
+                    chunk_place(array, index).unlink(missing_ok=True)
             session = Session(name, group)
             if "cube" in maps and session.geometry.row_frames is None:
                 _take_out_rows(session, {geometry.index(key) for key in keys})
@@ -293,4 +292,4 @@ def _take_out_rows(session: Session, redone: set[int]) -> None:
         for number, rows in packed_rows(array):
             if not any(row in kept and row // each not in failed for row in rows):
                 index = (number, *(0 for _ in array.shape[1:]))
-                chunk_path(array, index).unlink(missing_ok=True)
+                chunk_place(array, index).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from hsi_batch.archive.records import Records
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import SCORES, open_root, state_folder
 from hsi_batch.engine.events import Observer
-from hsi_batch.errors import HsiBatchError
+from hsi_batch.errors import HsiBatchError, StorageError
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.places import place
 from hsi_batch.stages.convert import convert
@@ -75,6 +75,8 @@ def redo_sessions(
             session = Session.open(path, name)
             source = str(session.attrs["source"]["path"])
             options = ConvertOptions(**session.attrs["settings"])
+        except StorageError:
+            raise
         except (HsiBatchError, KeyError, TypeError):
             done.hopeless.append(f"{name}: it does not say what it was converted from")
             continue
@@ -108,7 +110,8 @@ def redo_sessions(
 
 
 def _begun(path: str, name: str) -> bool:
-    return any((Path(path) / name / "cube").glob("c/*"))
+    folder = place(path) / name / "cube" / "c"
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _changed(session: Session, source: str, options: ConvertOptions) -> str | None:

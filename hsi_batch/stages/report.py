@@ -18,7 +18,7 @@ from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import SCORES, archive_stamp, groups_of, open_root, state_folder
 from hsi_batch.archive.writer import disk_errors
-from hsi_batch.errors import ConfigError, HsiBatchError, StoreError
+from hsi_batch.errors import ConfigError, StoreError
 from hsi_batch.files import digest_json, write_atomically
 from hsi_batch.places import Place, place, stamp
 from hsi_batch.stages import pictures
@@ -200,7 +200,7 @@ def _archive(given: Any, named: str) -> Archive | None:
         return given
     try:
         return Archive(given or named)
-    except HsiBatchError:
+    except (StoreError, ConfigError):
         if given is not None:
             raise
         return None

@@ -30,7 +30,7 @@ from hsi_batch.archive.store import (
 )
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.window import batches, run_window
-from hsi_batch.errors import ConfigError, HsiBatchError, StorageError, StoreError
+from hsi_batch.errors import ConfigError, HsiBatchError, StoreError
 from hsi_batch.places import absolute, place
 from hsi_batch.stages.evaluation import load_evaluation
 from hsi_batch.stages.run import TASK_BYTES, Run
@@ -323,8 +323,6 @@ def _lost_rows(
             held = [index for index in rows if index in at]
             try:
                 read_rows(array, held[:1])
-            except StorageError:
-                raise
             except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
                 for index in held:
                     yield _of_block(at[index], f"{name} cannot be decoded: {error}")
@@ -353,8 +351,6 @@ def _check(root: zarr.Group, key: BlockKey) -> Iterator[Damage]:
     for name, array in maps.items():
         try:
             values = np.asarray(array[key.frame, key.start : key.stop])
-        except StorageError:
-            raise
         except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
             yield _of_block(key, f"{name} cannot be decoded: {error}")
             continue

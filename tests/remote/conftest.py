@@ -41,6 +41,23 @@ def workers(client, server, s3):
 
 
 @pytest.fixture
+def impatient(workers):
+    """Storage that does not answer is asked for a second, not for minutes."""
+    from hsi_batch.places import objects
+
+    def told(values):
+        objects._RETRIES.update(max_retries=values[0])
+        objects._ATTEMPTS = values[1]
+
+    before = objects._RETRIES["max_retries"], objects._ATTEMPTS
+    told((1, 1))
+    workers.run(told, (1, 1))
+    yield
+    told(before)
+    workers.run(told, before)
+
+
+@pytest.fixture
 def made_recordings(tmp_path):
     """Three small recordings, one with labels."""
     rng = np.random.default_rng(5)

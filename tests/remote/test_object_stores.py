@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import command, start
-from object_storage import SECRET, Flaky, tell
+from object_storage import SECRET, TOKEN, Flaky, Gone, files_of, tell
 
 import hsi_batch as hb
 from hsi_batch.archive import BlockKey
@@ -22,24 +24,16 @@ from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.errors import StorageError, StoreInUseError
 from hsi_batch.places import place, stores
 from hsi_batch.stages.fit_file import fit_file
+from hsi_batch.stages.repair import repair
 from hsi_batch.stages.report import report
 from hsi_batch.stages.verify import verify
 
 PIPELINE = Path(__file__).parents[2] / "workflows" / "pipelines" / "rx_statistical.yaml"
 
 
-def objects(url):
-    """Everything below a URL or folder, by name."""
-    where = place(url)
-    if isinstance(where, Path):
-        files = [file for file in where.rglob("*") if file.is_file()]
-        return {str(file.relative_to(where)): file.read_bytes() for file in files}
-    return {file.key: file.read_bytes() for file in where.files()}
-
-
 def same_content(one, other, apart=()):
     """Chunks byte for byte; metadata but for attributes that name the run."""
-    one, other = objects(one), objects(other)
+    one, other = files_of(one), files_of(other)
     assert sorted(one) == sorted(other)
     for name, raw in one.items():
         if name.endswith("zarr.json") and apart:
@@ -81,11 +75,15 @@ def test_an_archive_and_its_scores_are_those_of_a_disk(workers, s3, made_recordi
     report(f"{s3}/s.zarr", page)
     assert "r0" in page.read_text()
     assert report(f"{s3}/s.zarr", page).up_to_date
-    left = {name for name in objects(f"{s3}/a.zarr.hsi-batch") if "packed" not in name}
+    left = {name for name in files_of(f"{s3}/a.zarr.hsi-batch") if "packed" not in name}
     assert left == {"catalog.json", "catalog.parquet"}
 
 
-def test_commands_take_urls_and_tell_no_secret(hsi, workers, server, s3, made_recordings, tmp_path):
+def test_commands_take_urls_and_tell_no_secret(
+    hsi, workers, server, s3, made_recordings, tmp_path, caplog
+):
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.WARNING, "numba")
     archive, scores, fitted = f"{s3}/a.zarr", f"{s3}/s.zarr", tmp_path / "f.yaml"
     said = []
 
@@ -108,11 +106,13 @@ def test_commands_take_urls_and_tell_no_secret(hsi, workers, server, s3, made_re
     assert "r1" not in run("ls", archive)
     run("show", f"{archive}/r1", code=2)
     assert "there is no session 'r1'" in said[-1]
-    kept = b"".join(objects(s3).values())
+    kept = b"".join(files_of(s3).values())
     kept += b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert len(kept) > 1000
-    assert SECRET.encode() not in kept
-    assert SECRET not in "".join(said)
+    said += [caplog.text, str(workers.get_worker_logs()), str(workers.get_scheduler_logs())]
+    for secret in (SECRET, TOKEN):
+        assert secret.encode() not in kept
+        assert secret not in "".join(said)
 
 
 def test_a_damaged_and_a_missing_object_are_found(workers, s3, made_recordings):
@@ -148,7 +148,32 @@ def test_flaky_storage_changes_nothing(workers, server, s3, made_recordings, tmp
         assert set(flaky.met) == {"passed", *Flaky.FATES}, flaky.met
     assert (result.failed, result.blocks) == (0, 2)
     same_content(f"{s3}/a.zarr", tmp_path / "a.zarr")
-    assert "lock.json" not in objects(f"{s3}/a.zarr.hsi-batch")
+    assert "lock.json" not in files_of(f"{s3}/a.zarr.hsi-batch")
+
+
+@pytest.mark.parametrize("writes", [1, 12, 30])
+def test_storage_that_goes_away_ends_a_run_which_goes_on_later(
+    workers, server, s3, made_recordings, tmp_path, impatient, writes
+):
+    store = f"{s3}/a.zarr"
+    hb.convert(made_recordings, tmp_path / "a.zarr", client=workers)
+    with Gone(server.url, writes) as gone:
+        tell(workers, {"AWS_ENDPOINT_URL": gone.url})
+        try:
+            with pytest.raises(StorageError, match="does not answer as it should") as caught:
+                hb.convert(made_recordings, store, client=workers)
+            whole = "".join(traceback.format_exception(caught.value))
+            assert SECRET not in whole
+            assert TOKEN not in whole
+            assert gone.left < 0
+            with pytest.raises(StorageError):
+                verify(store, deep=True, client=workers)
+        finally:
+            tell(workers, server.environment())
+    # The lock that could not be given back is ours no more.
+    assert hb.convert(made_recordings, store, client=workers).failed == 0
+    same_content(store, tmp_path / "a.zarr")
+    assert "lock.json" not in files_of(f"{store}.hsi-batch")
 
 
 def test_storage_that_denies_access_is_one_clear_error(hsi, server, s3, monkeypatch):
@@ -162,7 +187,7 @@ def test_storage_that_denies_access_is_one_clear_error(hsi, server, s3, monkeypa
         assert SECRET not in done.err
 
 
-def test_a_killed_run_is_resumed(workers, server, s3, made_recordings, tmp_path):
+def test_a_killed_run_is_resumed(hsi, workers, server, s3, made_recordings, tmp_path):
     hb.convert(made_recordings, tmp_path / "a.zarr", client=workers)
     store = f"{s3}/a.zarr"
     records = place(f"{store}.hsi-batch") / "records"
@@ -175,13 +200,56 @@ def test_a_killed_run_is_resumed(workers, server, s3, made_recordings, tmp_path)
             assert run.poll() is None, run.communicate()
             assert time.monotonic() < limit
             time.sleep(0.1)
+        told = hsi("status", store, "--json").json
+        assert (told["state"], told["owner"]["pid"]) == ("running", run.pid)
+        assert told["records"]["convert"]["done"] >= 1
+        assert SECRET not in hsi("status", store).out
         os.killpg(run.pid, signal.SIGKILL)
         run.communicate()
-    assert "lock.json" in objects(f"{store}.hsi-batch")
+    died = hsi("status", store).out
+    assert "the last one died" in died
+    assert f"convert {made_recordings}" in died
+    assert "lock.json" in files_of(f"{store}.hsi-batch")
     result = hb.convert(made_recordings, store, client=workers)
     assert result.failed == 0
+    assert hsi("status", store, "--json").json["state"] == "idle"
     same_content(store, tmp_path / "a.zarr")
-    assert "lock.json" not in objects(f"{store}.hsi-batch")
+    assert "lock.json" not in files_of(f"{store}.hsi-batch")
+
+
+@pytest.mark.parametrize("scheme", ["", "icechunk+"])
+def test_the_sharded_preset(workers, s3, made_recordings, tmp_path, scheme):
+    """Shards of several blocks, on a disk and elsewhere: the same bytes."""
+    local, store = tmp_path / "a.zarr", f"{scheme}{s3}/a.zarr"
+    options = {"preset": "sharded", "block_lines": 16, "client": workers}
+    hb.convert(made_recordings, local, **options)
+    result = hb.convert(made_recordings, store, **options)
+    assert (result.failed, result.blocks) == (0, 6)
+    cube = hb.open_archive(store)["r0"].cube
+    assert cube.encoding["shards"][1] > cube.encoding["chunks"][1] == 16
+    fitted = tmp_path / "f.yaml"
+    fit_file(PIPELINE, store, fitted, client=workers)
+    for archive, scores in ((local, tmp_path / "s.zarr"), (store, f"{scheme}{s3}/s.zarr")):
+        assert hb.score(fitted, archive, scores, client=workers).blocks == 6
+        assert verify(archive, deep=True, client=workers).sound
+        assert verify(scores, deep=True, client=workers).sound
+    if not scheme:
+        same_content(store, local)
+        same_content(f"{s3}/s.zarr", tmp_path / "s.zarr", apart=("archive", "scored", "seal"))
+        # Damage of one block of a shard, in its middle.
+        expected = files_of(store)
+        shard = place(store) / "r0/cube/c/0/0/0/0"
+        raw = bytearray(shard.read_bytes())
+        raw[len(raw) // 3] ^= 4
+        shard.write_bytes(bytes(raw))
+        assert repair(store, client=workers).sound
+        assert {n: r for n, r in files_of(store).items() if "zarr.json" not in n} == {
+            n: r for n, r in expected.items() if "zarr.json" not in n
+        }
+        return
+    for name in ("r0", "r1"):
+        one, other = hb.open_archive(store)[name], hb.open_archive(local)[name]
+        assert one.load().equals(other.load())
 
 
 def test_one_of_many_gets_the_lock(s3):

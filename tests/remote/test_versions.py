@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import icechunk
 import numpy as np
 import pytest
 from commands import start
+from object_storage import Gone, tell
 from recordings import write_envi
 
 import hsi_batch as hb
-from hsi_batch.errors import ConfigError, StoreError, StoreInUseError
+from hsi_batch.errors import ConfigError, StorageError, StoreError, StoreInUseError
 from hsi_batch.places.versioned import repository, versioned_store, versions_of
 from hsi_batch.stages.fit_file import fit_file
 from hsi_batch.stages.verify import verify
@@ -133,6 +136,44 @@ def test_a_run_that_fails_publishes_nothing_and_keeps_what_it_did(
     result = hb.convert(made_recordings, url, client=client)
     assert (result.failed, result.blocks) == (0, 0), "its chunks were kept"
     assert list(hb.open_archive(url)) == ["r0", "r1"]
+
+
+def test_a_repository_that_was_half_made_is_made_and_other_files_are_left(
+    client, made_recordings, tmp_path
+):
+    url, folder = f"icechunk+file://{tmp_path}/a", tmp_path / "a"
+    icechunk.Repository.create(icechunk.local_filesystem_storage(str(folder)))
+    shutil.rmtree(folder / "refs")
+    (first,) = (folder / "snapshots").iterdir()
+    # Of a write that was killed itself.
+    shutil.copy(first, f"{first}#1")
+    notes = folder / "notes.txt"
+    notes.write_text("mine")
+    with pytest.raises(ConfigError, match="something here that is no repository"):
+        hb.convert(made_recordings, url, client=client)
+    assert (notes.read_text(), first.exists()) == ("mine", True)
+    notes.unlink()
+    assert hb.convert(made_recordings, url, client=client).failed == 0
+    assert verify(url, deep=True, client=client).sound
+
+
+@pytest.mark.slow  # Icechunk asks for most of a minute
+def test_storage_that_goes_away_publishes_nothing(workers, server, s3, made_recordings, impatient):
+    url = f"icechunk+{s3}/a"
+    with Gone(server.url, writes=4) as gone:
+        tell(workers, {"AWS_ENDPOINT_URL": gone.url})
+        try:
+            with pytest.raises(StorageError):
+                hb.convert(made_recordings, url, client=workers)
+            assert gone.left < 0
+        finally:
+            tell(workers, server.environment())
+            repository.cache_clear()
+            workers.run(repository.cache_clear)
+    assert versions_of(url) == {}
+    assert hb.convert(made_recordings, url, client=workers).failed == 0
+    assert list(versions_of(url)) == ["v1"]
+    assert verify(url, deep=True, client=workers).sound
 
 
 def test_two_runs_at_once(made_recordings, tmp_path):
