@@ -89,10 +89,11 @@ def _rows(
         if row is not None and sealed_as and row.get(_SEALED) == sealed_as:
             rows.append(dict(row))
             continue
+        gathered = dict(head.get("consolidated_metadata") or {}).get("metadata")
         try:
             with metadata_errors(str(root.store_path), name):
                 session = Session(name, root[name])  # type: ignore[arg-type]
-            row = {**catalog_row(session), OUTLINE: session.outline().to_json()}
+            row = {**catalog_row(session), OUTLINE: session.outline(gathered).to_json()}
         except StoreError:
             # A conversion that is running, or died before it made the arrays.
             continue

@@ -21,7 +21,15 @@ from hsi_batch.archive.store import create_array, store_place
 from hsi_batch.errors import StoreError
 from hsi_batch.places import remove_tree
 
-__all__ = ["ROWS", "pack_rows", "packed_rows", "row_array", "rows_per_chunk", "unpack_rows"]
+__all__ = [
+    "ROWS",
+    "pack_rows",
+    "packed_rows",
+    "row_array",
+    "rows_per_chunk",
+    "sweep_rows",
+    "unpack_rows",
+]
 
 #: Arrays with a row for each block.
 ROWS = ("moments", "extrema", "moments_normal", "extrema_normal")
@@ -100,6 +108,13 @@ def lost_rows(session: str, name: str, rows: Sequence[int]) -> StoreError:
     )
 
 
+def sweep_rows(session: Session) -> None:
+    """Remove what workers of a run that was killed wrote after its rows were packed."""
+    for name in ROWS:
+        if session.holds(name) and not session.holds(row_array(name)):
+            _remove(session, row_array(name))
+
+
 def _whole(session: Session, name: str) -> zarr.Array[Any] | None:
     array = session.optional(name)
     return None if array is None or _UNFINISHED in array.attrs else array
@@ -127,7 +142,12 @@ def _finish(array: zarr.Array[Any]) -> None:
 
 
 def _remove(session: Session, name: str) -> None:
+    if not session.group.store.supports_consolidated_metadata:
+        # A repository, in which all of a run appears at once.
+        if session.optional(name) is not None:
+            del session.group[name]
+        return
     folder = store_place(session.group) / session.group.path / name
-    if folder.exists():
+    if folder.is_dir():
         (folder / _META).unlink(missing_ok=True)
         remove_tree(folder)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -167,14 +168,20 @@ class Session:
         # People do take arrays out of stores on disks.
         return not isinstance(folder, Path) or folder.is_dir()
 
-    def outline(self) -> Outline:
-        """What plans ask for."""
-        if self._outline is not None:
-            return self._outline
-        with metadata_errors(str(self.group.store_path), self.name):
-            names = frozenset(name for name, _ in self.group.arrays())
+    def outline(self, arrays: Iterable[str] | None = None) -> Outline:
+        """What plans ask for; the names of its arrays are looked for unless they are given."""
+        if arrays is None:
+            with metadata_errors(str(self.group.store_path), self.name), warnings.catch_warnings():
+                # What a killed run was removing is no array any more.
+                warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+                arrays = [name for name, _ in self.group.arrays()]
         return Outline(
-            self.geometry, self.attrs, names, self.shard, self.wavelength, self.good_band
+            self.geometry,
+            self.attrs,
+            frozenset(arrays),
+            self.shard,
+            self.wavelength,
+            self.good_band,
         )
 
     # -- pixels ------------------------------------------------------------------------------

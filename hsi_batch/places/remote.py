@@ -187,6 +187,5 @@ class RemotePlace:
         """Nothing, as above."""
 
     def rmtree(self) -> None:
-        """Delete everything below."""
-        for file in self.files():
-            file.unlink(missing_ok=True)
+        """Delete everything below, and what stores that have folders keep of them."""
+        sync(self.store.delete_dir(self.key))

@@ -279,11 +279,14 @@ def _execute(run: Run, plan: ConvertPlan, begun: float, task_bytes: int) -> Conv
         finish_session(root, plan, planned, latest, hashes.get(planned.name), torn=torn)
         for planned in plan.todo
     ]
-    publish(root, plan.archive, records)
+    converted = tuple(f for f in finished if f.problem is None)
+    # Only a run that goes on from another has what that one's workers wrote too late.
+    late = [s.name for s in plan.todo if s.status == "resume"]
+    publish(root, plan.archive, records, [f.name for f in converted if f.name in late])
     return _result(
         plan,
         begun,
-        converted=tuple(f for f in finished if f.problem is None),
+        converted=converted,
         broken=tuple(
             (planned.path, f.problem)
             for planned, f in zip(plan.todo, finished, strict=True)

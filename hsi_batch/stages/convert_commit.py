@@ -17,7 +17,7 @@ from hsi_batch.archive.chunks import remove_partial
 from hsi_batch.archive.gathering import consolidate, session_heads
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.leftovers import remove_leftovers
-from hsi_batch.archive.packing import ROWS, pack_rows, row_array, unpack_rows
+from hsi_batch.archive.packing import ROWS, pack_rows, row_array, sweep_rows, unpack_rows
 from hsi_batch.archive.partials import load_partial, partials_of
 from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.session import Session
@@ -332,9 +332,13 @@ def _blank_failed(
                     array[geometry.index(key)] = nothing
 
 
-def publish(root: zarr.Group, archive: str, records: Records) -> None:
+def publish(
+    root: zarr.Group, archive: str, records: Records, converted: Iterable[str] = ()
+) -> None:
     """Consolidate metadata, write the catalog, pack the records."""
     with disk_errors(archive):
+        for name in converted:
+            sweep_rows(Session(name, root[name]))  # type: ignore[arg-type]
         consolidate(root)
         save_catalog(archive, root)
         present = session_heads(place(archive))
