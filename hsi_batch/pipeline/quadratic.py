@@ -11,6 +11,7 @@ from scipy.linalg import blas
 from hsi_batch.nodes import Quadratic
 from hsi_batch.nodes.gaussian import least_squares, qr_triangle
 from hsi_batch.statistics import Affine
+from hsi_batch.statistics.whitened import shifted, squared_norms
 
 __all__ = ["QuadraticMap"]
 
@@ -101,15 +102,13 @@ class QuadraticMap:
         """
         if len(pixels) == 0:
             return np.zeros(0)
-        shifted = np.empty(pixels.shape, dtype=self.dtype)
-        np.subtract(pixels, self._centre, out=shifted, dtype=self.dtype, casting="unsafe")
+        moved = shifted(pixels, self._centre)
         if self._square:
             whitened = self._trmm(
-                1.0, self._matrix, shifted.T, lower=int(self._lower), overwrite_b=1
+                1.0, self._matrix, moved.T, lower=int(self._lower), overwrite_b=1
             ).T
         else:
-            whitened = shifted @ self._matrix.T
-        whitened += self._offset
-        squared: NDArray[np.float64] = np.einsum("ij,ij->i", whitened, whitened).astype(np.float64)
+            whitened = moved @ self._matrix.T
+        squared = squared_norms(whitened, self._offset)
         squared += self.constant
         return squared

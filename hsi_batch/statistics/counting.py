@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 __all__ = ["compiled", "count_values"]
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a loop to machine code that other threads run beside; kept on disk if it may be."""
+def compiled(function: Callable[..., Any], *, fastmath: tuple[str, ...] = ()) -> Callable[..., Any]:
+    """Compile a loop to machine code that other threads run beside; kept on disk if it may be.
+
+    ``fastmath`` names what LLVM may do beyond IEEE 754.
+    """
+    options: dict[str, Any] = {"nogil": True, "fastmath": set(fastmath)}
     try:
-        return numba.njit(function, nogil=True, cache=True)  # type: ignore[no-any-return]
+        return numba.njit(function, cache=True, **options)  # type: ignore[no-any-return]
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return numba.njit(function, nogil=True)  # type: ignore[no-any-return]
+        return numba.njit(function, **options)  # type: ignore[no-any-return]
 
 
 @compiled
