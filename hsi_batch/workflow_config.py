@@ -33,6 +33,11 @@ class SourcesConfig(_Model):
     saturation: float | None = None
     block_lines: int | Literal["frame"] | None = None
     preset: Literal["fast", "balanced", "small", "sharded"] = "balanced"
+    white: str = "sibling"
+    dark: str = "sibling"
+    panel: float | str | None = None
+    crop: str | None = None
+    quantity: Literal["dn", "reflectance", "radiance"] | None = None
     replace: bool = False
 
 

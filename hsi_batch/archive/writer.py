@@ -183,6 +183,7 @@ def _value_attrs(info: SourceInfo) -> dict[str, Any]:
     """What the stored numbers mean; our own names, so that no reader decodes them unasked."""
     return {
         "quantity": info.quantity,
+        "units": info.units,
         "scale": info.scale,
         "offset": info.offset,
         "nodata": info.nodata,

@@ -19,15 +19,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cluster",
+    "CropOption",
+    "Dark",
     "DryRun",
     "Force",
     "Frames",
     "Json",
     "MaxFailed",
     "OnlyFailed",
+    "Panel",
+    "QuantityOption",
     "Quiet",
     "Replace",
     "Set",
+    "White",
     "Workers",
     "client_of",
     "finish",
@@ -59,6 +64,40 @@ Frames = Annotated[
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="Override a setting of the file; repeatable."),
+]
+White = Annotated[
+    str,
+    typer.Option(
+        "--white",
+        metavar="sibling|none|FILE[:FRAME]",
+        help="White reference; by default the one beside each scan, paired by its name.",
+    ),
+]
+Dark = Annotated[
+    str,
+    typer.Option(
+        "--dark",
+        metavar="sibling|none|FILE[:FRAME]",
+        help="Dark reference; with none, a dark signal of zero.",
+    ),
+]
+Panel = Annotated[
+    str | None,
+    typer.Option(
+        "--panel", metavar="FILE|VALUE", help="Reflectance of the white panel; 1 by default."
+    ),
+]
+CropOption = Annotated[
+    str | None,
+    typer.Option("--crop", metavar="T,B,L,R", help="Lines and columns that are cut off."),
+]
+QuantityOption = Annotated[
+    str | None,
+    typer.Option(
+        "--quantity",
+        metavar="dn|reflectance|radiance",
+        help="What the numbers are, where the sources do not say it.",
+    ),
 ]
 MaxFailed = Annotated[
     int, typer.Option("--max-failed", min=0, metavar="N", help="Failed frames that are accepted.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_batch.documents import read_yaml
-from hsi_batch.errors import ConfigError, PipelineError, did_you_mean
+from hsi_batch.envi_library import read_envi_library
+from hsi_batch.errors import ConfigError, PipelineError, SourceError, did_you_mean
 from hsi_batch.files import read_npz
 from hsi_batch.nodes.axis import ChannelAxis
 
@@ -31,6 +32,8 @@ class SpectralLibrary:
     spectra : numpy.ndarray of float64, shape (K, C)
     wavelength : numpy.ndarray of float64, shape (C,), optional
         Nanometres, ascending.
+    quantity : str, optional
+        What the values are, ``reflectance`` or ``radiance``, if the file says it.
 
     Examples
     --------
@@ -42,6 +45,7 @@ class SpectralLibrary:
     names: tuple[str, ...]
     spectra: NDArray[np.float64]
     wavelength: NDArray[np.float64] | None = None
+    quantity: str | None = None
 
     @classmethod
     def of(cls, spectra: Any, wavelength: Any = None, *, where: str = "targets") -> Self:
@@ -81,6 +85,7 @@ class SpectralLibrary:
         ``.csv``: a header of names, a row per channel; a first column named ``wavelength`` or
         ``wavelength_nm`` holds nanometres.
         ``.npz``: ``spectra`` (K, C), and optionally ``names`` (K,) and ``wavelength`` (C,).
+        ``.sli`` (or its ``.hdr``): an ENVI spectral library, in physical values.
 
         Raises
         ------
@@ -88,11 +93,13 @@ class SpectralLibrary:
             The file is not there, of another kind, or does not hold what is said above.
         """
         source = Path(path)
+        if source.suffix.lower() in (".sli", ".hdr"):
+            return cls._of_envi(source)
         readers = {".yaml": _yaml, ".yml": _yaml, ".csv": _csv, ".npz": _npz}
         reader = readers.get(source.suffix.lower())
         if reader is None:
             raise PipelineError(
-                f"library {source} is not a .yaml, .csv or .npz file.",
+                f"library {source} is not a .yaml, .csv, .npz or .sli file.",
                 hint="Save the spectra in one of these (see SpectralLibrary.read).",
             )
         try:
@@ -106,6 +113,19 @@ class SpectralLibrary:
             raise PipelineError(f"library {source} cannot be read: {error}") from None
         return cls.of(spectra, wavelength, where=f"library {source}")
 
+    @classmethod
+    def _of_envi(cls, path: Path) -> Self:
+        try:
+            found = read_envi_library(path)
+        except SourceError as error:
+            raise PipelineError(
+                f"library {path} cannot be read: {error.message}", hint=error.hint
+            ) from None
+        order = slice(None) if found.wavelength is None else np.argsort(found.wavelength)
+        axis = None if found.wavelength is None else found.wavelength[order]
+        named = dict(zip(found.names, found.spectra[:, order], strict=True))
+        return replace(cls.of(named, axis, where=f"library {path}"), quantity=found.quantity)
+
     def pick(self, names: list[str]) -> Self:
         """Only the spectra of these names, in their order."""
         for name in names:
@@ -115,7 +135,7 @@ class SpectralLibrary:
                     hint=f"There are: {', '.join(self.names)}.",
                 )
         rows = [self.names.index(name) for name in names]
-        return type(self)(tuple(names), self.spectra[rows], self.wavelength)
+        return replace(self, names=tuple(names), spectra=self.spectra[rows])
 
     def on(self, axis: ChannelAxis) -> Self:
         """The spectra at the channels of an axis.
@@ -142,7 +162,7 @@ class SpectralLibrary:
                 hint="Keep the range that both have (BandpassByWavelength).",
             )
         moved = np.array([np.interp(theirs, mine, spectrum) for spectrum in self.spectra])
-        return type(self)(self.names, moved, theirs)
+        return replace(self, spectra=moved, wavelength=theirs)
 
 
 def _yaml(path: Path) -> tuple[Any, Any]:

@@ -57,6 +57,8 @@ class SourceInfo:
         False for channels that the file marks as bad.
     quantity : {"dn", "reflectance", "radiance"}, optional
         What the numbers are; None if the file does not say.
+    units : str, optional
+        Of the physical values, as the file states them; "1" for reflectance.
     scale, offset : float
         Physical value = stored value * scale + offset.
     nodata, saturation : float, optional
@@ -84,6 +86,7 @@ class SourceInfo:
     fwhm: NDArray[np.float64] | None = None
     good_band: NDArray[np.bool_] | None = None
     quantity: Quantity | None = None
+    units: str | None = None
     scale: float = 1.0
     offset: float = 0.0
     nodata: float | None = None

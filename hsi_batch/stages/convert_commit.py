@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ from hsi_batch.archive.writer import create_session, disk_errors
 from hsi_batch.errors import IncompleteError, StoreError
 from hsi_batch.readers.registry import resolved
 from hsi_batch.stages.convert_plan import ConvertPlan, PlannedSession
+from hsi_batch.stages.convert_references import (
+    PreparedReferences,
+    ReferenceMeans,
+    write_references,
+)
 from hsi_batch.stages.convert_scan import settings_of
 from hsi_batch.stages.convert_sources import signature
 from hsi_batch.statistics import Bundle, Extrema
@@ -74,7 +79,7 @@ class Finished:
     problem: str | None = None
 
 
-def begin(root: zarr.Group, plan: ConvertPlan) -> None:
+def begin(root: zarr.Group, plan: ConvertPlan, means: ReferenceMeans) -> None:
     """Make the groups of new sessions; nothing is complete until :func:`finish_session`."""
     with disk_errors(plan.archive):
         # A run that is killed must not leave sessions listed that are no more, or others unlisted.
@@ -84,6 +89,7 @@ def begin(root: zarr.Group, plan: ConvertPlan) -> None:
                 assert planned.info is not None
                 assert planned.geometry is not None
                 forget(plan.archive, planned.name)
+                prepared = _prepared(planned, means)
                 session = create_session(
                     root,
                     planned.name,
@@ -103,11 +109,27 @@ def begin(root: zarr.Group, plan: ConvertPlan) -> None:
                         "complete": False,
                     },
                 )
+                if prepared is not None:
+                    write_references(session, prepared)
                 # Last: without it a session was never wholly made, and is made again.
                 session.group.attrs["digest"] = planned.digest
             elif planned.status == "retry":
                 # Arrays will come and go.
                 plain_group(root[planned.name]).attrs["complete"] = False  # type: ignore[arg-type]
+
+
+def _prepared(planned: PlannedSession, means: ReferenceMeans) -> PreparedReferences | None:
+    """Averages of the references of a scan; bands without any good ones become bad bands."""
+    if planned.references is None:
+        return None
+    assert planned.info is not None
+    assert planned.raw is not None
+    prepared = means.of(planned.references, planned.raw)
+    good, lost = planned.info.good_band, prepared.calibration.bad_bands
+    if lost.any() and not lost.all():
+        good = ~lost if good is None else good & ~lost
+        planned.info = replace(planned.info, good_band=good)
+    return prepared
 
 
 def forget(archive: str, session: str) -> None:
