@@ -46,12 +46,28 @@ class FitConfig(_Model):
 
     out: str
     frames: str | list[str] | None = None
-    pixels: Literal["valid", "labelled-normal"] = "valid"
+    pixels: str = Field(
+        default="valid", json_schema_extra={"pattern": "^(valid|labelled-normal|mask:.+)$"}
+    )
     background: str = Field(
         default="archive",
         json_schema_extra={"pattern": "^(archive|session|sensor|attr:.+)$"},
     )
     fallback: str | None = None
+    bands: str | None = None
+    exclude_bands: str | None = None
+    raw_values: bool | None = None
+
+    @field_validator("pixels")
+    @classmethod
+    def _pixels(cls, value: str) -> str:
+        from hsi_batch.stages.pixels import check_pixels
+
+        try:
+            check_pixels(value)
+        except ConfigError as error:
+            raise ValueError(str(error).rstrip(".")) from None
+        return value
 
     @field_validator("background", "fallback")
     @classmethod

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hsi_batch.archive.chunks import read_rows
 from hsi_batch.archive.layout import Geometry
 from hsi_batch.archive.selection import Selection
-from hsi_batch.archive.session import PixelChoice, Session
+from hsi_batch.archive.session import PixelChoice, Session, variant_of
 from hsi_batch.statistics import Extrema, FloatMoments, Forest, IntegerMoments
 from hsi_batch.statistics.quality import flag_pixels
 from hsi_batch.statistics.tree import Path
@@ -37,7 +37,7 @@ _GROUP_BYTES, _THREADS = 4 * 2**20, 4
 
 
 def _array(session: Session, kind: str, pixels: PixelChoice) -> zarr.Array[Any] | None:
-    return session.optional(kind if pixels == "valid" else f"{kind}_normal")
+    return session.optional(f"{kind}{variant_of(pixels)}")
 
 
 def has_statistics(

@@ -14,6 +14,7 @@ from hsi_batch.cli import (
     demo,
     drift,
     library,
+    masks,
     repair,
     restore,
     stages,
@@ -73,6 +74,7 @@ def _root(
 demo.register(app)
 stages.register(app)
 stores.register(app)
+masks.register(app)
 repair.register(app)
 status.register(app)
 library.register(app)

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from distributed import Client
 
 __all__ = [
+    "Bands",
     "Cluster",
     "CropOption",
     "Dark",
     "DryRun",
+    "ExcludeBands",
     "Force",
     "Frames",
     "Json",
@@ -30,6 +32,7 @@ __all__ = [
     "Panel",
     "QuantityOption",
     "Quiet",
+    "RawValues",
     "Replace",
     "Set",
     "White",
@@ -97,6 +100,29 @@ QuantityOption = Annotated[
         "--quantity",
         metavar="dn|reflectance|radiance",
         help="What the numbers are, where the sources do not say it.",
+    ),
+]
+Bands = Annotated[
+    str | None,
+    typer.Option(
+        "--bands",
+        metavar="good|all|RANGES",
+        help="Bands that are used; by default all that are not marked as bad.",
+    ),
+]
+ExcludeBands = Annotated[
+    str | None,
+    typer.Option(
+        "--exclude-bands",
+        metavar="RANGES|water|constant",
+        help="Bands that are left out: 1350-1450,1800-1950nm, or channels 3,17,40-44.",
+    ),
+]
+RawValues = Annotated[
+    bool | None,
+    typer.Option(
+        "--raw-values/--physical-values",
+        help="Nodes see stored values instead of stored x scale + offset.",
     ),
 ]
 MaxFailed = Annotated[

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hsi_batch.cli.options import (
+    Bands,
     Cluster,
     CropOption,
     Dark,
     DryRun,
+    ExcludeBands,
     Force,
     Frames,
     Json,
@@ -20,6 +22,7 @@ from hsi_batch.cli.options import (
     Panel,
     QuantityOption,
     Quiet,
+    RawValues,
     Replace,
     Set,
     White,
@@ -257,7 +260,9 @@ def fit(
     frames: Frames = None,
     pixels: Annotated[
         str,
-        typer.Option("--pixels", metavar="valid|labelled-normal", help="Pixels that count."),
+        typer.Option(
+            "--pixels", metavar="valid|labelled-normal|mask:NAME", help="Pixels that count."
+        ),
     ] = "valid",
     background: Annotated[
         str,
@@ -275,6 +280,9 @@ def fit(
             help="What sessions of another background are scored against; refused by default.",
         ),
     ] = None,
+    bands: Bands = None,
+    exclude_bands: ExcludeBands = None,
+    raw_values: RawValues = None,
     dialect: Annotated[
         str,
         typer.Option(
@@ -305,9 +313,12 @@ def fit(
             out,
             overrides=tuple(settings or ()),
             frames=frames,
-            pixels=pixels,  # type: ignore[arg-type]
+            pixels=pixels,
             background=background,
             fallback=fallback,
+            bands=bands,
+            exclude_bands=exclude_bands,
+            raw_values=raw_values,
             dialect=dialect,  # type: ignore[arg-type]
             force=force,
             only_failed=only_failed,

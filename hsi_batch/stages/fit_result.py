@@ -173,11 +173,13 @@ def provenance_of(
     sessions: Mapping[str, Session],
     pixels: PixelChoice,
     background: tuple[str, str | None],
+    values: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What is written into a pipeline about its fit."""
     digests = {name: str(s.attrs.get("digest", "")) for name, s in sessions.items()}
     by, fallback = background
     return {
+        "values": values,
         "archive": str(archive.path),
         "sources": [
             str(s.attrs.get("source", {}).get("path", ""))

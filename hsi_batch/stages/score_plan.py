@@ -23,6 +23,7 @@ from hsi_batch.pipeline.maps import MapSpec, map_spec
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.program import compile_program, frame_nodes
 from hsi_batch.stages.agreement import axis_of
+from hsi_batch.stages.bands import check_values
 from hsi_batch.stages.memory import assembled_bytes
 from hsi_batch.stages.run import Failure
 from hsi_batch.stages.score_blocks import tails
@@ -196,6 +197,7 @@ def plan_score(
         )
     selection = archive.select(frames)
     sessions = archive.sessions(selection.sessions)
+    check_values(pipeline, sessions)
     states = ScoreStates(pipeline)
     chosen = states.chosen(sessions)
     # All backgrounds have one graph.
