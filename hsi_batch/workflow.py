@@ -267,6 +267,7 @@ def _stages(
             bands=config.fit.bands,
             exclude_bands=config.fit.exclude_bands,
             raw_values=config.fit.raw_values,
+            wavelength_tolerance=config.fit.wavelength_tolerance,
             force=force,
             only_failed=only_failed,
             **common,

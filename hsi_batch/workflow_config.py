@@ -57,6 +57,7 @@ class FitConfig(_Model):
     bands: str | None = None
     exclude_bands: str | None = None
     raw_values: bool | None = None
+    wavelength_tolerance: float | None = Field(default=None, ge=0)
 
     @field_validator("pixels")
     @classmethod

@@ -11,6 +11,7 @@ import typer
 from hsi_batch._version import __version__
 from hsi_batch.cli import (
     checks,
+    convert,
     demo,
     drift,
     library,
@@ -73,6 +74,7 @@ def _root(
 
 demo.register(app)
 stages.register(app)
+convert.register(app)
 stores.register(app)
 masks.register(app)
 repair.register(app)

@@ -83,7 +83,8 @@ class SpectralLibrary:
 
         ``.yaml``: ``spectra`` (name to list of values) and optionally ``wavelength`` (nm).
         ``.csv``: a header of names, a row per channel; a first column named ``wavelength`` or
-        ``wavelength_nm`` holds nanometres.
+        ``wavelength_nm`` holds nanometres. A first line ``# quantity: reflectance`` may say what
+        the values are; in the other files ``quantity`` does.
         ``.npz``: ``spectra`` (K, C), and optionally ``names`` (K,) and ``wavelength`` (C,).
         ``.sli`` (or its ``.hdr``): an ENVI spectral library, in physical values.
 
@@ -103,7 +104,7 @@ class SpectralLibrary:
                 hint="Save the spectra in one of these (see SpectralLibrary.read).",
             )
         try:
-            spectra, wavelength = reader(source)
+            spectra, wavelength, quantity = reader(source)
         except FileNotFoundError:
             raise PipelineError(
                 f"library {source} does not exist.",
@@ -111,7 +112,8 @@ class SpectralLibrary:
             ) from None
         except (OSError, KeyError, ValueError, csv.Error, ConfigError) as error:
             raise PipelineError(f"library {source} cannot be read: {error}") from None
-        return cls.of(spectra, wavelength, where=f"library {source}")
+        found = cls.of(spectra, wavelength, where=f"library {source}")
+        return replace(found, quantity=quantity)
 
     @classmethod
     def _of_envi(cls, path: Path) -> Self:
@@ -165,20 +167,24 @@ class SpectralLibrary:
         return replace(self, spectra=moved, wavelength=theirs)
 
 
-def _yaml(path: Path) -> tuple[Any, Any]:
+def _yaml(path: Path) -> tuple[Any, Any, str | None]:
     found = read_yaml(path).data
     content = found if isinstance(found, dict) else {}
     if not isinstance(content.get("spectra"), dict):
         raise ValueError("it needs a mapping `spectra` from name to values")  # noqa: TRY004
-    unknown = sorted(set(content) - {"spectra", "wavelength"})
+    unknown = sorted(set(content) - {"spectra", "wavelength", "quantity"})
     if unknown:
-        raise ValueError(f"it has unknown keys {unknown}; known are spectra, wavelength")
-    return content["spectra"], content.get("wavelength")
+        raise ValueError(f"it has unknown keys {unknown}; known are spectra, wavelength, quantity")
+    return content["spectra"], content.get("wavelength"), content.get("quantity")
 
 
-def _csv(path: Path) -> tuple[Any, Any]:
+def _csv(path: Path) -> tuple[Any, Any, str | None]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    quantity = None
+    while rows and rows[0][0].lstrip().startswith("#"):
+        key, _, value = ",".join(rows.pop(0)).lstrip("# ").partition(":")
+        quantity = value.strip() if key.strip() == "quantity" else quantity
     if not rows:
         raise ValueError("it is empty")
     names = [name.strip() for name in rows[0]]
@@ -189,14 +195,15 @@ def _csv(path: Path) -> tuple[Any, Any]:
     columns = {name: [float(row[i]) for row in rows[1:]] for i, name in enumerate(names)}
     known = names[0].lower() in ("wavelength", "wavelength_nm")
     wavelength = columns.pop(names[0]) if known else None
-    return columns, wavelength
+    return columns, wavelength, quantity
 
 
-def _npz(path: Path) -> tuple[Any, Any]:
+def _npz(path: Path) -> tuple[Any, Any, str | None]:
     stored = read_npz(path)
     spectra = np.atleast_2d(stored["spectra"])
     names = np.atleast_1d(stored.get("names", np.arange(len(spectra))))
     wavelength = stored.get("wavelength")
     if len(names) != len(spectra):
         raise ValueError(f"it has {len(names)} names for {len(spectra)} spectra")
-    return dict(zip(map(str, names), spectra, strict=True)), wavelength
+    quantity = str(stored["quantity"]) if "quantity" in stored else None
+    return dict(zip(map(str, names), spectra, strict=True)), wavelength, quantity

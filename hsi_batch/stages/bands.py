@@ -16,9 +16,19 @@ from hsi_batch.archive.stored import has_statistics, stored_statistic
 from hsi_batch.errors import ConfigError, PlanError
 from hsi_batch.nodes import ChannelAxis, CU3SDataNode
 from hsi_batch.nodes.view import STORED, View
+from hsi_batch.pipeline.channels import TOLERANCE_NM
 from hsi_batch.pipeline.pipeline import Pipeline
 
-__all__ = ["BandChoice", "check_values", "chosen_view", "kept_by", "see", "values_of", "view_of"]
+__all__ = [
+    "BandChoice",
+    "check_targets",
+    "check_values",
+    "chosen_view",
+    "kept_by",
+    "see",
+    "values_of",
+    "view_of",
+]
 
 #: Where water vapour of the air takes the light of the sun, in nm.
 WATER = ((1340.0, 1450.0), (1790.0, 1970.0), (2450.0, np.inf))
@@ -40,11 +50,14 @@ class BandChoice:
     raw_values : bool, optional
         Nodes see stored values instead of physical ones. By default they do so in files of
         cuvis-ai, which knows no others.
+    tolerance : float
+        Nanometres that the channels of sessions may be apart.
     """
 
     bands: str = "good"
     exclude: str | None = None
     raw_values: bool | None = None
+    tolerance: float = TOLERANCE_NM
 
 
 def _terms(text: str) -> list[str]:
@@ -229,7 +242,9 @@ def see(pipeline: Pipeline, view: View) -> None:
         )
 
 
-def values_of(pipeline: Pipeline, sessions: Mapping[str, Session]) -> dict[str, Any]:
+def values_of(
+    pipeline: Pipeline, sessions: Mapping[str, Session], tolerance: float
+) -> dict[str, Any]:
     """What the numbers of a fit are, for its provenance."""
     first = next(iter(sessions.values())).attrs
     node = pipeline.source
@@ -240,7 +255,39 @@ def values_of(pipeline: Pipeline, sessions: Mapping[str, Session]) -> dict[str, 
         "scale": float(first.get("scale") or 1.0),
         "offset": float(first.get("offset") or 0.0),
         "channels": view.channels,
+        "tolerance_nm": tolerance,
     }
+
+
+def check_targets(pipeline: Pipeline, sessions: Mapping[str, Session]) -> None:
+    """Refuse targets that are another quantity than what the nodes see.
+
+    Raises
+    ------
+    hsi_batch.errors.PlanError
+        A library of reflectance for counts, or the like.
+    """
+    first = next(iter(sessions.values())).attrs
+    quantity = first.get("quantity")
+    scaled = float(first.get("scale") or 1.0) != 1.0 or bool(first.get("offset"))
+    node = pipeline.source
+    stored = isinstance(node, CU3SDataNode) and node.view.scale == 1.0 and not node.view.offset
+    for name, other in pipeline.nodes.items():
+        theirs = getattr(other, "target_quantity", None)
+        if theirs is None:
+            continue
+        if quantity is not None and quantity != theirs:
+            raise PlanError(
+                f"{name}: the targets are {theirs}, the recordings hold {quantity}.",
+                hint="Convert counts with their references (convert --white --dark), or give"
+                f" targets in {quantity}.",
+            )
+        if stored and scaled:
+            raise PlanError(
+                f"{name}: the targets are {theirs}, and the nodes see stored values, which are"
+                f" {1 / float(first.get('scale') or 1.0):g} times as large.",
+                hint="Let nodes see physical values (--physical-values).",
+            )
 
 
 def check_values(pipeline: Pipeline, sessions: Mapping[str, Session]) -> None:

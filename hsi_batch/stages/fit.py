@@ -21,9 +21,9 @@ from hsi_batch.nodes.gaussian import single_thread
 from hsi_batch.pipeline.fitting import FitPlan, plan_fit
 from hsi_batch.pipeline.groups import ARCHIVE, POOLED, Groups, check_background
 from hsi_batch.pipeline.pipeline import Pipeline
-from hsi_batch.stages.agreement import common_axis
+from hsi_batch.stages.agreement import agreed_axis, check_tolerance, spread
 from hsi_batch.stages.backgrounds import parts_of
-from hsi_batch.stages.bands import BandChoice, see, values_of, view_of
+from hsi_batch.stages.bands import BandChoice, check_targets, see, values_of, view_of
 from hsi_batch.stages.fit_members import Member, StoredStatistics, refuse
 from hsi_batch.stages.fit_partials import KeptFits, discard
 from hsi_batch.stages.fit_pass import PassReader
@@ -50,6 +50,7 @@ def fit(
     bands: str = "good",
     exclude_bands: str | None = None,
     raw_values: bool | None = None,
+    wavelength_tolerance: float | None = None,
     client: Client | None = None,
     workers: int | None = None,
     task_bytes: int = TASK_BYTES,
@@ -85,6 +86,9 @@ def fit(
     raw_values : bool, optional
         Nodes see what is stored, not ``stored * scale + offset``. By default only pipelines of
         cuvis-ai do, which knows no physical values.
+    wavelength_tolerance : float, optional
+        Nanometres that the channels of sessions may be apart and still count as equal; 0.01 by
+        default. What was counted as equal is in the result.
     client, workers, observer
         As for :func:`~hsi_batch.stages.convert.convert`.
     task_bytes : int
@@ -114,7 +118,8 @@ def fit(
     pipeline.verify()
     if isinstance(data, (str, os.PathLike)):
         data = Archive(data)
-    choice = BandChoice(bands, exclude_bands, raw_values)
+    tolerance = check_tolerance(wavelength_tolerance)
+    choice = BandChoice(bands, exclude_bands, raw_values, tolerance)
     if not isinstance(data, Archive):
         from hsi_batch.stages.fit_array import fit_array
 
@@ -154,10 +159,12 @@ class _Fit:
             self.selection.sessions, *arrays_of(pixels), "sample", "good_band"
         )
         need_pixels(self.sessions, pixels)
-        axis = common_axis(self.sessions)
+        self.by, self.fallback = background
+        self.tolerance = choice.tolerance
+        axis = agreed_axis(self.sessions, self.by, self.tolerance)
         see(pipeline, view_of(pipeline, choice, self.sessions, self.selection, axis))
         pipeline.resolve(axis)
-        self.by, self.fallback = background
+        check_targets(pipeline, self.sessions)
         self.parts = parts_of(self.by, self.fallback, self.selection, self.sessions)
         self.passes = 0
 
@@ -257,7 +264,7 @@ class _Fit:
             self.sessions,
             self.pixels,
             (self.by, self.fallback),
-            values_of(pipeline, self.sessions),
+            values_of(pipeline, self.sessions, self.tolerance),
         )
         return result
 
@@ -283,5 +290,6 @@ class _Fit:
             tasks=reader.counts.tasks,
             kept=reader.counts.kept,
             redone=reader.counts.redone,
+            apart_nm=spread(self.sessions),
             **told,
         )

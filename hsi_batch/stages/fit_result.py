@@ -59,6 +59,8 @@ class FitResult:
     redone : int
         Of a plan: blocks among those to read of which other statistics are kept, which no longer
         agree with the data or the pipeline.
+    apart_nm : float
+        Nanometres by which channels of sessions that were counted as equal differ, at most.
     worker_bytes : int
         Of a plan: memory of a worker above its base.
     memory : Memory, optional
@@ -90,6 +92,7 @@ class FitResult:
     tasks: int = 0
     kept: int = 0
     redone: int = 0
+    apart_nm: float = 0.0
     worker_bytes: int = 0
     memory: Memory | None = None
     background: str = ARCHIVE
@@ -115,6 +118,8 @@ class FitResult:
         )
         if self.groups:
             text += f"\n  {counted(self.groups, 'background')}, one per {self.background}"
+        if self.apart_nm:
+            text += f"\n  wavelengths of sessions up to {self.apart_nm:.3g} nm apart count as equal"
         if self.kept:
             text += f"\n  {counted(self.kept, 'block')} not read again after an interrupted run"
         for node, rank in self.rank.items():
