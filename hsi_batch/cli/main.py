@@ -14,6 +14,7 @@ from hsi_batch.cli import (
     convert,
     demo,
     drift,
+    export,
     library,
     masks,
     repair,
@@ -77,6 +78,7 @@ stages.register(app)
 convert.register(app)
 stores.register(app)
 masks.register(app)
+export.register(app)
 repair.register(app)
 status.register(app)
 library.register(app)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from hsi_batch.errors import ConfigError, SourceError
 from hsi_batch.files import Closing
 from hsi_batch.readers.annotations import Annotation
-from hsi_batch.readers.protocol import Frame, FrameInfo, Source
+from hsi_batch.readers.geography import Geography
+from hsi_batch.readers.protocol import Frame, FrameInfo, Source, SourceInfo
 from hsi_batch.readers.raw import check_lines
 
 __all__ = ["Crop", "CroppedSource", "cropped_labels"]
@@ -67,6 +68,12 @@ class Crop(NamedTuple):
             )
         return height, width, shape[2]
 
+    def info(self, info: SourceInfo) -> SourceInfo:
+        """What is known of the recording once it is cropped."""
+        place = Geography.of_attrs(info.geography)
+        moved = None if place is None else place.shifted(self.left, self.top).to_attrs()
+        return replace(info, shape=self.shape(info.shape, info.path), geography=moved)
+
     def columns(self, width: int) -> slice:
         """What is left of the columns."""
         return slice(self.left, width - self.right)
@@ -85,7 +92,7 @@ class CroppedSource(Closing):
         self._source = source
         self._crop = crop
         info = source.info
-        self.info = replace(info, shape=crop.shape(info.shape, info.path))
+        self.info = crop.info(info)
 
     def frame(self, index: int) -> Frame:
         """A frame without what is cut off."""

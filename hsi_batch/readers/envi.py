@@ -124,6 +124,7 @@ class EnviSource(Closing):
             scale=header.scale,
             offset=header.zero,
             nodata=header.nodata,
+            geography=None if header.geography is None else header.geography.to_attrs(),
             sensor=header.sensor,
             access="lines",
             reader=EnviReader.name,

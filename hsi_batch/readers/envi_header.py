@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_batch.readers.envi_fields import EnviFields, read_fields
+from hsi_batch.readers.geography import Geography, geography_of
 from hsi_batch.readers.protocol import Quantity
 from hsi_batch.readers.units import to_nanometres
 
@@ -59,6 +60,8 @@ class EnviHeader:
         From ``bit depth`` (or ``bits per pixel``, ``adc bits``): the largest count, 2**bits - 1.
     quantity, units : str, optional
         From the scale factor, or from ``data units``.
+    geography : Geography, optional
+        From ``map info`` and ``coordinate system string``.
     integration_time_ms : float, optional
         From ``tint``, which Specim cameras state in milliseconds.
     sensor : str, optional
@@ -93,6 +96,7 @@ class EnviHeader:
     quantity: Quantity | None = None
     units: str | None = None
     integration_time_ms: float | None = None
+    geography: Geography | None = None
 
     @property
     def nbytes(self) -> int:
@@ -139,6 +143,7 @@ def read_header(path: str) -> EnviHeader:
         quantity=quantity,
         units=units,
         integration_time_ms=_positive(fields.text("tint")),
+        geography=geography_of(fields),
     )
 
 

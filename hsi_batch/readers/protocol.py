@@ -63,6 +63,8 @@ class SourceInfo:
         Physical value = stored value * scale + offset.
     nodata, saturation : float, optional
         Stored value that means "no data", and the one from which a detector is saturated.
+    geography : mapping, optional
+        ``transform`` and ``crs``, see :class:`hsi_batch.readers.geography.Geography`.
     sensor, mode : str, optional
         Camera name or serial, and the SDK's processing mode.
     access : {"lines", "sequential", "frame"}
@@ -91,6 +93,7 @@ class SourceInfo:
     offset: float = 0.0
     nodata: float | None = None
     saturation: float | None = None
+    geography: Mapping[str, Any] | None = None
     sensor: str | None = None
     mode: str | None = None
     access: Access = "lines"

@@ -81,8 +81,7 @@ def describe(path: str, options: ConvertOptions) -> Described:
             with open_annotation(found, shape=info.shape[:2], frames=info.frames) as labels:
                 classes = labels.classes
         if options.crop is not None:
-            kept = Crop.parse(options.crop).shape(info.shape, path)
-            info = replace_fields(info, shape=kept)
+            info = Crop.parse(options.crop).info(info)
     except HsiBatchError as error:
         if isinstance(error, ConfigError) or error.exit_code == 2:
             raise

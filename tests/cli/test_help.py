@@ -7,7 +7,7 @@ from commands import command
 
 COMMANDS = (
     *("demo", "run", "convert", "fit", "score", "report", "ls", "show", "verify", "repair"),
-    *("rm", "status"),
+    *("rm", "status", "mask", "export"),
     *("nodes", "graph", "check", "schema"),
     *("drift", "train", "restore-pipeline", "restore-trainrun"),
 )
