@@ -13,6 +13,7 @@ from hsi_batch.cli import (
     checks,
     convert,
     demo,
+    detect,
     drift,
     export,
     library,
@@ -74,6 +75,7 @@ def _root(
 
 
 demo.register(app)
+detect.register(app)
 stages.register(app)
 convert.register(app)
 stores.register(app)
