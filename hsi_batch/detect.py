@@ -154,7 +154,7 @@ def _pipeline(pfa: float) -> dict[str, Any]:
             {
                 "name": "decider",
                 "class_name": "CFARThreshold",
-                "hparams": {"pfa": pfa, "method": "auto", "tail": max(0.05, min(5 * pfa, 0.5))},
+                "hparams": {"pfa": pfa, "method": "auto", "tail": max(0.1, min(5 * pfa, 0.5))},
             },
         ],
         "connections": [

@@ -18,6 +18,7 @@ from hsi_batch.cli import (
     export,
     library,
     masks,
+    quicklook,
     repair,
     restore,
     stages,
@@ -81,6 +82,7 @@ convert.register(app)
 stores.register(app)
 masks.register(app)
 export.register(app)
+quicklook.register(app)
 repair.register(app)
 status.register(app)
 library.register(app)
