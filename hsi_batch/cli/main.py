@@ -15,6 +15,7 @@ from hsi_batch.cli import (
     demo,
     detect,
     drift,
+    evaluate,
     export,
     library,
     masks,
@@ -82,6 +83,7 @@ convert.register(app)
 stores.register(app)
 masks.register(app)
 export.register(app)
+evaluate.register(app)
 quicklook.register(app)
 repair.register(app)
 status.register(app)
