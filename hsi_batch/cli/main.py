@@ -19,6 +19,7 @@ from hsi_batch.cli import (
     export,
     library,
     masks,
+    provenance,
     quicklook,
     repair,
     restore,
@@ -84,6 +85,7 @@ stores.register(app)
 masks.register(app)
 export.register(app)
 evaluate.register(app)
+provenance.register(app)
 quicklook.register(app)
 repair.register(app)
 status.register(app)

@@ -22,6 +22,7 @@ from hsi_batch.files import write_atomically
 from hsi_batch.readers.paths import natural_key
 from hsi_batch.stages.detections import Detections, find_detections
 from hsi_batch.stages.outputs import check_place
+from hsi_batch.stages.provenance import moved_on
 from hsi_batch.wording import counted, some
 
 __all__ = ["ExportResult", "Format", "export"]
@@ -98,6 +99,14 @@ def export(
         raise ConfigError(
             "a lookup table (--ortho) is of use for --format geotiff only.",
             hint="Leave it out, or export geotiff.",
+        )
+    moved = moved_on(store)
+    if moved:
+        warnings.warn(
+            f"the archive has moved on: {some(list(moved))} changed since these scores were made."
+            " Score again to have what belongs together.",
+            DataWarning,
+            stacklevel=2,
         )
     folder = Path(out)
     check_place(folder / "file")

@@ -192,6 +192,7 @@ def provenance_of(
         ],
         "selection": selection.text,
         "pixels": pixels,
+        **_masks(sessions, pixels),
         "pixel_count": result.pixels,
         "sessions": result.sessions,
         "frames": result.frames,
@@ -207,3 +208,11 @@ def provenance_of(
         "software": f"hsi_batch {__version__}",
         "environment": environment(),
     }
+
+
+def _masks(sessions: Mapping[str, Session], pixels: PixelChoice) -> dict[str, Any]:
+    """Versions of the mask that the pixels of a fit are within."""
+    if not pixels.startswith("mask:"):
+        return {}
+    name = pixels.removeprefix("mask:")
+    return {"masks": {n: s.masks.get(name) for n, s in list(sessions.items())[:_REMEMBERED]}}

@@ -7,7 +7,7 @@ from commands import command
 
 COMMANDS = (
     *("demo", "run", "convert", "fit", "score", "report", "ls", "show", "verify", "repair"),
-    *("rm", "status", "mask", "export", "detect", "quicklook", "evaluate"),
+    *("rm", "status", "mask", "export", "detect", "quicklook", "evaluate", "provenance"),
     *("nodes", "graph", "check", "schema"),
     *("drift", "train", "restore-pipeline", "restore-trainrun"),
 )
