@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import zarr
 from distributed import Client
-from scipy.stats import beta
 
 from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.session import Session
@@ -24,6 +23,7 @@ from hsi_batch.nodes.data import anomalous
 from hsi_batch.pipeline.groups import group_of
 from hsi_batch.pipeline.maps import INVALID_DECISION
 from hsi_batch.readers.paths import natural_key
+from hsi_batch.stages.alarms import binomial_interval, requested_pfa
 from hsi_batch.stages.frames import session_of
 from hsi_batch.stages.regions import Runs, regions_of, runs_of
 from hsi_batch.stages.run import Run
@@ -201,13 +201,15 @@ def performance(
     counts = Counted.of([(m.background, m.target) for m in members.values()])
     intervals = dict(bootstrap(counts, draws))
     if pooled.background_pixels:
-        intervals["false_alarm_rate"] = _binomial(pooled.false_pixels, pooled.background_pixels)
+        intervals["false_alarm_rate"] = binomial_interval(
+            pooled.false_pixels, pooled.background_pixels
+        )
     fitted_on = set((attrs.get("pipeline_provenance") or {}).get("sources") or ())
     return Performance(
         pooled.measures(),
         intervals,
         {unit: one.measures() for unit, one in members.items()},
-        _requested(attrs),
+        requested_pfa(attrs),
         tuple(n for n in labelled if _path(sessions[n]) in fitted_on),
         tuple(n for n in names if n not in labelled),
     )
@@ -217,11 +219,6 @@ def _path(session: Session) -> str:
     return str(session.attrs.get("source", {}).get("path"))
 
 
-def _binomial(hits: int, of: int) -> tuple[float, float]:
-    low = float(beta.ppf(0.025, hits, of - hits + 1)) if hits else 0.0
-    return low, float(beta.ppf(0.975, hits + 1, of - hits)) if hits < of else 1.0
-
-
 def _classes(attrs: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
     for node in (attrs.get("pipeline") or {}).get("nodes", ()):
         given = node.get("hparams") or {}
@@ -229,15 +226,6 @@ def _classes(attrs: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]
             other = given.get("anomaly_class_ids")
             return tuple(given["normal_class_ids"]), None if other is None else tuple(other)
     return (0,), None
-
-
-def _requested(attrs: Mapping[str, Any]) -> float | None:
-    asked = [
-        float(node["hparams"]["pfa"])
-        for node in (attrs.get("pipeline") or {}).get("nodes", ())
-        if node.get("class_name") == "CFARThreshold" and "pfa" in (node.get("hparams") or {})
-    ]
-    return asked[0] if len(asked) == 1 else None
 
 
 def _gather(

@@ -55,6 +55,8 @@ def test_pixels_objects_and_false_alarms(made, client):
     assert found.intervals["auc"][0] <= found.pooled["auc"] <= found.intervals["auc"][1]
     said = str(found)
     assert "requested 0.02" in said
+    page = (store.parent / "report.html").read_text()
+    assert f"requested 0.02, achieved {rate:.3g} ({low:.3g} to {high:.3g})" in page
     assert "fitted on scan_0 and scan_1 too" in said
     assert "left out: scan_2" in said
 
