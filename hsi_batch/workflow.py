@@ -237,6 +237,9 @@ def _stages(
     if config.sources is not None:
         options = config.sources.model_dump(exclude={"paths", "root", "annotations"})
         labels = config.sources.annotations
+        for name in ("white", "dark", "panel"):
+            if options[name] not in ("sibling", "none", None) and not _is_number(options[name]):
+                options[name] = below(document, options[name])
         converted = convert(
             [below(document, source) for source in config.sources.paths],
             archive,
@@ -262,6 +265,10 @@ def _stages(
             pixels=config.fit.pixels,
             background=config.fit.background,
             fallback=config.fit.fallback,
+            bands=config.fit.bands,
+            exclude_bands=config.fit.exclude_bands,
+            raw_values=config.fit.raw_values,
+            wavelength_tolerance=config.fit.wavelength_tolerance,
             force=force,
             only_failed=only_failed,
             **common,
@@ -290,6 +297,14 @@ def _stages(
             out = below(document, config.report.out)
             page = report(store, out, archive=archive, force=force)
     return WorkflowResult(converted, fitted, scored, page, trained, planned)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _plan_training(

@@ -33,6 +33,11 @@ class SourcesConfig(_Model):
     saturation: float | None = None
     block_lines: int | Literal["frame"] | None = None
     preset: Literal["fast", "balanced", "small", "sharded"] = "balanced"
+    white: str = "sibling"
+    dark: str = "sibling"
+    panel: float | str | None = None
+    crop: str | None = None
+    quantity: Literal["dn", "reflectance", "radiance"] | None = None
     replace: bool = False
 
 
@@ -41,12 +46,29 @@ class FitConfig(_Model):
 
     out: str
     frames: str | list[str] | None = None
-    pixels: Literal["valid", "labelled-normal"] = "valid"
+    pixels: str = Field(
+        default="valid", json_schema_extra={"pattern": "^(valid|labelled-normal|mask:.+)$"}
+    )
     background: str = Field(
         default="archive",
         json_schema_extra={"pattern": "^(archive|session|sensor|attr:.+)$"},
     )
     fallback: str | None = None
+    bands: str | None = None
+    exclude_bands: str | None = None
+    raw_values: bool | None = None
+    wavelength_tolerance: float | None = Field(default=None, ge=0)
+
+    @field_validator("pixels")
+    @classmethod
+    def _pixels(cls, value: str) -> str:
+        from hsi_batch.stages.pixels import check_pixels
+
+        try:
+            check_pixels(value)
+        except ConfigError as error:
+            raise ValueError(str(error).rstrip(".")) from None
+        return value
 
     @field_validator("background", "fallback")
     @classmethod

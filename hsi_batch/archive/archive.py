@@ -34,6 +34,7 @@ _INTERNAL = (
     "checksum",
 )
 
+_OF_MASKS = ("moments_mask_", "extrema_mask_")
 
 #: Opening a session is mostly waiting.
 _FEW, _THREADS = 8, 8
@@ -167,7 +168,8 @@ class Archive(Mapping[str, "xr.Dataset"]):
         dataset = xr.open_zarr(
             zarr_store(self.path), group=name, chunks={}, consolidated=False, zarr_format=3
         )
-        kept: xr.Dataset = dataset.drop_vars([v for v in _INTERNAL if v in dataset])
+        hidden = [v for v in dataset if v in _INTERNAL or str(v).startswith(_OF_MASKS)]
+        kept: xr.Dataset = dataset.drop_vars(hidden)
         kept.attrs["session"] = session.name
         # A cube that is taken out of the dataset still says whose background it has.
         said = {"session": session.name, "sensor": session.attrs.get("sensor")}

@@ -26,10 +26,24 @@ from hsi_batch.archive.store import (
 from hsi_batch.errors import SourceError, StoreError
 from hsi_batch.places import Place, place
 
-__all__ = ["PixelChoice", "Session"]
+__all__ = ["PixelChoice", "Session", "variant_of"]
 
-#: Which pixels count: all valid ones, or those that are labelled as background.
-PixelChoice = Literal["valid", "labelled-normal"]
+#: Which pixels count: all ``valid`` ones, those that are labelled as background
+#: (``labelled-normal``), or those within a mask (``mask:NAME``).
+PixelChoice = str
+
+
+def variant_of(pixels: PixelChoice) -> str:
+    """What the names of the arrays end in that hold statistics of these pixels.
+
+    Examples
+    --------
+    >>> variant_of("valid"), variant_of("labelled-normal"), variant_of("mask:product")
+    ('', '_normal', '_mask_product')
+    """
+    if pixels == "labelled-normal":
+        return "_normal"
+    return pixels.replace("mask:", "_mask_", 1) if pixels.startswith("mask:") else ""
 
 
 class Session:
@@ -154,6 +168,11 @@ class Session:
         return self.optional("label")
 
     @property
+    def masks(self) -> Mapping[str, Any]:
+        """Named masks that it has."""
+        return dict(self.attrs.get("masks", {}))
+
+    @property
     def labelled(self) -> bool:
         """Whether any frame has labels."""
         return self.holds("label")
@@ -219,6 +238,10 @@ class Session:
                 return np.zeros((stop - start, self.geometry.shape[1]), dtype=bool)
             normal = labels == 0
             mask = normal if mask is None else mask & normal
+        elif pixels.startswith("mask:"):
+            array = self._array(pixels.replace("mask:", "mask_", 1))
+            inside = _fetch(self, array, frame, start, stop) > 0
+            mask = inside if mask is None else mask & inside
         return None if mask is None or bool(mask.all()) else mask
 
     def labels(self, frame: int, start: int, stop: int) -> NDArray[np.int16] | None:

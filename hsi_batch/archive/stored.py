@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hsi_batch.archive.chunks import read_rows, store_path
 from hsi_batch.archive.layout import Geometry
 from hsi_batch.archive.selection import Selection
-from hsi_batch.archive.session import PixelChoice, Session
+from hsi_batch.archive.session import PixelChoice, Session, variant_of
 from hsi_batch.errors import StoreError
 from hsi_batch.statistics import Extrema, FloatMoments, Forest, IntegerMoments
 from hsi_batch.statistics.quality import flag_pixels
@@ -42,7 +42,7 @@ def _array(session: Session, kind: str, pixels: PixelChoice) -> zarr.Array[Any] 
 
 
 def _name(kind: str, pixels: PixelChoice) -> str:
-    return kind if pixels == "valid" else f"{kind}_normal"
+    return f"{kind}{variant_of(pixels)}"
 
 
 def has_statistics(

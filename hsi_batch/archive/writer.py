@@ -80,8 +80,11 @@ def create_session(
         attrs={
             **{k: v for k, v in _value_attrs(info).items() if v is not None},
             "coordinates": " ".join(coordinates),
+            **({} if info.geography is None else {"grid_mapping": "spatial_ref"}),
         },
     )
+    if info.geography is not None:
+        _spatial_ref(group, info.geography)
     flags = [flag for flag in Quality if flag.name]
     create_array(
         group,
@@ -153,6 +156,14 @@ def create_session(
     return Session(name, group)
 
 
+def _spatial_ref(group: zarr.Group, geography: Mapping[str, Any]) -> None:
+    """The grid mapping of CF, as rioxarray and GDAL read it."""
+    numbers = " ".join(repr(float(v)) for v in geography["transform"])
+    crs = geography.get("crs")
+    attrs = {"GeoTransform": numbers, **({} if crs is None else {"crs_wkt": crs})}
+    create_array(group, "spatial_ref", shape=(), chunks=(), dtype="int64", dims=(), attrs=attrs)
+
+
 def _channel_arrays(group: zarr.Group, info: SourceInfo) -> list[str]:
     named = {
         "wavelength": (
@@ -185,6 +196,7 @@ def _value_attrs(info: SourceInfo) -> dict[str, Any]:
     """What the stored numbers mean; our own names, so that no reader decodes them unasked."""
     return {
         "quantity": info.quantity,
+        "units": info.units,
         "scale": info.scale,
         "offset": info.offset,
         "nodata": info.nodata,
@@ -196,6 +208,7 @@ def _session_attrs(info: SourceInfo) -> dict[str, Any]:
     return {
         **_value_attrs(info),
         "sensor": info.sensor,
+        **({} if info.geography is None else {"geography": dict(info.geography)}),
         "processing_mode": info.mode,
         "reader": info.reader,
         "reader_version": info.reader_version,

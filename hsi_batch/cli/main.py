@@ -11,9 +11,16 @@ import typer
 from hsi_batch._version import __version__
 from hsi_batch.cli import (
     checks,
+    convert,
     demo,
+    detect,
     drift,
+    evaluate,
+    export,
     library,
+    masks,
+    provenance,
+    quicklook,
     repair,
     restore,
     stages,
@@ -71,8 +78,15 @@ def _root(
 
 
 demo.register(app)
+detect.register(app)
 stages.register(app)
+convert.register(app)
 stores.register(app)
+masks.register(app)
+export.register(app)
+evaluate.register(app)
+provenance.register(app)
+quicklook.register(app)
 repair.register(app)
 status.register(app)
 library.register(app)

@@ -18,16 +18,24 @@ if TYPE_CHECKING:
     from distributed import Client
 
 __all__ = [
+    "Bands",
     "Cluster",
+    "CropOption",
+    "Dark",
     "DryRun",
+    "ExcludeBands",
     "Force",
     "Frames",
     "Json",
     "MaxFailed",
     "OnlyFailed",
+    "Panel",
+    "QuantityOption",
     "Quiet",
+    "RawValues",
     "Replace",
     "Set",
+    "White",
     "Workers",
     "client_of",
     "finish",
@@ -59,6 +67,63 @@ Frames = Annotated[
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="Override a setting of the file; repeatable."),
+]
+White = Annotated[
+    str,
+    typer.Option(
+        "--white",
+        metavar="sibling|none|FILE[:FRAME]",
+        help="White reference; by default the one beside each scan, paired by its name.",
+    ),
+]
+Dark = Annotated[
+    str,
+    typer.Option(
+        "--dark",
+        metavar="sibling|none|FILE[:FRAME]",
+        help="Dark reference; with none, a dark signal of zero.",
+    ),
+]
+Panel = Annotated[
+    str | None,
+    typer.Option(
+        "--panel", metavar="FILE|VALUE", help="Reflectance of the white panel; 1 by default."
+    ),
+]
+CropOption = Annotated[
+    str | None,
+    typer.Option("--crop", metavar="T,B,L,R", help="Lines and columns that are cut off."),
+]
+QuantityOption = Annotated[
+    str | None,
+    typer.Option(
+        "--quantity",
+        metavar="dn|reflectance|radiance",
+        help="What the numbers are, where the sources do not say it.",
+    ),
+]
+Bands = Annotated[
+    str | None,
+    typer.Option(
+        "--bands",
+        metavar="good|all|RANGES",
+        help="Bands that are used; by default all that are not marked as bad.",
+    ),
+]
+ExcludeBands = Annotated[
+    str | None,
+    typer.Option(
+        "--exclude-bands",
+        metavar="RANGES|water|constant",
+        help="Bands that are left out: 1350-1450,1800-1950nm, or channels 3,17,40-44.",
+    ),
+]
+RawValues = Annotated[
+    bool | None,
+    typer.Option(
+        "--raw-values/--physical-values",
+        help="Nodes see stored values instead of stored x scale + offset.",
+    ),
 ]
 MaxFailed = Annotated[
     int, typer.Option("--max-failed", min=0, metavar="N", help="Failed frames that are accepted.")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hsi_batch.cli.options import (
+    Bands,
     Cluster,
     DryRun,
+    ExcludeBands,
     Force,
     Frames,
     Json,
     MaxFailed,
     OnlyFailed,
     Quiet,
+    RawValues,
     Replace,
     Set,
     Workers,
@@ -23,6 +26,7 @@ from hsi_batch.cli.options import (
     finish,
     show,
 )
+from hsi_batch.cli.outcomes import list_failures, plan_or_json
 from hsi_batch.cli.plans import (
     convert_plan_text,
     fit_plan_data,
@@ -32,10 +36,6 @@ from hsi_batch.cli.plans import (
     train_plan_text,
 )
 from hsi_batch.cli.progress import observing
-from hsi_batch.wording import printable
-
-if TYPE_CHECKING:
-    from hsi_batch.stages.convert import ConvertResult
 
 __all__ = ["register"]
 
@@ -43,50 +43,9 @@ __all__ = ["register"]
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("run")(run)
-    app.command("convert")(convert)
-    app.command("ingest", hidden=True)(convert)
     app.command("fit")(fit)
     app.command("score")(score)
     app.command("report")(report)
-
-
-def _plan(text: str, plan: Any, *, as_json: bool, quiet: bool) -> None:
-    if as_json:
-        show(plan, as_json=True, quiet=quiet)
-    elif not quiet:
-        typer.echo(text)
-
-
-def _failures(result: Any) -> None:
-    """List what failed, with reasons, on stderr."""
-    failures = list(getattr(result, "failures", ()))
-    earlier = list(getattr(result, "earlier", ()))
-    for path, reason in getattr(result, "broken", ()):
-        known = reason if path in reason else f"{path}: {reason}"
-        typer.echo(printable(f"failed: {known}"), err=True)
-    _changed(result)
-    for failure in failures[:20]:
-        typer.echo(printable(f"failed: {failure.key}: {failure.reason}"), err=True)
-    for failure in earlier[:20]:
-        text = f"failed in an earlier run: {failure.key}: {failure.reason}"
-        typer.echo(printable(text), err=True)
-    more = max(len(failures) - 20, 0) + max(len(earlier) - 20, 0)
-    if more:
-        typer.echo(f"failed: and {more} more; see the records", err=True)
-    if earlier:
-        typer.echo("Try them again with --only-failed.", err=True)
-
-
-def _changed(result: Any) -> None:
-    """List sessions whose sources changed, on stderr."""
-    changed = set(getattr(result, "changed", ()))
-    for planned in result.plan.sessions if changed else ():
-        if planned.name in changed:
-            typer.echo(
-                f"changed: session {planned.name}: {planned.why}; the archive keeps what it has."
-                " Use --replace to convert it again.",
-                err=True,
-            )
 
 
 def run(
@@ -142,93 +101,7 @@ def run(
                 typer.echo(f"{name}: {text or 'planned when the stages before it are done'}")
         return
     for part in parts:
-        _failures(part)
-    show(result, as_json=as_json, quiet=quiet)
-    finish(result, max_failed)
-
-
-def convert(
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...")],
-    archive: Annotated[Path, typer.Option("--archive", metavar="STORE", help="The archive.")],
-    root: Annotated[
-        Path | None,
-        typer.Option("--root", metavar="DIR", help="Name sessions by their path below DIR."),
-    ] = None,
-    mode: Annotated[
-        str | None,
-        typer.Option("--mode", metavar="MODE", help="SDK processing mode, such as Reflectance."),
-    ] = None,
-    annotations: Annotated[
-        str,
-        typer.Option("--annotations", metavar="sibling|none|FILE", help="Where labels are."),
-    ] = "sibling",
-    nodata: Annotated[
-        float | None, typer.Option("--nodata", metavar="V", help="Stored value of no data.")
-    ] = None,
-    saturation: Annotated[
-        float | None,
-        typer.Option("--saturation", metavar="V", help="Stored value from which it is saturated."),
-    ] = None,
-    block_lines: Annotated[
-        str | None,
-        typer.Option("--block-lines", metavar="N|frame", help="Height of blocks; 8 to 16 MB."),
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            "--preset",
-            metavar="fast|balanced|small|sharded",
-            help="How blocks are stored; balanced by default.",
-        ),
-    ] = None,
-    replace: Replace = False,
-    cluster: Cluster = None,
-    workers: Workers = None,
-    dry_run: DryRun = False,
-    force: Force = False,
-    only_failed: OnlyFailed = False,
-    max_failed: MaxFailed = 0,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Convert recordings (.cu3s, ENVI .hdr, .npz; files, folders, globs) into an archive.
-
-    Example: hsi-batch convert recordings/ --archive archive.zarr
-    """
-    from hsi_batch.errors import ConfigError
-    from hsi_batch.stages.convert import convert as run_convert
-
-    lines: int | str | None = block_lines
-    if block_lines is not None and block_lines != "frame":
-        if not block_lines.isdigit() or int(block_lines) < 1:
-            raise ConfigError(f"--block-lines {block_lines!r} is not a number of lines or 'frame'.")
-        lines = int(block_lines)
-    with client_of(cluster, workers) as client, observing(quiet=quiet or as_json) as observer:
-        result: ConvertResult = run_convert(
-            list(sources),
-            archive,
-            mode=mode,
-            root=root,
-            annotations=annotations,
-            nodata=nodata,
-            saturation=saturation,
-            block_lines=lines,
-            preset=preset,
-            replace=replace,
-            force=force,
-            only_failed=only_failed,
-            dry_run=dry_run,
-            client=client,
-            workers=workers,
-            observer=observer,
-        )
-    if dry_run:
-        _plan(convert_plan_text(result), result.plan, as_json=as_json, quiet=quiet)
-        return
-    if not quiet:
-        for path, reason in result.skipped:
-            typer.echo(printable(f"skipped: {path}: {reason}"), err=True)
-    _failures(result)
+        list_failures(part)
     show(result, as_json=as_json, quiet=quiet)
     finish(result, max_failed)
 
@@ -242,7 +115,9 @@ def fit(
     frames: Frames = None,
     pixels: Annotated[
         str,
-        typer.Option("--pixels", metavar="valid|labelled-normal", help="Pixels that count."),
+        typer.Option(
+            "--pixels", metavar="valid|labelled-normal|mask:NAME", help="Pixels that count."
+        ),
     ] = "valid",
     background: Annotated[
         str,
@@ -258,6 +133,17 @@ def fit(
             "--fallback",
             metavar="archive|GROUP",
             help="What sessions of another background are scored against; refused by default.",
+        ),
+    ] = None,
+    bands: Bands = None,
+    exclude_bands: ExcludeBands = None,
+    raw_values: RawValues = None,
+    wavelength_tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--wavelength-tolerance",
+            metavar="NM",
+            help="Channels of sessions this far apart count as equal; 0.01 by default.",
         ),
     ] = None,
     dialect: Annotated[
@@ -290,9 +176,13 @@ def fit(
             out,
             overrides=tuple(settings or ()),
             frames=frames,
-            pixels=pixels,  # type: ignore[arg-type]
+            pixels=pixels,
             background=background,
             fallback=fallback,
+            bands=bands,
+            exclude_bands=exclude_bands,
+            raw_values=raw_values,
+            wavelength_tolerance=wavelength_tolerance,
             dialect=dialect,  # type: ignore[arg-type]
             force=force,
             only_failed=only_failed,
@@ -302,9 +192,9 @@ def fit(
             observer=observer,
         )
     if dry_run:
-        _plan(fit_plan_text(result), fit_plan_data(result), as_json=as_json, quiet=quiet)
+        plan_or_json(fit_plan_text(result), fit_plan_data(result), as_json=as_json, quiet=quiet)
         return
-    _failures(result)
+    list_failures(result)
     show(result, as_json=as_json, quiet=quiet)
     finish(result, max_failed)
 
@@ -348,9 +238,9 @@ def score(
             observer=observer,
         )
     if dry_run:
-        _plan(score_plan_text(result), result.plan, as_json=as_json, quiet=quiet)
+        plan_or_json(score_plan_text(result), result.plan, as_json=as_json, quiet=quiet)
         return
-    _failures(result)
+    list_failures(result)
     show(result, as_json=as_json, quiet=quiet)
     finish(result, max_failed)
 

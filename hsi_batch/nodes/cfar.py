@@ -55,6 +55,7 @@ class CFARThreshold(FittedThreshold):
     ``gpd``       generalised Pareto law fitted to what exceeds the upper ``tail`` of the
                   scores, by probability-weighted moments (Hosking and Wallis,
                   Technometrics 29, 1987)
+    ``auto``      ``empirical`` where there are scores enough for it, else ``gpd``
     ============= ===========================================================================
 
     Scores take a pass over the pixels. Where the input ``background`` is connected to what the
@@ -70,7 +71,7 @@ class CFARThreshold(FittedThreshold):
     ----------
     pfa : float
         Probability of a false alarm per pixel, between 0 and 1.
-    method : {"empirical", "chi2", "f", "gpd"}
+    method : {"empirical", "chi2", "f", "gpd", "auto"}
         How the threshold is found, as above.
     dof : float, optional
         Degrees of freedom: the channels behind the score. ``f`` needs it, or the input
@@ -108,7 +109,7 @@ class CFARThreshold(FittedThreshold):
     def __init__(
         self,
         pfa: float = 1e-3,
-        method: Literal["empirical", "chi2", "f", "gpd"] = "empirical",
+        method: Literal["empirical", "chi2", "f", "gpd", "auto"] = "empirical",
         dof: float | None = None,
         background_pixels: int | None = None,
         tail: float = 0.02,
@@ -126,13 +127,13 @@ class CFARThreshold(FittedThreshold):
         )
         if not 0 < pfa < 1:
             raise PipelineError(f"pfa {pfa} must be between 0 and 1.")
-        if method not in ("empirical", "chi2", "f", "gpd"):
-            raise PipelineError(f"method {method!r} is not one of empirical, chi2, f, gpd.")
+        if method not in ("empirical", "chi2", "f", "gpd", "auto"):
+            raise PipelineError(f"method {method!r} is not one of empirical, chi2, f, gpd, auto.")
         if dof is not None and not dof > 0:
             raise PipelineError(f"dof {dof} must be above 0.")
         if background_pixels is not None and background_pixels < 1:
             raise PipelineError(f"background_pixels {background_pixels} must be at least 1.")
-        if method == "gpd" and not pfa < tail < 1:
+        if method in ("gpd", "auto") and not pfa < tail < 1:
             raise PipelineError(f"tail {tail} must be above pfa {pfa} and below 1.")
         self.pfa = float(pfa)
         self.method = method
@@ -177,26 +178,34 @@ class CFARThreshold(FittedThreshold):
 
     def _judge(self) -> None:
         above, expected = int(self.state["above"]), float(self.state["expected"])
-        if self.method == "empirical" or max(above, expected) < _FEWEST:
+        method = self._used(self.state)
+        if method == "empirical" or max(above, expected) < _FEWEST:
             return
         if not expected / _FACTOR <= above <= expected * _FACTOR:
             warnings.warn(
                 f"{self.name}: {above} of {int(self.state['count'])} scores of the fit are above"
                 f" the threshold, where pfa {self.pfa:g} expects {expected:.4g}:"
-                f" {_LAWS[self.method]} does not hold for them. Use method: empirical, which reads"
+                f" {_LAWS[method]} does not hold for them. Use method: empirical, which reads"
                 " the threshold from them, or leave known anomalies out of the fit.",
                 DataWarning,
                 stacklevel=3,
             )
 
+    def _used(self, state: Mapping[str, NDArray[Any]]) -> str:
+        """The method behind a fitted threshold; a tail that was fitted is in the state."""
+        if self.method != "auto":
+            return self.method
+        return "gpd" if "tail" in state else "empirical"
+
     def _origin(self, state: Mapping[str, NDArray[Any]]) -> str:
         text = f"pfa {self.pfa:g}"
-        if self.method == "empirical":
+        method = self._used(state)
+        if method == "empirical":
             text += " by counting"
-        elif self.method == "gpd":
+        elif method == "gpd":
             text += f" by {_LAWS['gpd']} of {int(state['tail'])} scores"
         else:
-            text += f" by {_LAWS[self.method]} of {float(state['dof']):.4g} degrees of freedom"
+            text += f" by {_LAWS[method]} of {float(state['dof']):.4g} degrees of freedom"
         if "expected" not in state:
             return f"{text}, not compared with scores"
         return f"{text} ({float(state['expected']):.4g} scores expected)"
@@ -204,7 +213,7 @@ class CFARThreshold(FittedThreshold):
     def _threshold(self, statistic: Histogram, scores: Counts) -> tuple[float, dict[str, float]]:  # noqa: ARG002
         expected = scores.total * self.pfa
         facts: dict[str, float] = {}
-        if self.method == "empirical":
+        if self.method == "empirical" or (self.method == "auto" and expected >= _FEWEST):
             threshold = self._empirical(scores, expected)
         elif self.method == "chi2":
             threshold, facts = self._chi2(scores)

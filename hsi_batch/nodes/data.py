@@ -14,6 +14,7 @@ from hsi_batch.errors import PipelineError
 from hsi_batch.nodes.axis import ChannelAxis
 from hsi_batch.nodes.node import Node
 from hsi_batch.nodes.ports import PortSpec
+from hsi_batch.nodes.view import View
 from hsi_batch.statistics.affine import Affine
 
 __all__ = ["AnomalyDataNode", "CU3SDataNode", "LentilsAnomalyDataNode", "anomalous"]
@@ -26,11 +27,19 @@ _INDEX = PortSpec(torch.int64, (-1,), "frame index", optional=True)
 
 
 class CU3SDataNode(Node):
-    """Hand recorded cubes to the graph as float32, unchanged.
+    """Hand recorded cubes to the graph as float32: ``stored[..., channels] * scale + offset``.
 
     Ports: ``cube`` (B, y, x, C) in any dtype, optional ``mask`` (B, y, x) int32 of class numbers,
     ``wavelengths`` (B, C) int32 nm and ``mesu_index`` (B,); each is handed on, the wavelengths as
     one numpy int32 vector ``(C,)``.
+
+    Parameters
+    ----------
+    channels : str, optional
+        Channels that are handed on, such as ``0-33,40-94``; all by default. Written by the fit,
+        from the bands that it was told to use.
+    scale, offset : float
+        From stored to physical values; written by the fit, from what the recordings state.
 
     Examples
     --------
@@ -57,12 +66,26 @@ class CU3SDataNode(Node):
     normal_class_ids: tuple[int, ...] = (0,)
     anomaly_class_ids: tuple[int, ...] | None = None
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str | None = None,
+        channels: str | None = None,
+        scale: float = 1.0,
+        offset: float = 0.0,
+    ) -> None:
         super().__init__(name)
+        self.see(View(channels, float(scale), float(offset)))
+
+    def see(self, view: View) -> None:
+        """Hand on other channels, or in other units, from now on."""
+        self.view = view
+        for key in ("channels", "scale", "offset"):
+            self.hparams.pop(key, None)
+        self.hparams |= view.hparams
 
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
-        """The axis of the archive."""
-        return {"cube": axes["cube"]}
+        """The axis of the archive, as far as its channels are handed on."""
+        return {"cube": self.view.axis(axes["cube"], self.name)}
 
     def classes(self, labels: NDArray[np.integer]) -> NDArray[np.int8]:
         """1 where class numbers count as anomalous, 0 where as normal, -1 where unlabelled.
@@ -76,8 +99,8 @@ class CU3SDataNode(Node):
         return np.where(labels < 0, -1, flags).astype(np.int8)
 
     def affine(self) -> Affine:
-        """The identity."""
-        return Affine.identity(self.axes["cube"].size)
+        """From stored values to what is handed on."""
+        return self.view.affine(self.axes["cube"].size)
 
     def forward(
         self,
@@ -87,10 +110,16 @@ class CU3SDataNode(Node):
         mesu_index: Tensor | None = None,
     ) -> dict[str, Any]:
         """Cast the cube; hand on what else is there."""
+        view = self.view
+        if view.indices is not None:
+            cube = cube[..., torch.from_numpy(view.indices)]
+        if view.scale != 1.0 or view.offset:
+            cube = cube.to(torch.float64) * view.scale + view.offset
+        nm = None if wavelengths is None else _one_axis(wavelengths)
         given = {
             "cube": cube.to(torch.float32),
             "mask": None if mask is None else mask.to(torch.int32),
-            "wavelengths": None if wavelengths is None else _one_axis(wavelengths),
+            "wavelengths": nm if nm is None or view.indices is None else nm[view.indices],
             "mesu_index": mesu_index,
         }
         return {port: value for port, value in given.items() if value is not None}
@@ -109,6 +138,8 @@ class AnomalyDataNode(CU3SDataNode):
         Classes that are background.
     anomaly_class_ids : sequence of int, optional
         Classes that are anomalies; those in neither list then count as normal.
+    channels, scale, offset
+        As for :class:`CU3SDataNode`.
 
     Examples
     --------
@@ -133,11 +164,14 @@ class AnomalyDataNode(CU3SDataNode):
         normal_class_ids: Sequence[int] = (0,),
         anomaly_class_ids: Sequence[int] | None = None,
         name: str | None = None,
+        channels: str | None = None,
+        scale: float = 1.0,
+        offset: float = 0.0,
     ) -> None:
         normal = [int(i) for i in normal_class_ids]
         anomaly = None if anomaly_class_ids is None else [int(i) for i in anomaly_class_ids]
-        super().__init__(name)
-        self.hparams = {"normal_class_ids": normal, "anomaly_class_ids": anomaly}
+        super().__init__(name, channels, scale, offset)
+        self.hparams |= {"normal_class_ids": normal, "anomaly_class_ids": anomaly}
         both = sorted(set(normal) & set(anomaly or ()))
         if both:
             raise PipelineError(

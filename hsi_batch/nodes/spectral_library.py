@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_batch.documents import read_yaml
-from hsi_batch.errors import ConfigError, PipelineError, did_you_mean
+from hsi_batch.envi_library import read_envi_library
+from hsi_batch.errors import ConfigError, PipelineError, SourceError, did_you_mean
 from hsi_batch.files import read_npz
 from hsi_batch.nodes.axis import ChannelAxis
 
@@ -31,6 +32,8 @@ class SpectralLibrary:
     spectra : numpy.ndarray of float64, shape (K, C)
     wavelength : numpy.ndarray of float64, shape (C,), optional
         Nanometres, ascending.
+    quantity : str, optional
+        What the values are, ``reflectance`` or ``radiance``, if the file says it.
 
     Examples
     --------
@@ -42,6 +45,7 @@ class SpectralLibrary:
     names: tuple[str, ...]
     spectra: NDArray[np.float64]
     wavelength: NDArray[np.float64] | None = None
+    quantity: str | None = None
 
     @classmethod
     def of(cls, spectra: Any, wavelength: Any = None, *, where: str = "targets") -> Self:
@@ -79,8 +83,10 @@ class SpectralLibrary:
 
         ``.yaml``: ``spectra`` (name to list of values) and optionally ``wavelength`` (nm).
         ``.csv``: a header of names, a row per channel; a first column named ``wavelength`` or
-        ``wavelength_nm`` holds nanometres.
+        ``wavelength_nm`` holds nanometres. A first line ``# quantity: reflectance`` may say what
+        the values are; in the other files ``quantity`` does.
         ``.npz``: ``spectra`` (K, C), and optionally ``names`` (K,) and ``wavelength`` (C,).
+        ``.sli`` (or its ``.hdr``): an ENVI spectral library, in physical values.
 
         Raises
         ------
@@ -88,15 +94,17 @@ class SpectralLibrary:
             The file is not there, of another kind, or does not hold what is said above.
         """
         source = Path(path)
+        if source.suffix.lower() in (".sli", ".hdr"):
+            return cls._of_envi(source)
         readers = {".yaml": _yaml, ".yml": _yaml, ".csv": _csv, ".npz": _npz}
         reader = readers.get(source.suffix.lower())
         if reader is None:
             raise PipelineError(
-                f"library {source} is not a .yaml, .csv or .npz file.",
+                f"library {source} is not a .yaml, .csv, .npz or .sli file.",
                 hint="Save the spectra in one of these (see SpectralLibrary.read).",
             )
         try:
-            spectra, wavelength = reader(source)
+            spectra, wavelength, quantity = reader(source)
         except FileNotFoundError:
             raise PipelineError(
                 f"library {source} does not exist.",
@@ -104,7 +112,21 @@ class SpectralLibrary:
             ) from None
         except (OSError, KeyError, ValueError, csv.Error, ConfigError) as error:
             raise PipelineError(f"library {source} cannot be read: {error}") from None
-        return cls.of(spectra, wavelength, where=f"library {source}")
+        found = cls.of(spectra, wavelength, where=f"library {source}")
+        return replace(found, quantity=quantity)
+
+    @classmethod
+    def _of_envi(cls, path: Path) -> Self:
+        try:
+            found = read_envi_library(path)
+        except SourceError as error:
+            raise PipelineError(
+                f"library {path} cannot be read: {error.message}", hint=error.hint
+            ) from None
+        order = slice(None) if found.wavelength is None else np.argsort(found.wavelength)
+        axis = None if found.wavelength is None else found.wavelength[order]
+        named = dict(zip(found.names, found.spectra[:, order], strict=True))
+        return replace(cls.of(named, axis, where=f"library {path}"), quantity=found.quantity)
 
     def pick(self, names: list[str]) -> Self:
         """Only the spectra of these names, in their order."""
@@ -115,7 +137,7 @@ class SpectralLibrary:
                     hint=f"There are: {', '.join(self.names)}.",
                 )
         rows = [self.names.index(name) for name in names]
-        return type(self)(tuple(names), self.spectra[rows], self.wavelength)
+        return replace(self, names=tuple(names), spectra=self.spectra[rows])
 
     def on(self, axis: ChannelAxis) -> Self:
         """The spectra at the channels of an axis.
@@ -142,23 +164,27 @@ class SpectralLibrary:
                 hint="Keep the range that both have (BandpassByWavelength).",
             )
         moved = np.array([np.interp(theirs, mine, spectrum) for spectrum in self.spectra])
-        return type(self)(self.names, moved, theirs)
+        return replace(self, spectra=moved, wavelength=theirs)
 
 
-def _yaml(path: Path) -> tuple[Any, Any]:
+def _yaml(path: Path) -> tuple[Any, Any, str | None]:
     found = read_yaml(path).data
     content = found if isinstance(found, dict) else {}
     if not isinstance(content.get("spectra"), dict):
         raise ValueError("it needs a mapping `spectra` from name to values")  # noqa: TRY004
-    unknown = sorted(set(content) - {"spectra", "wavelength"})
+    unknown = sorted(set(content) - {"spectra", "wavelength", "quantity"})
     if unknown:
-        raise ValueError(f"it has unknown keys {unknown}; known are spectra, wavelength")
-    return content["spectra"], content.get("wavelength")
+        raise ValueError(f"it has unknown keys {unknown}; known are spectra, wavelength, quantity")
+    return content["spectra"], content.get("wavelength"), content.get("quantity")
 
 
-def _csv(path: Path) -> tuple[Any, Any]:
+def _csv(path: Path) -> tuple[Any, Any, str | None]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    quantity = None
+    while rows and rows[0][0].lstrip().startswith("#"):
+        key, _, value = ",".join(rows.pop(0)).lstrip("# ").partition(":")
+        quantity = value.strip() if key.strip() == "quantity" else quantity
     if not rows:
         raise ValueError("it is empty")
     names = [name.strip() for name in rows[0]]
@@ -169,14 +195,15 @@ def _csv(path: Path) -> tuple[Any, Any]:
     columns = {name: [float(row[i]) for row in rows[1:]] for i, name in enumerate(names)}
     known = names[0].lower() in ("wavelength", "wavelength_nm")
     wavelength = columns.pop(names[0]) if known else None
-    return columns, wavelength
+    return columns, wavelength, quantity
 
 
-def _npz(path: Path) -> tuple[Any, Any]:
+def _npz(path: Path) -> tuple[Any, Any, str | None]:
     stored = read_npz(path)
     spectra = np.atleast_2d(stored["spectra"])
     names = np.atleast_1d(stored.get("names", np.arange(len(spectra))))
     wavelength = stored.get("wavelength")
     if len(names) != len(spectra):
         raise ValueError(f"it has {len(names)} names for {len(spectra)} spectra")
-    return dict(zip(map(str, names), spectra, strict=True)), wavelength
+    quantity = str(stored["quantity"]) if "quantity" in stored else None
+    return dict(zip(map(str, names), spectra, strict=True)), wavelength, quantity

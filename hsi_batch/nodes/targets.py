@@ -36,6 +36,8 @@ class TargetNode(Node):
     INPUT_SPECS = {"data": PortSpec(torch.float32, (-1, -1, -1, -1), "cube")}
     PATH_ARGUMENTS: ClassVar[tuple[str, ...]] = ("library",)
     targets: Tensor
+    #: What the spectra of a library are, if it says it: ``reflectance``, ``radiance``.
+    target_quantity: str | None = None
 
     def __init__(
         self,
@@ -107,7 +109,9 @@ class TargetNode(Node):
             if self._given is not None:
                 return self._given
             assert self._library is not None
-            return self._picked(SpectralLibrary.read(self._library))
+            library = SpectralLibrary.read(self._library)
+            self.target_quantity = library.quantity
+            return self._picked(library)
         except PipelineError as error:
             raise PipelineError(f"{self.name}: {error.message}", hint=error.hint) from None
 

@@ -40,10 +40,12 @@ ONCE: Mapping[str, tuple[tuple[int, int], Mapping[str, Any]]] = {
 }
 #: Arguments of ours alone that say what is computed, not only what a fit finds: nothing but the
 #: value that cuvis-ai has can be written.
+_DATA_NODES = ("CU3SDataNode", "AnomalyDataNode", "LentilsAnomalyDataNode")
 COMPUTING = {
     ("RXPerBatch", "loading"),
     ("SelectorDiversityRegularizer", "mode"),
     ("SpectralDerivative", "edges"),
+    *((cls, k) for cls in _DATA_NODES for k in ("channels", "scale", "offset")),
 }
 #: Values that cuvis-ai takes, where ours has more.
 TAKEN: Mapping[tuple[str, str], tuple[Any, ...]] = {

@@ -12,8 +12,9 @@ from hsi_batch.pipeline.axes import buffer_problems
 
 if TYPE_CHECKING:
     from hsi_batch.pipeline.graph import Graph
+    from hsi_batch.pipeline.pipeline import Pipeline
 
-__all__ = ["TOLERANCE_NM", "check_channels", "differ"]
+__all__ = ["TOLERANCE_NM", "apart", "check_channels", "differ", "same_channel_nm", "tolerance_of"]
 
 #: Wavelengths that differ by no more than this are the same channel.
 TOLERANCE_NM = 0.01
@@ -25,10 +26,45 @@ def differ(a: ChannelAxis, b: ChannelAxis, tolerance: float = TOLERANCE_NM) -> s
         return f"{a.size} channels against {b.size}"
     if a.wavelength is None or b.wavelength is None:
         return None
-    apart = float(np.max(np.abs(a.wavelength - b.wavelength)))
-    if apart > tolerance:
-        return f"wavelengths differ by up to {apart:.3g} nm"
+    far = apart(a, b)
+    if far > tolerance:
+        return f"wavelengths differ by up to {far:.3g} nm, the tolerance is {tolerance:.3g} nm"
     return None
+
+
+def apart(a: ChannelAxis, b: ChannelAxis) -> float:
+    """Nanometres between the channels of two axes of one size, at most; 0 if one knows none."""
+    if a.wavelength is None or b.wavelength is None:
+        return 0.0
+    return float(np.max(np.abs(a.wavelength - b.wavelength)))
+
+
+def same_channel_nm(axis: ChannelAxis) -> float:
+    """How far channels of cameras of one kind may be apart: a quarter of the smallest spacing.
+
+    Whatever picks channels by wavelength then picks the same ones of each.
+
+    Examples
+    --------
+    >>> same_channel_nm(ChannelAxis.of([400.0, 404.0, 410.0]))
+    1.0
+    """
+    if axis.wavelength is None or axis.size < 2:
+        return TOLERANCE_NM
+    return max(float(np.abs(np.diff(axis.wavelength)).min()) / 4, TOLERANCE_NM)
+
+
+def tolerance_of(pipeline: Pipeline) -> float:
+    """How far the channels of data may be from those of a fit, in nm.
+
+    What the fit counted as equal; with several backgrounds, also what is the same channel of
+    cameras of one kind.
+    """
+    values = pipeline.provenance.get("values") or {}
+    held = max(float(values.get("tolerance_nm") or 0.0), TOLERANCE_NM)
+    if pipeline.groups is None or pipeline.axis is None:
+        return held
+    return max(held, same_channel_nm(pipeline.axis))
 
 
 def check_channels(

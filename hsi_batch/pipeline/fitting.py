@@ -298,7 +298,8 @@ class Fitting:
             port = need_of(self.pipeline, node.name, request)
             way = fold(self.pipeline, port, stop=need.root)
             if way.map is not None:
-                _check_range(node, statistic)
+                if way.map.monomial is None and way.map.matrix.any(axis=0).all():
+                    _check_range(node, statistic)
                 statistic = getattr(way.map, str(request.kind))(statistic)
             _check_range(node, statistic)
             statistics.append(statistic)

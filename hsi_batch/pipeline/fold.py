@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from hsi_batch.nodes import Node, PortRef, Request, Scope
+from hsi_batch.nodes import CU3SDataNode, Node, PortRef, Request, Scope
 from hsi_batch.pipeline.graph import Graph
 from hsi_batch.statistics import Affine, Measure
 
@@ -38,6 +38,11 @@ def node_at(graph: Graph, name: str, substitutes: Mapping[str, Node]) -> Node:
     return substitutes.get(name) or graph.nodes[name]
 
 
+def as_stored(node: Node) -> bool:
+    """Whether a data node hands on all channels as they are stored."""
+    return not isinstance(node, CU3SDataNode) or node.view.plain
+
+
 def _steps(graph: Graph, node: Node, port: PortRef) -> PortRef | None:
     """The input a port is an affine map of, if its node is affine; CUBE for the data node."""
     if node.AFFINE is None or node.AFFINE[1] != port.port or node.scope is not Scope.PIXEL:
@@ -65,7 +70,7 @@ def fold(
     if before is None:
         return Folded(port, None)
     if node.is_source:
-        return Folded(CUBE, None, (port.node,))
+        return Folded(CUBE, None if as_stored(node) else node.affine(), (port.node,))
     inner = fold(graph, before, stand_ins, stop)
     outer = node.affine()
     composed = outer if inner.map is None else outer.after(inner.map)
@@ -78,14 +83,15 @@ def root_of(
     """Where a statistic of a port can be taken, and the nodes it is carried through.
 
     Unlike :func:`fold` this needs no fitted node. Extrema pass only nodes that keep channels
-    apart, histograms and measures pass none but the data node.
+    apart, histograms and measures pass none but a data node that hands on what is stored.
     """
     node = graph.nodes[port.node]
     before = _steps(graph, node, port)
     if before is None:
         return port, ()
     if node.is_source:
-        return CUBE, (port.node,)
+        taken = kind in ("moments", "extrema") or as_stored(node)
+        return (CUBE, (port.node,)) if taken else (port, ())
     passes = kind == "moments" or (kind == "extrema" and not node.mixes_channels)
     if not passes:
         return port, ()

@@ -12,7 +12,7 @@ from hsi_batch.errors import NotFittedError, PlanError
 from hsi_batch.nodes import ChannelAxis
 from hsi_batch.nodes.gaussian import single_thread
 from hsi_batch.pipeline.cache import Packed, evaluator, pack
-from hsi_batch.pipeline.channels import check_channels
+from hsi_batch.pipeline.channels import check_channels, tolerance_of
 from hsi_batch.pipeline.frame_source import FrameSource
 from hsi_batch.pipeline.groups import group_of
 from hsi_batch.pipeline.maps import MapSpec, as_stored, map_spec
@@ -90,11 +90,12 @@ def apply(
             f"the pipeline {pipeline.name!r} is not fitted.", hint="Call hb.fit first."
         )
     check_cube(cube)
+    tolerance = tolerance_of(pipeline)
     if group is not None:
         pipeline = pipeline.for_group(group)
     elif pipeline.groups is not None:
         pipeline = _for_cube(pipeline, pipeline.groups.by, cube.attrs)
-    check_channels(pipeline, axis_of(cube), "the cube")
+    check_channels(pipeline, axis_of(cube), "the cube", tolerance)
     specs = [map_spec(pipeline, name) for name in names]
     if valid is not None:
         _check_labelled(valid, "`valid`", ("y", "x"))

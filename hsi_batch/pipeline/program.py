@@ -330,7 +330,8 @@ def _constant(graph: Graph, ref: PortRef) -> Any:
     """The value of a port without pixels: a parameter, or the wavelengths of the data."""
     node = graph.nodes[ref.node]
     if node.is_source and ref.port == "wavelengths":
-        wavelength = graph.axis.wavelength if graph.axis is not None else None
+        given = None if graph.axis is None else node.channel_axis({"cube": graph.axis})["cube"]
+        wavelength = None if given is None else given.wavelength
         if wavelength is None:
             raise PipelineError(
                 f"{ref} is needed, but the recordings state no wavelengths.",

@@ -33,6 +33,8 @@ class QuadraticMap:
     constant : float
     dtype : {"float64", "float32"}
         Arithmetic of the product.
+    channels : numpy.ndarray of int, optional
+        Channels of the pixels that count; the others are not looked at. All by default.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class QuadraticMap:
         offset: NDArray[np.float64],
         constant: float = 0.0,
         dtype: Literal["float64", "float32"] = "float64",
+        channels: NDArray[np.intp] | None = None,
     ) -> None:
+        self.channels = channels
         self.triangle = triangle
         self.centre = centre
         self.offset = offset
@@ -76,23 +80,29 @@ class QuadraticMap:
         else:
             whole = Affine(form.factor, form.offset).after(inner)
             factor, shift = whole.matrix, whole.offset
+        used = factor.any(axis=0)
+        channels = None if used.all() else np.flatnonzero(used)
+        if channels is not None:
+            factor = factor[:, channels]
         lower = factor.shape[0] == factor.shape[1] and not np.any(np.triu(factor, 1))
         # Where is the score least? There the pixels are, up to rounding to whole numbers.
         mean = least_squares(factor, -shift)
         centre = np.rint(mean) if np.isfinite(mean).all() else np.zeros_like(mean)
         rest = factor @ centre + shift
         if lower:
-            return cls(factor, centre, rest, 0.0, dtype)
+            return cls(factor, centre, rest, 0.0, dtype, channels)
         orthogonal, triangle = qr_triangle(factor)
         inside = orthogonal.T @ rest
         constant = max(float(rest @ rest - inside @ inside), 0.0)
         if factor.shape[0] <= factor.shape[1]:
             constant = 0.0
-        return cls(triangle, centre, inside, constant, dtype)
+        return cls(triangle, centre, inside, constant, dtype, channels)
 
     def with_dtype(self, dtype: Literal["float64", "float32"]) -> QuadraticMap:
         """The same map in other arithmetic."""
-        return QuadraticMap(self.triangle, self.centre, self.offset, self.constant, dtype)
+        return QuadraticMap(
+            self.triangle, self.centre, self.offset, self.constant, dtype, self.channels
+        )
 
     def scores(self, pixels: NDArray[Any]) -> NDArray[np.float64]:
         """Scores of ``(n, C)`` pixels in any real dtype, ``(n,)`` float64.
@@ -102,6 +112,8 @@ class QuadraticMap:
         """
         if len(pixels) == 0:
             return np.zeros(0)
+        if self.channels is not None:
+            pixels = pixels[:, self.channels]
         moved = shifted(pixels, self._centre)
         if self._square:
             whitened = self._trmm(

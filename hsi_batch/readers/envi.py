@@ -118,10 +118,13 @@ class EnviSource(Closing):
             wavelength=header.wavelength,
             fwhm=header.fwhm,
             good_band=header.good_band,
-            quantity="reflectance" if header.reflectance else None,
+            quantity=header.quantity,
+            units=header.units,
+            saturation=header.saturation,
             scale=header.scale,
             offset=header.zero,
             nodata=header.nodata,
+            geography=None if header.geography is None else header.geography.to_attrs(),
             sensor=header.sensor,
             access="lines",
             reader=EnviReader.name,
@@ -155,7 +158,9 @@ class EnviFrame:
         header: EnviHeader,
         fill: Callable[[RawFile, EnviHeader, int, NDArray[Any]], None],
     ) -> None:
-        self.info = FrameInfo(time_ms=header.time_ms)
+        self.info = FrameInfo(
+            time_ms=header.time_ms, integration_time_ms=header.integration_time_ms
+        )
         self._file = file
         self._header = header
         self._fill = fill

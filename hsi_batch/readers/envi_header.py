@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_batch.readers.envi_fields import EnviFields, read_fields
+from hsi_batch.readers.geography import Geography, geography_of
+from hsi_batch.readers.protocol import Quantity
 from hsi_batch.readers.units import to_nanometres
 
-__all__ = ["EnviHeader", "read_header"]
+__all__ = ["EnviHeader", "dtype_of", "quantity_of", "read_header", "scaling_of"]
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("u1"),
@@ -54,6 +56,14 @@ class EnviHeader:
         Whether a ``reflectance scale factor`` is given.
     nodata : float, optional
         From ``data ignore value``; None for NaN, which counts as invalid anyway.
+    saturation : float, optional
+        From ``bit depth`` (or ``bits per pixel``, ``adc bits``): the largest count, 2**bits - 1.
+    quantity, units : str, optional
+        From the scale factor, or from ``data units``.
+    geography : Geography, optional
+        From ``map info`` and ``coordinate system string``.
+    integration_time_ms : float, optional
+        From ``tint``, which Specim cameras state in milliseconds.
     sensor : str, optional
         From ``sensor type`` unless it is Unknown.
     time_ms : int, optional
@@ -82,6 +92,11 @@ class EnviHeader:
     time_ms: int | None
     metadata: dict[str, str | list[str]]
     notes: tuple[str, ...] = ()
+    saturation: float | None = None
+    quantity: Quantity | None = None
+    units: str | None = None
+    integration_time_ms: float | None = None
+    geography: Geography | None = None
 
     @property
     def nbytes(self) -> int:
@@ -102,14 +117,15 @@ def read_header(path: str) -> EnviHeader:
     _refuse_what_is_not_raw(fields)
     bands = fields.integer("bands", least=1)
     wavelength, fwhm = _spectral_axis(fields, bands)
-    scale, zero, reflectance = _scaling(fields, bands)
+    scale, zero, reflectance = scaling_of(fields, bands)
     good = fields.numbers("bbl", bands)
     sensor = fields.text("sensor type")
+    quantity, units = quantity_of(fields, reflectance=reflectance)
     return EnviHeader(
         lines=fields.integer("lines", least=1),
         samples=fields.integer("samples", least=1),
         bands=bands,
-        dtype=_dtype(fields),
+        dtype=dtype_of(fields),
         offset=fields.integer("header offset", default=0),
         interleave=_interleave(fields, bands),
         wavelength=wavelength,
@@ -123,6 +139,11 @@ def read_header(path: str) -> EnviHeader:
         time_ms=_time_ms(fields.text("acquisition time")),
         metadata=dict(fields.values),
         notes=_notes(fields),
+        saturation=_saturation(fields),
+        quantity=quantity,
+        units=units,
+        integration_time_ms=_positive(fields.text("tint")),
+        geography=geography_of(fields),
     )
 
 
@@ -151,7 +172,8 @@ def _refuse_what_is_not_raw(fields: EnviFields) -> None:
             )
 
 
-def _dtype(fields: EnviFields) -> np.dtype[Any]:
+def dtype_of(fields: EnviFields) -> np.dtype[Any]:
+    """The type of the stored numbers, in the byte order of the file."""
     code = fields.integer("data type")
     if code in (6, 9):
         raise fields.error(
@@ -203,7 +225,7 @@ def _spectral_axis(
     return to_nanometres(wavelength, fwhm, fields.text("wavelength units")) or (None, None)
 
 
-def _scaling(fields: EnviFields, bands: int) -> tuple[float, float, bool]:
+def scaling_of(fields: EnviFields, bands: int) -> tuple[float, float, bool]:
     """Scale, offset and whether they give reflectance.
 
     A reflectance scale factor stands before gains and offsets: ENVI applies one or the other.
@@ -231,6 +253,35 @@ def _scaling(fields: EnviFields, bands: int) -> tuple[float, float, bool]:
             False,
         )
     return 1.0, 0.0, False
+
+
+def quantity_of(fields: EnviFields, *, reflectance: bool) -> tuple[Quantity | None, str | None]:
+    """What the physical values are, and their units, as far as the header says it."""
+    if reflectance:
+        return "reflectance", "1"
+    said = fields.text("data units")
+    named: tuple[Quantity, ...] = ("reflectance", "radiance")
+    found = next((word for word in named if said and word in said.casefold()), None)
+    if found is None and said and said.casefold().strip() in ("dn", "counts", "digital numbers"):
+        found = "dn"
+    return found, "1" if found == "reflectance" else said
+
+
+def _positive(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number > 0 else None
+
+
+def _saturation(fields: EnviFields) -> float | None:
+    dtype = dtype_of(fields)
+    names = ("bit depth", "bits per pixel", "adc bits")
+    bits = next((n for name in names if (n := _positive(fields.text(name)))), None)
+    if bits is None or dtype.kind not in "iu" or not 1 < bits <= 8 * dtype.itemsize:
+        return None
+    return float(2 ** int(bits) - 1)
 
 
 def _notes(fields: EnviFields) -> tuple[str, ...]:

@@ -57,10 +57,14 @@ class SourceInfo:
         False for channels that the file marks as bad.
     quantity : {"dn", "reflectance", "radiance"}, optional
         What the numbers are; None if the file does not say.
+    units : str, optional
+        Of the physical values, as the file states them; "1" for reflectance.
     scale, offset : float
         Physical value = stored value * scale + offset.
     nodata, saturation : float, optional
         Stored value that means "no data", and the one from which a detector is saturated.
+    geography : mapping, optional
+        ``transform`` and ``crs``, see :class:`hsi_batch.readers.geography.Geography`.
     sensor, mode : str, optional
         Camera name or serial, and the SDK's processing mode.
     access : {"lines", "sequential", "frame"}
@@ -84,10 +88,12 @@ class SourceInfo:
     fwhm: NDArray[np.float64] | None = None
     good_band: NDArray[np.bool_] | None = None
     quantity: Quantity | None = None
+    units: str | None = None
     scale: float = 1.0
     offset: float = 0.0
     nodata: float | None = None
     saturation: float | None = None
+    geography: Mapping[str, Any] | None = None
     sensor: str | None = None
     mode: str | None = None
     access: Access = "lines"

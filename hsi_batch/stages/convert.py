@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from distributed import Client
 
@@ -21,11 +21,14 @@ from hsi_batch.archive.store import ARCHIVE, create_root, state_folder
 from hsi_batch.archive.transactions import absorb, committed
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.window import Task, batches
-from hsi_batch.errors import ConfigError
+from hsi_batch.errors import ConfigError, did_you_mean
 from hsi_batch.places import Place, absolute, place, public
+from hsi_batch.readers.protocol import Quantity
+from hsi_batch.readers.references import Reference
 from hsi_batch.stages.convert_blocks import convert_items
 from hsi_batch.stages.convert_commit import Finished, accept_touched, begin, finish_session, publish
 from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan
+from hsi_batch.stages.convert_references import ReferenceMeans, check_options
 from hsi_batch.stages.convert_scan import plan_convert
 from hsi_batch.stages.convert_work import ConvertItem, HashItem, ShardItem, item_keys
 from hsi_batch.stages.memory import check_memory
@@ -117,6 +120,11 @@ def convert(
     saturation: float | None = None,
     block_lines: int | str | None = None,
     preset: str | None = None,
+    white: str | os.PathLike[str] = "sibling",
+    dark: str | os.PathLike[str] = "sibling",
+    panel: str | float | os.PathLike[str] | None = None,
+    crop: str | None = None,
+    quantity: str | None = None,
     replace: bool = False,
     force: bool = False,
     only_failed: bool = False,
@@ -147,6 +155,16 @@ def convert(
     preset : {"balanced", "fast", "small", "sharded"}, optional
         How blocks are stored: ``fast`` without compression, ``small`` takes longer to write,
         ``sharded`` puts blocks of about 128 MB into one file.
+    white, dark : path
+        References that turn counts into reflectance: ``"sibling"`` (those that lie beside a scan,
+        paired by their names), ``"none"``, or ``FILE[:FRAME]`` for all. ``dark="none"`` with a
+        white reference takes the dark signal for zero.
+    panel : float or path, optional
+        Reflectance of the white panel, one for all channels or a file with its spectrum.
+    crop : str, optional
+        ``"T,B,L,R"``: lines cut off at top and bottom, columns at left and right.
+    quantity : {"dn", "reflectance", "radiance"}, optional
+        What the numbers are, where the sources do not say it.
     replace : bool
         Convert sources again that changed since, or were converted with other settings.
     force : bool
@@ -184,8 +202,26 @@ def convert(
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     target = absolute(archive)
     stored = preset_of(preset).name
-    options = ConvertOptions(mode, _absolute(annotations), nodata, saturation, block_lines, stored)
+    options = ConvertOptions(
+        mode,
+        _absolute(annotations),
+        nodata,
+        saturation,
+        block_lines,
+        stored,
+        _reference(white),
+        _reference(dark),
+        _panel(panel),
+        crop,
+        quantity,
+    )
     _check_annotations(options.annotations)
+    check_options(options)
+    if quantity not in (None, *get_args(Quantity)):
+        raise ConfigError(
+            f"quantity {quantity!r} is not one of {', '.join(get_args(Quantity))}."
+            f"{did_you_mean(str(quantity), get_args(Quantity))}"
+        )
     with Run(client, workers=workers, observer=observer) as run:
 
         def planned() -> ConvertPlan:
@@ -229,6 +265,21 @@ def _absolute(annotations: str) -> str:
     return annotations if annotations in ("sibling", "none") else str(Path(annotations).absolute())
 
 
+def _reference(given: str | os.PathLike[str]) -> str:
+    text = os.fspath(given)
+    return text if text in ("sibling", "none") else str(Reference.parse(text))
+
+
+def _panel(given: str | float | os.PathLike[str] | None) -> str | None:
+    if given is None:
+        return None
+    text = str(given) if isinstance(given, float | int) else os.fspath(given)
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return str(Path(text).absolute())
+
+
 def _check_annotations(annotations: str) -> None:
     if annotations not in ("sibling", "none") and not Path(annotations).exists():
         raise ConfigError(
@@ -258,7 +309,7 @@ def _execute(run: Run, plan: ConvertPlan, begun: float, task_bytes: int) -> Conv
     root = create_root(plan.archive, ARCHIVE)
     records = Records(state_folder(plan.archive) / "records" / "convert")
     folder = records.new_run()
-    begin(root, plan)
+    begin(root, plan, ReferenceMeans(run.client, plan.options))
     root = committed(root, plan.archive)
     work = BlockWork(Progress("convert", plan.blocks, plan.bytes))
     run.observer(work.progress)
@@ -311,7 +362,7 @@ def _tasks(plan: ConvertPlan, threads: int, task_bytes: int) -> Iterable[Task]:
     token = uuid.uuid4().hex
     for planned in plan.todo:
         assert planned.info is not None
-        job = replace(planned.job(plan.archive, plan.options.mode), run=token)
+        job = replace(planned.job(plan.archive, plan.options), run=token)
         for item in planned.items(job):
             sizes[id(item)] = sum(job.geometry.bytes_of(key) for key in item_keys(item))
             items.append(item)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +26,15 @@ from hsi_batch.errors import HsiBatchError, SourceError, StorageError, StoreErro
 from hsi_batch.files import digest_of_file
 from hsi_batch.patience import patiently
 from hsi_batch.places import Place, place
-from hsi_batch.readers.annotations import Annotation, open_annotation
-from hsi_batch.readers.protocol import Frame, Source
-from hsi_batch.readers.registry import open_source
+from hsi_batch.readers.cropped import cropped_labels
+from hsi_batch.readers.protocol import Frame
+from hsi_batch.stages.convert_handles import (
+    annotation_of,
+    calibrated,
+    fresh_sources,
+    session_of,
+    source_of,
+)
 from hsi_batch.stages.convert_work import (
     ConvertItem,
     ConvertReport,
@@ -46,61 +50,6 @@ from hsi_batch.statistics.quality import flag_pixels
 from hsi_batch.statistics.tree import Path as Path_
 
 __all__ = ["convert_items"]
-
-
-#: Open sources, archives and annotations of this process; a vendor's context takes seconds.
-_MOST_OPEN = 4
-_sources: OrderedDict[tuple[object, ...], Source] = OrderedDict()
-_sessions: OrderedDict[tuple[str, str, str], Session] = OrderedDict()
-_annotations: OrderedDict[tuple[str, str], Annotation] = OrderedDict()
-
-
-def _source(job: SessionJob) -> Source:
-    # A file that was written again is another source, whatever its name says.
-    stat = Path(job.path).stat() if Path(job.path).exists() else None
-    key = (job.path, job.mode, stat and (stat.st_ino, stat.st_size, stat.st_ctime_ns))
-    if key not in _sources:
-        while len(_sources) >= _MOST_OPEN:
-            _sources.popitem(last=False)[1].close()
-        _sources[key] = open_source(job.path, mode=job.mode)
-    _sources.move_to_end(key)
-    return _sources[key]
-
-
-def _session(job: SessionJob) -> Session:
-    key = (job.archive, job.name, job.run)
-    if key not in _sessions:
-        while len(_sessions) >= 8 * _MOST_OPEN:
-            _sessions.popitem(last=False)
-        _sessions[key] = Session.open(job.archive, job.name, "r+")
-    return _sessions[key]
-
-
-def _annotation(job: SessionJob) -> Annotation | None:
-    if job.annotation is None:
-        return None
-    key = (job.annotation, job.run)
-    if key not in _annotations:
-        while len(_annotations) >= _MOST_OPEN:
-            _annotations.popitem(last=False)
-        geometry = job.geometry
-        _annotations[key] = open_annotation(
-            job.annotation, shape=geometry.shape[:2], frames=geometry.frames
-        )
-    return _annotations[key]
-
-
-@contextmanager
-def _fresh_sources() -> Iterator[None]:
-    """Close all sources after a task, so that a changed file is never read through an old handle.
-
-    Vendors' sessions are the exception: opening one takes seconds.
-    """
-    try:
-        yield
-    finally:
-        for key in [key for key, source in _sources.items() if source.info.access != "frame"]:
-            _sources.pop(key).close()
 
 
 def convert_items(
@@ -123,7 +72,7 @@ def convert_items(
     """
     report = ConvertReport()
     task = _Task(place(records), key, report)
-    with _fresh_sources(), disk_errors(records), record_writer(place(records), key) as writer:
+    with fresh_sources(), disk_errors(records), record_writer(place(records), key) as writer:
         for item in items:
             if isinstance(item, HashItem):
                 # A source that went away shows when its blocks are read.
@@ -170,7 +119,7 @@ class _Task:
         if not item.ranges:
             return
         try:
-            frame = patiently(lambda: _source(job).frame(item.frame))
+            frame = patiently(lambda: source_of(job).frame(item.frame))
         except HsiBatchError as error:
             self._fail(item, item.ranges, error, writer)
             return
@@ -212,7 +161,7 @@ class _Task:
     def _record(self, record: BlockRecord, job: SessionJob, writer: Writer) -> None:
         """Keep the record of a block that is on the disk."""
         at = (record.key.frame, record.key.start // job.geometry.lines, 0, 0)
-        whole = replace(record, tail=chunk_tail(_session(job).cube, at) or "")
+        whole = replace(record, tail=chunk_tail(session_of(job).cube, at) or "")
         if job.geometry.row_frames is None:
             writer.write(whole)
         else:
@@ -230,7 +179,7 @@ class _Task:
                 or record.outcome != "done"
                 or record.digest != job.digest
                 or "partial" in record.info
-                or chunk_tail(_session(job).cube, index) != record.tail
+                or chunk_tail(session_of(job).cube, index) != record.tail
             ):
                 left.append(span)
             else:
@@ -292,23 +241,26 @@ def _convert_block(
     job: SessionJob, frame: Frame, key: BlockKey, writer: LineWriter
 ) -> tuple[dict[str, Any], Bundle | None]:
     """Read, write and sum one block; returns what the record keeps, and sums that must wait."""
-    session, geometry = _session(job), job.geometry
+    session, geometry = session_of(job), job.geometry
     lines = frame.read(key.start, key.stop)
     expected = (key.stop - key.start, *geometry.shape[1:])
-    if lines.shape != expected or lines.dtype != np.dtype(geometry.dtype):
+    kind = job.recorded or geometry.dtype
+    if lines.shape != expected or lines.dtype != np.dtype(kind):
         raise SourceError(
             f"lines {key.start}:{key.stop} came as {lines.shape} {lines.dtype}; expected"
-            f" {expected} {geometry.dtype}, as the first frame has.",
+            f" {expected} {kind}, as the first frame has.",
             path=job.path,
             frame=key.frame,
             hint="Put frames of another shape into a recording of their own.",
         )
     used = None if job.used is None else np.array(job.used)
     flags = flag_pixels(lines, nodata=job.nodata, saturation=job.saturation, used=used)
-    annotation = _annotation(job)
+    if job.recorded is not None:
+        lines, flags = calibrated(job, lines, flags, used)
+    annotation = annotation_of(job)
     labels = None
     if annotation is not None:
-        labels = annotation.labels(key.frame, key.start, key.stop)
+        labels = cropped_labels(annotation, job.crop, key.frame, key.start, key.stop)
 
     writer.put(session.cube, key, lines)
     if flags is not None or job.retry:
@@ -317,7 +269,7 @@ def _convert_block(
     if annotation is not None:
         filled = np.full(expected[:2], -1, dtype=np.int16) if labels is None else labels
         writer.put(_array(session, "label"), key, filled)
-    _write_sample(session, geometry, key, lines)
+    _write_sample(session, geometry, key, lines, flags if job.recorded else None)
     valid = None if flags is None else flags == 0
     sums = _write_statistics(session, geometry, key, lines, valid, labels, annotation is not None)
     info: dict[str, Any] = {"checksum": checksum(lines)}
@@ -337,10 +289,19 @@ def _array(session: Session, name: str) -> Any:
     return array
 
 
-def _write_sample(session: Session, geometry: Geometry, key: BlockKey, lines: NDArray[Any]) -> None:
+def _write_sample(
+    session: Session,
+    geometry: Geometry,
+    key: BlockKey,
+    lines: NDArray[Any],
+    flags: NDArray[np.uint8] | None = None,
+) -> None:
     picks = geometry.picks(key.start, key.stop)
     first = key.start // geometry.leaf_lines * geometry.picks_per_leaf
     spectra = lines.reshape(-1, lines.shape[-1])[picks]
+    if flags is not None:
+        # What was flagged before calibration cannot be told from the calibrated values.
+        spectra[flags.ravel()[picks] != 0] = np.nan
     write_row(_array(session, "sample"), (key.frame, slice(first, first + len(picks))), spectra)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,11 @@ from hsi_batch.errors import IncompleteError, StoreError
 from hsi_batch.places import place, remove_tree
 from hsi_batch.readers.registry import resolved
 from hsi_batch.stages.convert_plan import ConvertPlan, PlannedSession
+from hsi_batch.stages.convert_references import (
+    PreparedReferences,
+    ReferenceMeans,
+    write_references,
+)
 from hsi_batch.stages.convert_scan import settings_of
 from hsi_batch.stages.convert_sources import signature
 from hsi_batch.statistics import Bundle, Extrema
@@ -69,7 +74,7 @@ class Finished:
     problem: str | None = None
 
 
-def begin(root: zarr.Group, plan: ConvertPlan) -> None:
+def begin(root: zarr.Group, plan: ConvertPlan, means: ReferenceMeans) -> None:
     """Make the groups of new sessions; nothing is complete until :func:`finish_session`."""
     with disk_errors(plan.archive):
         # A run that is killed must not leave sessions listed that are no more, or others unlisted.
@@ -79,6 +84,7 @@ def begin(root: zarr.Group, plan: ConvertPlan) -> None:
                 assert planned.info is not None
                 assert planned.geometry is not None
                 forget(plan.archive, planned.name)
+                prepared = _prepared(planned, means)
                 session = create_session(
                     root,
                     planned.name,
@@ -98,6 +104,8 @@ def begin(root: zarr.Group, plan: ConvertPlan) -> None:
                         "complete": False,
                     },
                 )
+                if prepared is not None:
+                    write_references(session, prepared)
                 # Last: without it a session was never wholly made, and is made again.
                 session.group.attrs["digest"] = planned.digest
             elif planned.status == "retry":
@@ -112,6 +120,20 @@ def _unpack(root: zarr.Group, planned: PlannedSession) -> None:
     if session.geometry.row_frames is None:
         keys = [*planned.todo, *(failure.key for failure in planned.earlier)]
         unpack_rows(session, {session.geometry.index(key) for key in keys})
+
+
+def _prepared(planned: PlannedSession, means: ReferenceMeans) -> PreparedReferences | None:
+    """Averages of the references of a scan; bands without any good ones become bad bands."""
+    if planned.references is None:
+        return None
+    assert planned.info is not None
+    assert planned.raw is not None
+    prepared = means.of(planned.references, planned.raw)
+    good, lost = planned.info.good_band, prepared.calibration.bad_bands
+    if lost.any() and not lost.all():
+        good = ~lost if good is None else good & ~lost
+        planned.info = replace(planned.info, good_band=good)
+    return prepared
 
 
 def forget(archive: str, session: str) -> None:

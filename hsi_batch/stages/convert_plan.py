@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.storage import DEFAULT_PRESET
+from hsi_batch.readers.cropped import Crop
 from hsi_batch.readers.protocol import SourceInfo
 from hsi_batch.stages.convert_work import ConvertItem, SessionJob, ShardItem, shard_items
 from hsi_batch.stages.run import Failure
+
+if TYPE_CHECKING:
+    from hsi_batch.stages.convert_references import SessionReferences
 
 __all__ = ["ConvertOptions", "ConvertPlan", "PlannedSession", "Status"]
 
@@ -37,6 +41,14 @@ class ConvertOptions:
         Height of the blocks.
     preset : str
         How the blocks are stored, see :mod:`hsi_batch.archive.storage`.
+    white, dark : str
+        ``sibling`` (references that lie beside a scan), ``none``, or ``FILE[:FRAME]``.
+    panel : str, optional
+        Reflectance of the white panel: a number, or a file with its spectrum.
+    crop : str, optional
+        ``T,B,L,R``: lines and columns that are cut off.
+    quantity : str, optional
+        What the numbers of the sources are, where they do not say it, or say it wrongly.
     """
 
     mode: str | None = None
@@ -45,6 +57,11 @@ class ConvertOptions:
     saturation: float | None = None
     block_lines: int | str | None = None
     preset: str = DEFAULT_PRESET
+    white: str = "sibling"
+    dark: str = "sibling"
+    panel: str | None = None
+    crop: str | None = None
+    quantity: str | None = None
 
 
 @dataclass
@@ -75,6 +92,10 @@ class PlannedSession:
         What changed.
     shard : (int, int), optional
         Frames, and blocks of each, that are one file.
+    references : optional
+        What the scan is calibrated with.
+    raw : SourceInfo, optional
+        What a scan that is calibrated holds as recorded.
     """
 
     name: str
@@ -91,25 +112,29 @@ class PlannedSession:
     touched: bool = False
     why: str = ""
     shard: tuple[int, int] | None = None
+    references: SessionReferences | None = None
+    raw: SourceInfo | None = None
 
-    def job(self, archive: str, mode: str | None) -> SessionJob:
+    def job(self, archive: str, options: ConvertOptions) -> SessionJob:
         """What a worker must know."""
         assert self.info is not None
         assert self.geometry is not None
-        info = self.info
+        info, raw = self.info, self.raw or self.info
         good = None if info.good_band is None else tuple(bool(b) for b in info.good_band)
         return SessionJob(
             archive=archive,
             name=self.name,
             path=self.path,
-            mode=mode,
+            mode=options.mode,
             digest=self.digest,
             geometry=self.geometry,
             access=info.access,
-            nodata=info.nodata,
-            saturation=info.saturation,
+            nodata=raw.nodata,
+            saturation=raw.saturation,
             used=good,
             annotation=self.annotation,
+            crop=None if options.crop is None else Crop.parse(options.crop),
+            recorded=None if self.raw is None else raw.dtype.name,
             retry=self.status == "retry",
         )
 

@@ -24,15 +24,29 @@ from hsi_batch.errors import ConfigError, DataWarning, HsiBatchError, Problem, S
 from hsi_batch.files import digest_json
 from hsi_batch.places import place
 from hsi_batch.readers.annotations import find_annotation, open_annotation
+from hsi_batch.readers.cropped import Crop
 from hsi_batch.readers.paths import natural_key
 from hsi_batch.readers.protocol import SourceInfo
 from hsi_batch.readers.registry import discover, open_source, resolved
 from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan, PlannedSession, Status
+from hsi_batch.stages.convert_references import (
+    SessionReferences,
+    as_calibrated,
+    choose_references,
+)
 from hsi_batch.stages.convert_sources import present_files, recorded, signature, why_changed
 from hsi_batch.stages.run import Failure, Run
 
 __all__ = ["plan_convert", "settings_of", "unchanged"]
 
+_LATER = {
+    "preset": DEFAULT_PRESET,
+    "white": "sibling",
+    "dark": "sibling",
+    "panel": None,
+    "crop": None,
+    "quantity": None,
+}
 #: Skipped files that are named where nothing else was given.
 _SHOWN = 20
 
@@ -46,13 +60,21 @@ class Described:
     annotation: str | None = None
     classes: Mapping[int, str] | None = None
     error: str | None = None
+    references: SessionReferences | None = None
 
 
-def describe(path: str, mode: str | None, annotations: str) -> Described:
-    """Metadata of a source and of its labels; an error is part of the answer."""
+def describe(path: str, options: ConvertOptions) -> Described:
+    """Metadata of a source, its references and labels; an error is part of the answer."""
     try:
-        with open_source(path, mode=mode) as source:
+        with open_source(path, mode=options.mode) as source:
             info = source.info
+        if options.quantity is not None:
+            info = replace_fields(info, quantity=options.quantity)  # type: ignore[arg-type]
+        references = choose_references(path, info, options)
+        if references is not None:
+            info = replace_fields(info, notes=(*info.notes, *references.notes))
+            references = references if references.files else None
+        annotations = options.annotations
         found = find_annotation(path) if annotations == "sibling" else annotations
         if found == "none":
             found = None
@@ -60,16 +82,18 @@ def describe(path: str, mode: str | None, annotations: str) -> Described:
         if found is not None:
             with open_annotation(found, shape=info.shape[:2], frames=info.frames) as labels:
                 classes = labels.classes
+        if options.crop is not None:
+            info = Crop.parse(options.crop).info(info)
     except HsiBatchError as error:
         if isinstance(error, ConfigError) or error.exit_code == 2:
             raise
         return Described(path, error=str(error))
-    return Described(path, info, found, classes)
+    return Described(path, info, found, classes, references=references)
 
 
-def describe_all(items: Iterable[str], _key: str, mode: str | None, annotations: str) -> Any:
+def describe_all(items: Iterable[str], _key: str, options: ConvertOptions) -> Any:
     """On a worker: describe a batch of sources."""
-    return [describe(path, mode, annotations) for path in items]
+    return [describe(path, options) for path in items]
 
 
 def plan_convert(
@@ -205,8 +229,8 @@ def settings_of(options: ConvertOptions) -> dict[str, Any]:
         "saturation": options.saturation,
         "annotations": options.annotations,
         "block_lines": options.block_lines,
-        # Archives of before there were presets are of the default one.
-        **({} if options.preset == DEFAULT_PRESET else {"preset": options.preset}),
+        # Archives of before there were these settings are of their defaults.
+        **{name: value for name in _LATER if (value := getattr(options, name)) != _LATER[name]},
     }
 
 
@@ -286,13 +310,11 @@ def missing_blocks(
 def _describe(run: Run, paths: list[str], options: ConvertOptions) -> list[Described]:
     slow = [p for p in paths if p.lower().endswith(".cu3s")]
     if len(slow) < 2:
-        return [describe(path, options.mode, options.annotations) for path in paths]
+        return [describe(path, options) for path in paths]
     # The vendor's library takes seconds per file, and may be installed on the workers only.
-    found = [describe(p, options.mode, options.annotations) for p in paths if p not in set(slow)]
+    found = [describe(p, options) for p in paths if p not in set(slow)]
     tasks = batches(slow, lambda _: 1, threads=run.threads, target=4, prefix="describe")
-    for outcome, _ in run_window(
-        run.client, describe_all, tasks, options.mode, options.annotations
-    ):
+    for outcome, _ in run_window(run.client, describe_all, tasks, options):
         if outcome.error is not None:
             found.extend(Described(path, error=outcome.error) for path in outcome.task.items)
         else:
@@ -315,21 +337,31 @@ def _place(
         return
     known = next((s for s in plan.sessions if s.name == name), None)
     if known is not None:
-        known.info = replace_fields(
-            info,
-            nodata=existing[name].attrs.get("nodata"),
-            saturation=existing[name].attrs.get("saturation"),
+        session = existing[name]
+        told = session.attrs.get("calibration")
+        limits = session.attrs if told is None else told
+        info = replace_fields(
+            info, nodata=limits.get("nodata"), saturation=limits.get("saturation")
         )
+        known.info = info
+        if told is not None:
+            known.raw = info
+            known.info = replace_fields(as_calibrated(info), good_band=session.good_band)
         known.annotation = described.annotation
         known.classes = described.classes
         return
+    references = described.references
     files = (*info.files, *([described.annotation] if described.annotation else []))
+    files += references.files if references is not None else ()
     nodata, saturation = plan.options.nodata, plan.options.saturation
     info = replace_fields(
         info,
         nodata=info.nodata if nodata is None else nodata,
         saturation=info.saturation if saturation is None else saturation,
     )
+    raw = None
+    if references is not None:
+        raw, info = info, as_calibrated(info)
     geometry = Geometry.choose(info.frames, info.shape, info.dtype.name, plan.options.block_lines)
     held = existing.get(name)
     status: Status = (
@@ -347,6 +379,8 @@ def _place(
         annotation=described.annotation,
         classes=described.classes,
         shard=geometry.shard if preset_of(plan.options.preset).sharded else None,
+        references=references,
+        raw=raw,
     )
     if status == "changed" and held is not None:
         planned.why = why_changed(held, marks, settings_of(plan.options))

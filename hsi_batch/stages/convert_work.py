@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from hsi_batch.archive.layout import BlockKey, Geometry
+from hsi_batch.readers.cropped import Crop
 from hsi_batch.stages.run import TaskReport
 
 __all__ = [
@@ -41,6 +42,10 @@ class SessionJob:
         Channels that decide whether a pixel is valid.
     annotation : str, optional
         File of labels.
+    crop : Crop, optional
+        What is cut off frames and labels.
+    recorded : str, optional
+        Type of the counts of a scan that is calibrated.
     retry : bool
         The block was flagged as failed before.
     run : str
@@ -58,6 +63,8 @@ class SessionJob:
     saturation: float | None = None
     used: tuple[bool, ...] | None = None
     annotation: str | None = None
+    crop: Crop | None = None
+    recorded: str | None = None
     retry: bool = False
     run: str = ""
 

@@ -16,7 +16,7 @@ from hsi_batch.archive.session import PixelChoice, Session
 from hsi_batch.archive.stored import has_statistics, stored_statistic
 from hsi_batch.errors import ConfigError
 from hsi_batch.nodes.gaussian import covariance_rank, eigh
-from hsi_batch.pipeline.channels import differ
+from hsi_batch.pipeline.channels import differ, tolerance_of
 from hsi_batch.pipeline.groups import group_of
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.reference import Reference
@@ -210,7 +210,7 @@ def _one(pipeline: Pipeline, session: Session, chosen: Selection) -> SessionDrif
     reference, against, why_none = _against(pipeline, session)
     if reference is None:
         return SessionDrift(name, len(frames), reason=why_none)
-    why = None if pipeline.axis is None else differ(pipeline.axis, axis)
+    why = None if pipeline.axis is None else differ(pipeline.axis, axis, tolerance_of(pipeline))
     if why is not None or axis.size != len(reference.mean):
         why = why or f"{axis.size} channels against {len(reference.mean)}"
         return SessionDrift(name, len(frames), reason=f"other channels than in the fit: {why}.")

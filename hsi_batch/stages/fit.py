@@ -21,25 +21,22 @@ from hsi_batch.nodes.gaussian import single_thread
 from hsi_batch.pipeline.fitting import FitPlan, plan_fit
 from hsi_batch.pipeline.groups import ARCHIVE, POOLED, Groups, check_background
 from hsi_batch.pipeline.pipeline import Pipeline
-from hsi_batch.stages.agreement import common_axis
+from hsi_batch.stages.agreement import agreed_axis, check_tolerance, spread
 from hsi_batch.stages.backgrounds import parts_of
+from hsi_batch.stages.bands import BandChoice, check_targets, see, values_of, view_of
 from hsi_batch.stages.fit_members import Member, StoredStatistics, refuse
 from hsi_batch.stages.fit_partials import KeptFits, discard
 from hsi_batch.stages.fit_pass import PassReader
 from hsi_batch.stages.fit_plan import count_plan
 from hsi_batch.stages.fit_result import FitResult, provenance_of, told_of
 from hsi_batch.stages.fit_stream import read_streams
+from hsi_batch.stages.pixels import arrays_of, check_pixels, need_pixels
 from hsi_batch.stages.run import TASK_BYTES, Run
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["FitResult", "fit"]
-
-_LOOKED_AT = {
-    "valid": ("moments", "extrema"),
-    "labelled-normal": ("moments_normal", "extrema_normal", "label"),
-}
 
 
 def fit(
@@ -50,6 +47,10 @@ def fit(
     pixels: PixelChoice = "valid",
     background: str = ARCHIVE,
     fallback: str | None = None,
+    bands: str = "good",
+    exclude_bands: str | None = None,
+    raw_values: bool | None = None,
+    wavelength_tolerance: float | None = None,
     client: Client | None = None,
     workers: int | None = None,
     task_bytes: int = TASK_BYTES,
@@ -68,14 +69,26 @@ def fit(
         An archive, or any cube with dimensions ``(frame,) y, x, channel``.
     frames : str or sequence of str, optional
         Selection; everything by default.
-    pixels : {"valid", "labelled-normal"}
-        All valid pixels, or those that are labelled as background. Unlabelled is not normal.
+    pixels : {"valid", "labelled-normal", "mask:NAME"}
+        All valid pixels, those that are labelled as background (unlabelled is not normal), or
+        those within a mask (:func:`.mask`).
     background : {"archive", "session", "sensor", "attr:NAME"}
         One state for everything, or one for each session, sensor, or value of an attribute of the
         sessions; each is what a fit of its frames alone would give, in as many passes.
     fallback : str, optional
         What sessions of another background are scored with: ``archive``, the state of all pixels,
         which is then fitted too, or the name of a background. Without it they are refused.
+    bands : str
+        ``good`` (all but those that the sources or their references mark as bad), ``all``, or
+        ranges such as ``450-900nm`` or ``3,17,40-44``. No pass is needed for it.
+    exclude_bands : str, optional
+        Ranges, ``water``, ``constant``, or several of these with commas.
+    raw_values : bool, optional
+        Nodes see what is stored, not ``stored * scale + offset``. By default only pipelines of
+        cuvis-ai do, which knows no physical values.
+    wavelength_tolerance : float, optional
+        Nanometres that the channels of sessions may be apart and still count as equal; 0.01 by
+        default. What was counted as equal is in the result.
     client, workers, observer
         As for :func:`~hsi_batch.stages.convert.convert`.
     task_bytes : int
@@ -100,12 +113,13 @@ def fit(
     """
     if not isinstance(pipeline, Pipeline):
         pipeline = Pipeline.from_yaml(pipeline)
-    if pixels not in _LOOKED_AT:
-        raise ConfigError(f"pixels {pixels!r} is not one of {', '.join(_LOOKED_AT)}.")
+    check_pixels(pixels)
     check_background(background, fallback)
     pipeline.verify()
     if isinstance(data, (str, os.PathLike)):
         data = Archive(data)
+    tolerance = check_tolerance(wavelength_tolerance)
+    choice = BandChoice(bands, exclude_bands, raw_values, tolerance)
     if not isinstance(data, Archive):
         from hsi_batch.stages.fit_array import fit_array
 
@@ -114,9 +128,9 @@ def fit(
                 f"background {background!r}: an array has no sessions.",
                 hint="Convert the recordings into an archive, and fit to that.",
             )
-        return fit_array(pipeline, data, dry_run=dry_run)
+        return fit_array(pipeline, data, choice, dry_run=dry_run)
     with Run(client, workers=workers, scoring=True, observer=observer) as run:
-        fitting = _Fit(run, pipeline, data, frames, pixels, (background, fallback))
+        fitting = _Fit(run, pipeline, data, frames, pixels, (background, fallback), choice)
         kept = keep if isinstance(keep, KeptFits) else KeptFits(keep)
         result = fitting.execute(task_bytes, kept, dry_run=dry_run)
     if kept is not keep and kept.folder is not None and not dry_run:
@@ -133,6 +147,7 @@ class _Fit:
         frames: str | Sequence[str] | None,
         pixels: PixelChoice,
         background: tuple[str, str | None],
+        choice: BandChoice,
     ) -> None:
         self.run = run
         self.pipeline = pipeline
@@ -141,10 +156,15 @@ class _Fit:
         self.begun = time.monotonic()
         self.selection: Selection = archive.select(frames)
         self.sessions: dict[str, Session] = archive.sessions(
-            self.selection.sessions, *_LOOKED_AT[pixels], "sample", "good_band"
+            self.selection.sessions, *arrays_of(pixels), "sample", "good_band"
         )
-        pipeline.resolve(common_axis(self.sessions))
+        need_pixels(self.sessions, pixels)
         self.by, self.fallback = background
+        self.tolerance = choice.tolerance
+        axis = agreed_axis(self.sessions, self.by, self.tolerance)
+        see(pipeline, view_of(pipeline, choice, self.sessions, self.selection, axis))
+        pipeline.resolve(axis)
+        check_targets(pipeline, self.sessions)
         self.parts = parts_of(self.by, self.fallback, self.selection, self.sessions)
         self.passes = 0
 
@@ -244,6 +264,7 @@ class _Fit:
             self.sessions,
             self.pixels,
             (self.by, self.fallback),
+            values_of(pipeline, self.sessions, self.tolerance),
         )
         return result
 
@@ -269,5 +290,6 @@ class _Fit:
             tasks=reader.counts.tasks,
             kept=reader.counts.kept,
             redone=reader.counts.redone,
+            apart_nm=spread(self.sessions),
             **told,
         )

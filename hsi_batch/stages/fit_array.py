@@ -13,8 +13,9 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from hsi_batch._version import __version__
-from hsi_batch.errors import DataError, DataWarning
+from hsi_batch.errors import ConfigError, DataError, DataWarning
 from hsi_batch.nodes.gaussian import single_thread
+from hsi_batch.nodes.view import View
 from hsi_batch.pipeline.cache import Packed, pack
 from hsi_batch.pipeline.fitting import Fitting, plan_fit
 from hsi_batch.pipeline.fold import CUBE
@@ -26,6 +27,7 @@ from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.program import compile_program
 from hsi_batch.pipeline.reference import Reference
 from hsi_batch.pipeline.stream import fit_by_stream, stream_inputs
+from hsi_batch.stages.bands import BandChoice, chosen_view, see
 from hsi_batch.stages.fit_result import FitResult
 from hsi_batch.statistics import Bundle
 from hsi_batch.statistics.leaves import block_lines, leaf_lines
@@ -40,7 +42,9 @@ _FAN_IN = 8
 _SAMPLE = 4096
 
 
-def fit_array(pipeline: Pipeline, cube: xr.DataArray, *, dry_run: bool = False) -> FitResult:
+def fit_array(
+    pipeline: Pipeline, cube: xr.DataArray, choice: BandChoice, *, dry_run: bool = False
+) -> FitResult:
     """Fit a pipeline to a cube with dimensions ``(frame,) y, x, channel``; as :func:`.fit` does.
 
     Blocks are reduced and merged with ``dask.delayed`` under whatever scheduler is active.
@@ -48,6 +52,7 @@ def fit_array(pipeline: Pipeline, cube: xr.DataArray, *, dry_run: bool = False) 
     begun = time.monotonic()
     check_cube(cube)
     whole = cube if "frame" in cube.dims else cube.expand_dims("frame")
+    see(pipeline, _view(pipeline, cube, choice))
     pipeline.resolve(axis_of(cube))
     plan = plan_fit(pipeline)
     if dry_run:
@@ -95,6 +100,17 @@ def fit_array(pipeline: Pipeline, cube: xr.DataArray, *, dry_run: bool = False) 
         seconds=time.monotonic() - begun,
         plan=plan,
     )
+
+
+def _view(pipeline: Pipeline, cube: xr.DataArray, choice: BandChoice) -> View:
+    """Bands and units of an array: its coordinate ``good_band``, attributes scale and offset."""
+    axis = axis_of(cube)
+    if choice.exclude is not None and "constant" in choice.exclude:
+        raise ConfigError(
+            "constant bands are known of archives only.", hint="Name the bands instead."
+        )
+    marks = [cube.coords["good_band"].to_numpy().astype(bool)] if "good_band" in cube.coords else []
+    return chosen_view(pipeline, choice, marks, axis, cube.attrs)
 
 
 def _sample(cube: xr.DataArray) -> NDArray[Any]:

@@ -21,12 +21,14 @@ from hsi_batch.documents import Document, read_yaml
 from hsi_batch.engine.events import Observer
 from hsi_batch.errors import ConfigError, HsiBatchWarning
 from hsi_batch.files import digest_json
+from hsi_batch.nodes import CU3SDataNode
 from hsi_batch.pipeline.dialects import set_entry
 from hsi_batch.pipeline.groups import ARCHIVE, check_background, one_background
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.written import Dialect, refuse_what_is_not_in
-from hsi_batch.stages.agreement import common_axis
+from hsi_batch.stages.agreement import agreed_axis, check_tolerance
 from hsi_batch.stages.backgrounds import groups_of_sessions
+from hsi_batch.stages.bands import BandChoice, see, view_of
 from hsi_batch.stages.fit import fit
 from hsi_batch.stages.fit_partials import KeptFits, discard, tidy
 from hsi_batch.stages.fit_result import FitResult
@@ -88,6 +90,10 @@ def fit_file(
     pixels: PixelChoice = "valid",
     background: str = ARCHIVE,
     fallback: str | None = None,
+    bands: str | None = None,
+    exclude_bands: str | None = None,
+    raw_values: bool | None = None,
+    wavelength_tolerance: float | None = None,
     dialect: Dialect = "hsi-batch",
     force: bool = False,
     only_failed: bool = False,
@@ -110,8 +116,12 @@ def fit_file(
         YAML to write; the weights go beside it.
     overrides : sequence of str
         ``nodes.rx.hparams.eps=0`` and the like.
-    frames, pixels, background, fallback, dry_run, client, workers, observer
+    frames, pixels, background, fallback, raw_values, wavelength_tolerance
+    dry_run, client, workers, observer
         As for :func:`~hsi_batch.stages.fit.fit`.
+    bands, exclude_bands : str, optional
+        As for :func:`~hsi_batch.stages.fit.fit`. For cuvis-ai, which knows neither bad bands nor
+        physical values, all bands and stored values are the default.
     dialect : {"hsi-batch", "cuvis-ai"}
         Write ``out`` in our own form, or so that cuvis-ai 0.19.3 loads it.
     force : bool
@@ -133,6 +143,14 @@ def fit_file(
     parts = [content["nodes"], content["connections"], _data(archive, frames), pixels]
     if background != ARCHIVE:
         parts += [background, fallback, _groups(archive, frames, background)]
+    if dialect == "cuvis-ai":
+        raw_values = True if raw_values is None else raw_values
+        bands = bands or "all"
+    tolerance = check_tolerance(wavelength_tolerance)
+    choice = BandChoice(bands or "good", exclude_bands, raw_values, tolerance)
+    if pixels.startswith("mask:"):
+        parts += _masks(archive, frames, pixels.removeprefix("mask:"))
+    parts += _view(pipeline, archive, frames, choice, background)
     digest = digest_json(parts if dialect == "hsi-batch" else [*parts, dialect])
     known = provenance_of(target)
     left_out = known.get("left_out") or ()
@@ -140,7 +158,8 @@ def fit_file(
     if not again and known.get("digest") == digest:
         # A file in another form may ask for the same, and yet be refused.
         selection = archive.select(frames)
-        pipeline.resolve(common_axis(archive.sessions(selection.sessions)))
+        sessions = archive.sessions(selection.sessions)
+        pipeline.resolve(agreed_axis(sessions, background, choice.tolerance))
         sweep(target, lambda: discard(kept_beside(target)))
         return FitResult(
             passes=0,
@@ -163,6 +182,10 @@ def fit_file(
                 pixels=pixels,
                 background=background,
                 fallback=fallback,
+                bands=choice.bands,
+                exclude_bands=exclude_bands,
+                raw_values=raw_values,
+                wavelength_tolerance=wavelength_tolerance,
                 client=client,
                 workers=workers,
                 # The statistics stay until the result is safe.
@@ -187,6 +210,28 @@ def _data(archive: Archive, frames: str | Sequence[str] | None) -> object:
     sessions = archive.sessions(selection.sessions)
     digests = [str(session.attrs.get("digest")) for session in sessions.values()]
     return [digests, [list(item) for item in selection]]
+
+
+def _view(
+    pipeline: Pipeline,
+    archive: Archive,
+    frames: str | Sequence[str] | None,
+    choice: BandChoice,
+    background: str,
+) -> list[object]:
+    """What else of the data a fit depends on; nothing where all of them is used as stored."""
+    selection = archive.select(frames)
+    sessions = archive.sessions(selection.sessions, "good_band")
+    axis = agreed_axis(sessions, background, choice.tolerance)
+    see(pipeline, view_of(pipeline, choice, sessions, selection, axis))
+    node = pipeline.source
+    plain = not isinstance(node, CU3SDataNode) or node.view.plain
+    return [] if plain else [node.hparams]
+
+
+def _masks(archive: Archive, frames: str | Sequence[str] | None, name: str) -> list[object]:
+    sessions = archive.sessions(archive.select(frames).sessions)
+    return [session.masks.get(name) for session in sessions.values()]
 
 
 def _groups(archive: Archive, frames: str | Sequence[str] | None, by: str) -> object:

@@ -59,6 +59,8 @@ class FitResult:
     redone : int
         Of a plan: blocks among those to read of which other statistics are kept, which no longer
         agree with the data or the pipeline.
+    apart_nm : float
+        Nanometres by which channels of sessions that were counted as equal differ, at most.
     worker_bytes : int
         Of a plan: memory of a worker above its base.
     memory : Memory, optional
@@ -90,6 +92,7 @@ class FitResult:
     tasks: int = 0
     kept: int = 0
     redone: int = 0
+    apart_nm: float = 0.0
     worker_bytes: int = 0
     memory: Memory | None = None
     background: str = ARCHIVE
@@ -115,6 +118,8 @@ class FitResult:
         )
         if self.groups:
             text += f"\n  {counted(self.groups, 'background')}, one per {self.background}"
+        if self.apart_nm:
+            text += f"\n  wavelengths of sessions up to {self.apart_nm:.3g} nm apart count as equal"
         if self.kept:
             text += f"\n  {counted(self.kept, 'block')} not read again after an interrupted run"
         for node, rank in self.rank.items():
@@ -173,11 +178,13 @@ def provenance_of(
     sessions: Mapping[str, Session],
     pixels: PixelChoice,
     background: tuple[str, str | None],
+    values: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What is written into a pipeline about its fit."""
     digests = {name: str(s.attrs.get("digest", "")) for name, s in sessions.items()}
     by, fallback = background
     return {
+        "values": values,
         "archive": str(archive.path),
         "sources": [
             str(s.attrs.get("source", {}).get("path", ""))
@@ -185,6 +192,7 @@ def provenance_of(
         ],
         "selection": selection.text,
         "pixels": pixels,
+        **_masks(sessions, pixels),
         "pixel_count": result.pixels,
         "sessions": result.sessions,
         "frames": result.frames,
@@ -200,3 +208,11 @@ def provenance_of(
         "software": f"hsi_batch {__version__}",
         "environment": environment(),
     }
+
+
+def _masks(sessions: Mapping[str, Session], pixels: PixelChoice) -> dict[str, Any]:
+    """Versions of the mask that the pixels of a fit are within."""
+    if not pixels.startswith("mask:"):
+        return {}
+    name = pixels.removeprefix("mask:")
+    return {"masks": {n: s.masks.get(name) for n, s in list(sessions.items())[:_REMEMBERED]}}

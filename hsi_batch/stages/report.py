@@ -22,6 +22,7 @@ from hsi_batch.errors import ConfigError, StoreError
 from hsi_batch.files import digest_json, write_atomically
 from hsi_batch.places import Place, place, stamp
 from hsi_batch.stages import pictures
+from hsi_batch.stages.alarms import false_alarms
 from hsi_batch.stages.evaluation import Evaluation, load_evaluation
 from hsi_batch.stages.outputs import check_place
 from hsi_batch.stages.training_report import training_section
@@ -307,6 +308,8 @@ def _facts(
     if flagged:
         text = f"{sum(flagged)} pixels ({_percent(sum(flagged), valid)} of the valid)"
         facts.append(("flagged", text))
+    said = false_alarms(attrs, evaluation)
+    facts += [("false alarms", said)] if said else []
     machine: Any = attrs.get("environment") or {}
     made = (
         f"{attrs.get('software')} on {machine.get('host')} ({machine.get('cpu')};"

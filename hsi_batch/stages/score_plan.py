@@ -18,13 +18,14 @@ from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import SCORES, open_root, state_folder
 from hsi_batch.errors import ConfigError, NotFittedError, PipelineError, PlanError
 from hsi_batch.nodes import Scope
-from hsi_batch.pipeline.channels import check_channels
+from hsi_batch.pipeline.channels import check_channels, tolerance_of
 from hsi_batch.pipeline.frames import assembled_channels
 from hsi_batch.pipeline.maps import MapSpec, map_spec
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.program import compile_program, frame_nodes
 from hsi_batch.places import place
 from hsi_batch.stages.agreement import axis_of
+from hsi_batch.stages.bands import check_values
 from hsi_batch.stages.memory import assembled_bytes
 from hsi_batch.stages.run import Failure
 from hsi_batch.stages.score_blocks import tails
@@ -207,12 +208,13 @@ def plan_score(
         )
     selection = archive.select(frames)
     sessions = archive.sessions(selection.sessions)
+    check_values(pipeline, sessions)
     states = ScoreStates(pipeline)
     chosen = states.chosen(sessions)
     # All backgrounds have one graph.
     example = states.of(next(iter(chosen.values())))
     for name, session in sessions.items():
-        check_channels(example, axis_of(session), f"session {name}")
+        check_channels(example, axis_of(session), f"session {name}", tolerance_of(pipeline))
     if example.axis is not None and example.axis is not pipeline.axis:
         pipeline.resolve(example.axis)
     specs = choose_outputs(example, outputs)

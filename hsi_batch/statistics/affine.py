@@ -81,6 +81,10 @@ class Affine:
         source = np.argmax(self.matrix != 0, axis=1)
         return source, self.matrix[np.arange(self.outputs), source]
 
+    @cached_property
+    def _used(self) -> NDArray[np.bool_]:
+        return np.asarray(self.matrix.any(axis=0))
+
     def _check(self, channels: int) -> None:
         if channels != self.inputs:
             raise ValueError(f"a map of {self.inputs} channels cannot take {channels}")
@@ -109,8 +113,11 @@ class Affine:
             source, factor = self.monomial
             mapped: NDArray[np.float64] = pixels[:, source].astype(np.float64)
             mapped *= factor
-        else:
+        elif self._used.all():
             mapped = pixels.astype(np.float64) @ self.matrix.T
+        else:
+            # A channel that counts for nothing may hold what is no number.
+            mapped = pixels[:, self._used].astype(np.float64) @ self.matrix[:, self._used].T
         mapped += self.offset
         return mapped
 
@@ -128,10 +135,14 @@ class Affine:
                 moments.mean[source] * factor + self.offset,
                 scatter * (factor[rows] * factor[columns]),
             )
+        used = self._used
+        if used.all():
+            matrix, mean, scatter = self.matrix, moments.mean, moments.scatter
+        else:
+            matrix, mean = self.matrix[:, used], moments.mean[used]
+            scatter = moments.scatter[np.ix_(used, used)]
         return FloatMoments(
-            moments.count,
-            self.matrix @ moments.mean + self.offset,
-            pack(self.matrix @ moments.scatter @ self.matrix.T),
+            moments.count, matrix @ mean + self.offset, pack(matrix @ scatter @ matrix.T)
         )
 
     def extrema(self, extrema: Extrema) -> Extrema:

@@ -88,6 +88,8 @@ class StatisticalTrainer:
             data.archive,
             frames=data.frames("train"),
             pixels=self.pixels,
+            # The recipes of cuvis-ai see stored values.
+            raw_values=True,
             **self._running,  # type: ignore[arg-type]
         )
         if whole is not chosen:

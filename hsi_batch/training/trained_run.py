@@ -233,6 +233,7 @@ def plan(
         pipeline,
         data.archive,
         frames=data.frames("train"),
+        raw_values=True,
         client=client,
         workers=workers,
         dry_run=True,

@@ -49,7 +49,7 @@ sources:
   annotation: sibling                         #! Did you mean 'annotations'?
 pipeline: [p.yaml]                            #! a text or a mapping of keys was expected
 fit:
-  pixels: normal                              #! fit.pixels: input should be 'valid' or
+  pixels: normal                              #! fit.pixels: pixels 'normal' is not one of
   out: f.yaml
   out: g.yaml                                 #! key 'out' stands twice
 score: s.zarr                                 #! score: a mapping of keys was expected
@@ -161,7 +161,7 @@ WORKFLOW = """\
 archive: a.zarr
 sourcs: [x]                                   #! Did you mean 'sources'?
 pipeline: p.yaml
-fit: {out: f.yaml, pixels: normal}            #! fit.pixels: input should be 'valid' or
+fit: {out: f.yaml, pixels: normal}            #! fit.pixels: pixels 'normal' is not one of
 score: {output: [scores]}                     #! unknown key 'score.output'
 cluster: {type: existing}                     #! give either `address` or `scheduler_file`
 report: ${NOT_SET_ANYWHERE}                   #! NOT_SET_ANYWHERE is not set

@@ -7,11 +7,11 @@ from commands import command
 
 COMMANDS = (
     *("demo", "run", "convert", "fit", "score", "report", "ls", "show", "verify", "repair"),
-    *("rm", "status"),
+    *("rm", "status", "mask", "export", "detect", "quicklook", "evaluate", "provenance"),
     *("nodes", "graph", "check", "schema"),
     *("drift", "train", "restore-pipeline", "restore-trainrun"),
 )
-WORKING = ("run", "convert", "fit", "score")
+WORKING = ("run", "convert", "fit", "score", "detect")
 
 
 @pytest.fixture(autouse=True)

@@ -51,7 +51,7 @@ def folder(tmp_path, monkeypatch):
 def test_the_commands_of_the_readme(hsi, folder):
     readme = PAGES[0].read_text()
     lines = [line for line in readme.splitlines() if line.startswith("$ hsi-batch ")]
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         done = hsi(*line.split()[2:])
         assert done.code == 0, done.err
