@@ -33,7 +33,7 @@ if refit == "fit":
     result = fit(fitted, archive, dry_run=True)
     frames = result.frames
 else:
-    pipeline = Pipeline.load(fitted)
+    pipeline = Pipeline.from_yaml(fitted)
     result = score(pipeline, archive, archive + ".scores", dry_run=True)
     frames = result.plan.blocks
 seconds = time.perf_counter() - begun
