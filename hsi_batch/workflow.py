@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hsi_batch.training.plan import TrainPlan, TrainSketch
     from hsi_batch.training.trained_run import TrainedRun
 
-__all__ = ["WorkflowResult", "read_workflow", "run_workflow", "shipped"]
+__all__ = ["WorkflowResult", "outputs_of", "read_workflow", "run_workflow", "shipped"]
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,14 @@ def read_workflow(
     if problems or document.problems or config is None:
         raise ConfigError.collect(document.merged(problems), path=document.path)
     return config, document
+
+
+def outputs_of(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> list[Path]:
+    """Stores and fitted pipelines that a workflow writes."""
+    config, document = read_workflow(path, overrides)
+    places = [config.archive]
+    places += [part.out for part in (config.fit, config.train, config.score) if part is not None]
+    return [Path(below(document, place)) for place in places]
 
 
 def _train_problems(document: Document) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ import typer
 from hsi_batch._version import __version__
 from hsi_batch.cli import (
     checks,
+    clusters,
     demo,
     drift,
     library,
@@ -77,6 +78,7 @@ repair.register(app)
 status.register(app)
 library.register(app)
 checks.register(app)
+clusters.register(app)
 drift.register(app)
 train.register(app)
 restore.register(app)
