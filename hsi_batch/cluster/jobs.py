@@ -26,6 +26,8 @@ _FILE = "job.json"
 #: So long a new job is watched for what the batch system finds wrong with it.
 _WATCH_SECONDS = 4.0
 _CANCEL_SECONDS = 60.0
+#: Exit codes of a run that was told to end.
+_STOPPED = (124, 130, 137, 143)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class JobStatus:
     ----------
     job : SubmittedJob
     state : {"queued", "running", "done", "failed", "gone"}
-        ``gone``: it ended without a word: killed, or cancelled. The same ``submit`` goes on.
+        ``gone``: it was killed or cancelled. The same ``submit`` goes on.
     code : int, optional
         Exit code of the run.
     starts : int
@@ -100,7 +102,7 @@ class JobStatus:
             "running": "is running",
             "done": "is done",
             "failed": f"ended with exit code {self.code}; see `hsi-batch logs`",
-            "gone": "ended without a word (killed or cancelled); submit it again to go on",
+            "gone": "was killed or cancelled; submit it again to go on",
         }[self.state]
         lines = [f"{self.job.workflow}: job {self.job.job} {told}; started {self.starts} times"]
         lines += [str(state) for state in self.driver]
@@ -244,7 +246,7 @@ def job_status(workflow: str | os.PathLike[str]) -> JobStatus:
     if driver:
         waiting = all(s.state in ("PENDING", "PEND", "Q", "qw", "H") for s in driver)
         state = "queued" if waiting else "running"
-    elif code is not None:
+    elif code is not None and code not in _STOPPED:
         state = "done" if code == 0 else "failed"
     else:
         state = "gone"

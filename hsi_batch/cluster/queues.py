@@ -16,24 +16,26 @@ __all__ = ["QUEUES", "JobState", "Queue", "directives"]
 _SECONDS = 30
 _MIB = 2**20
 
+_TIME = "its walltime is longer than is allowed"
+_WHO = "this account may not"
 #: Why SLURM does not start a job that it will not start without somebody's help.
-_HOPELESS = (
-    "PartitionDown",
-    "PartitionInactive",
-    "PartitionConfig",
-    "PartitionNodeLimit",
-    "PartitionTimeLimit",
-    "BadConstraints",
-    "AccountNotAllowed",
-    "InvalidAccount",
-    "InvalidQOS",
-    "JobHeldUser",
-    "JobHeldAdmin",
-    "ReqNodeNotAvail",
-    "DependencyNeverSatisfied",
-    "AssocMaxWallDurationPerJobLimit",
-    "QOSMaxWallDurationPerJobLimit",
-)
+_HOPELESS = {
+    "PartitionDown": "the partition is down",
+    "PartitionInactive": "the partition takes no jobs",
+    "PartitionConfig": "it asks for more memory, cores or time than the partition has",
+    "PartitionNodeLimit": "it asks for more nodes or cores than the partition has",
+    "PartitionTimeLimit": _TIME,
+    "BadConstraints": "no node is as it asks for",
+    "AccountNotAllowed": _WHO,
+    "InvalidAccount": _WHO,
+    "InvalidQOS": _WHO,
+    "JobHeldUser": "it is held",
+    "JobHeldAdmin": "it is held by those who run the cluster",
+    "ReqNodeNotAvail": "the nodes that it asks for are down or reserved",
+    "DependencyNeverSatisfied": "a job that it waits for has failed",
+    "AssocMaxWallDurationPerJobLimit": _TIME,
+    "QOSMaxWallDurationPerJobLimit": _TIME,
+}
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,10 @@ class Queue:
         if len(parts) <= max(self.columns.values()) or not parts[0][:1].isdigit():
             return None
         job, state, reason = (parts[self.columns[key]] for key in ("job", "state", "reason"))
-        hopeless = state in ("PENDING", "PD") and reason.partition(",")[0].strip() in _HOPELESS
-        return JobState(job, state, "" if reason == "None" else reason, hopeless)
+        waiting = state in ("PENDING", "PD")
+        known = _HOPELESS.get(reason.partition(",")[0].strip("() ")) if waiting else None
+        told = f"{reason}: {known}" if known else reason
+        return JobState(job, state, "" if reason == "None" else told, known is not None)
 
     def stop(self, jobs: Iterable[str]) -> None:
         """Cancel jobs by their numbers; those that are gone are left alone."""
