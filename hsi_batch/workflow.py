@@ -14,6 +14,7 @@ from hsi_batch.validation import validate
 from hsi_batch.workflow_config import TrainConfig, WorkflowConfig
 from hsi_batch.workflow_parts import (
     below,
+    convert_arguments,
     output_problems,
     part,
     problems_in,
@@ -242,17 +243,9 @@ def _stages(
     planning = bool(common["dry_run"])
     converted = fitted = trained = scored = page = planned = None
     if config.sources is not None:
-        options = config.sources.model_dump(exclude={"paths", "root", "annotations"})
-        labels = config.sources.annotations
+        sources, options = convert_arguments(config.sources, document)
         converted = convert(
-            [below(document, source) for source in config.sources.paths],
-            archive,
-            root=None if config.sources.root is None else below(document, config.sources.root),
-            annotations=labels if labels in ("sibling", "none") else below(document, labels),
-            force=force,
-            only_failed=only_failed,
-            **options,
-            **common,
+            sources, archive, force=force, only_failed=only_failed, **options, **common
         )
     if planning and config.train is not None:
         planned = _plan_training(config.train, document, archive, converted, common, force)

@@ -12,8 +12,17 @@ from hsi_batch.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from hsi_batch.pipeline.pipeline import Pipeline
+    from hsi_batch.workflow_config import SourcesConfig
 
-__all__ = ["below", "output_problems", "part", "problems_in", "problems_of_parts", "set_part"]
+__all__ = [
+    "below",
+    "convert_arguments",
+    "output_problems",
+    "part",
+    "problems_in",
+    "problems_of_parts",
+    "set_part",
+]
 
 #: Stages that need one of other entries.
 _NEEDS = (
@@ -65,6 +74,17 @@ def set_part(document: Document, assignment: str) -> Document:
             hint="Change it there, or write the pipeline into the workflow.",
         )
     return set_value(document, assignment)
+
+
+def convert_arguments(
+    config: SourcesConfig, document: Document
+) -> tuple[list[str], dict[str, Any]]:
+    """Sources of a workflow, and options of their conversion."""
+    options = config.model_dump(exclude={"paths", "root", "annotations"})
+    labels = config.annotations
+    options["root"] = None if config.root is None else below(document, config.root)
+    options["annotations"] = labels if labels in ("sibling", "none") else below(document, labels)
+    return [below(document, source) for source in config.paths], options
 
 
 def problems_of_parts(document: Document) -> list[Problem]:

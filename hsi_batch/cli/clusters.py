@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hsi_batch.cli.options import Json, MaxFailed, OnlyFailed, Quiet, Replace, Set, show
 from hsi_batch.errors import ConfigError
 from hsi_batch.wording import printable
+
+if TYPE_CHECKING:
+    from hsi_batch.workflow_config import WorkflowConfig
 
 __all__ = ["register"]
 
@@ -42,6 +45,15 @@ def submit(
     only_failed: OnlyFailed = False,
     replace: Replace = False,
     max_failed: MaxFailed = 0,
+    slices: Annotated[
+        int | None,
+        typer.Option(
+            "--slices",
+            min=1,
+            metavar="N",
+            help="Without Dask between machines: arrays of N jobs (SLURM).",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the job script and send nothing.")
     ] = False,
@@ -55,10 +67,11 @@ def submit(
     from hsi_batch.cluster import QueueConfig, read_cluster
     from hsi_batch.cluster.driver import driver_script
     from hsi_batch.cluster.jobs import submit as send
+    from hsi_batch.cluster.jobs import submit_slices
     from hsi_batch.workflow import read_workflow
 
     config = read_cluster(cluster)
-    read_workflow(workflow, tuple(settings or ()))
+    plan, _ = read_workflow(workflow, tuple(settings or ()))
     if not isinstance(config, QueueConfig):
         raise ConfigError(
             f"clusters of type {config.type} have no batch queue to submit to.",
@@ -70,10 +83,39 @@ def submit(
         arguments += ["--set", setting]
     arguments += ["--only-failed"] * only_failed + ["--replace"] * replace
     arguments += ["--max-failed", str(max_failed)] * bool(max_failed)
+    if slices is not None:
+        steps = _steps(plan, workflow.absolute(), list(settings or ()), slices, config.driver.cores)
+        sent = submit_slices(config, workflow.absolute(), steps)
+        show(sent, as_json=as_json, quiet=quiet)
+        return
     if dry_run:
         typer.echo(driver_script(config, "hsi-batch", Path("FOLDER"), arguments))
         return
     show(send(config, workflow.absolute(), arguments), as_json=as_json, quiet=quiet)
+
+
+def _steps(
+    config: WorkflowConfig, workflow: Path, settings: list[str], slices: int, cores: int
+) -> list[tuple[str, list[str], int]]:
+    """Jobs of a run in slices: those of convert and score, and a whole run that does the rest."""
+    more = [part for setting in settings for part in ("--set", setting)]
+    rest = ["run", str(workflow), "--workers", str(cores), *more]
+
+    def sliced(stage: str) -> list[tuple[str, list[str], int]]:
+        where = [str(workflow), "--stage", stage, *more]
+        return [
+            (f"{stage}-init", ["init", *where, "--slices", str(slices)], 0),
+            (f"{stage}-slice", ["slice", f"K/{slices}", *where], slices),
+            (f"{stage}-finalise", ["finalise", *where], 0),
+        ]
+
+    steps = sliced("convert") if config.sources is not None else []
+    if config.score is not None:
+        if config.fit is not None or config.train is not None:
+            # All but scores and report.
+            steps.append(("fit", [*rest, "--set", "score=null", "--set", "report=null"], 0))
+        steps += sliced("score")
+    return [*steps, ("last", rest, 0)]
 
 
 def logs(

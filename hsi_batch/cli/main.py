@@ -17,6 +17,7 @@ from hsi_batch.cli import (
     library,
     repair,
     restore,
+    slices,
     stages,
     status,
     stores,
@@ -79,6 +80,7 @@ status.register(app)
 library.register(app)
 checks.register(app)
 clusters.register(app)
+slices.register(app)
 drift.register(app)
 train.register(app)
 restore.register(app)

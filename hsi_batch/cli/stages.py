@@ -37,7 +37,7 @@ from hsi_batch.wording import printable
 if TYPE_CHECKING:
     from hsi_batch.stages.convert import ConvertResult
 
-__all__ = ["register"]
+__all__ = ["failures_of", "register"]
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +57,7 @@ def _plan(text: str, plan: Any, *, as_json: bool, quiet: bool) -> None:
         typer.echo(text)
 
 
-def _failures(result: Any) -> None:
+def failures_of(result: Any) -> None:
     """List what failed, with reasons, on stderr."""
     failures = list(getattr(result, "failures", ()))
     earlier = list(getattr(result, "earlier", ()))
@@ -142,7 +142,7 @@ def run(
                 typer.echo(f"{name}: {text or 'planned when the stages before it are done'}")
         return
     for part in parts:
-        _failures(part)
+        failures_of(part)
     show(result, as_json=as_json, quiet=quiet)
     finish(result, max_failed)
 
@@ -228,7 +228,7 @@ def convert(
     if not quiet:
         for path, reason in result.skipped:
             typer.echo(printable(f"skipped: {path}: {reason}"), err=True)
-    _failures(result)
+    failures_of(result)
     show(result, as_json=as_json, quiet=quiet)
     finish(result, max_failed)
 
@@ -304,7 +304,7 @@ def fit(
     if dry_run:
         _plan(fit_plan_text(result), fit_plan_data(result), as_json=as_json, quiet=quiet)
         return
-    _failures(result)
+    failures_of(result)
     show(result, as_json=as_json, quiet=quiet)
     finish(result, max_failed)
 
@@ -350,7 +350,7 @@ def score(
     if dry_run:
         _plan(score_plan_text(result), result.plan, as_json=as_json, quiet=quiet)
         return
-    _failures(result)
+    failures_of(result)
     show(result, as_json=as_json, quiet=quiet)
     finish(result, max_failed)
 

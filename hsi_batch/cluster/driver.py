@@ -17,6 +17,8 @@ __all__ = ["LOG", "driver_script", "step_script"]
 LOG = "driver.log"
 #: Share of the walltime, and most seconds of it, that are kept for ending in order.
 _SHARE, _MOST = 0.25, 300.0
+#: Python of a slice, in addition to what a worker may take.
+_SLICE_BYTES = 2**29
 _RUN = """\
 starts=$(cat {folder}/starts 2>/dev/null || echo 0)
 echo $((starts + 1)) >{folder}/starts
@@ -93,29 +95,41 @@ def driver_script(config: QueueConfig, name: str, folder: Path, arguments: Seque
 
 
 def step_script(
-    config: QueueConfig, name: str, folder: Path, arguments: Sequence[str], *, slices: int = 0
+    config: QueueConfig,
+    name: str,
+    folder: Path,
+    step: str,
+    arguments: Sequence[str],
+    *,
+    slices: int = 0,
 ) -> str:
-    """The script of a job that starts no workers: a step of a run in slices, or a whole stage.
+    """The script of a job of SLURM that starts no workers elsewhere: a step of a run in slices.
 
     Parameters
     ----------
     config, name, folder, arguments
         As for :func:`driver_script`.
+    step : str
+        Names its log. The one called ``last`` tells that the run is done.
     slices : int
-        The job is an array of so many; ``{}`` in the arguments is the number of each.
+        The job is an array of so many; ``K`` in the arguments is the number of each.
     """
+    memory = config.memory + _SLICE_BYTES if slices else max(config.driver.memory, config.memory)
     lines = directives(
         config,
         name,
-        log=str(folder / (f"{name}-%a.log" if slices else f"{name}.log")),
+        log=str(folder / f"step-{step}{'-%a' * bool(slices)}.log"),
         cores=1 if slices else config.driver.cores,
-        memory=config.memory if slices else max(config.driver.memory, config.memory),
+        memory=memory,
         walltime=config.walltime,
     )
     if slices:
         lines.append(f"#SBATCH --array=1-{slices}")
-    command = _command(config, arguments).replace("'{}'", '"$SLURM_ARRAY_TASK_ID"')
-    return "\n".join(["#!/bin/bash", *lines, *prologue(config), f"exec {command}", ""])
+    command = _command(config, arguments).replace("K/", '"$SLURM_ARRAY_TASK_ID"/')
+    ended = f"echo $code >{shlex.quote(str(folder))}/ended"
+    note = f"[ $code = 0 ] || {ended}" if step != "last" else ended
+    tail = ["code=$?", note, "exit $code", ""]
+    return "\n".join(["#!/bin/bash", *lines, *prologue(config), command, *tail])
 
 
 def _command(config: QueueConfig, arguments: Sequence[str]) -> str:

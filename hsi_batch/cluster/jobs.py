@@ -13,14 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from hsi_batch.archive.store import state_folder
-from hsi_batch.cluster.driver import LOG, driver_script
+from hsi_batch.cluster.driver import LOG, driver_script, step_script
 from hsi_batch.cluster.jobqueue import job_script
 from hsi_batch.cluster.queue_config import QueueConfig, QueueType
 from hsi_batch.cluster.queues import QUEUES, JobState, refused, run
-from hsi_batch.errors import ClusterError, StoreError
+from hsi_batch.errors import ClusterError, ConfigError, StoreError
 from hsi_batch.files import write_atomically
 
-__all__ = ["JobStatus", "SubmittedJob", "cancel", "job_status", "last_job", "logs", "submit"]
+__all__ = [
+    "JobStatus",
+    "SubmittedJob",
+    "cancel",
+    "job_status",
+    "last_job",
+    "logs",
+    "submit",
+    "submit_slices",
+]
 
 _FILE = "job.json"
 #: So long a new job is watched for what the batch system finds wrong with it.
@@ -134,12 +143,7 @@ def submit(
     """
     queue = QUEUES[config.type]
     queue.check()
-    before = last_job(workflow)
-    if before is not None and (found := [s for part in before.states() for s in part]):
-        raise ClusterError(
-            f"this workflow is submitted already: {found[0]}.",
-            hint="Wait for it (hsi-batch status), or end it (hsi-batch cancel).",
-        )
+    refuse_second(workflow)
     name, folder = new_job(workflow)
     script = driver_script(config, name, folder, arguments)
     (folder / "driver.sh").write_text(script)
@@ -154,11 +158,79 @@ def submit(
         queue.send(script),
         str(workflow),
         str(folder),
-        time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        _now(),
     )
     keep(sent)
     watch(sent)
     return sent
+
+
+def submit_slices(
+    config: QueueConfig,
+    workflow: str | os.PathLike[str],
+    steps: Sequence[tuple[str, Sequence[str], int]],
+) -> SubmittedJob:
+    """Send a run as a chain of jobs without Dask; each starts when the one before has ended.
+
+    Parameters
+    ----------
+    config : QueueConfig
+        Of SLURM.
+    workflow : path
+    steps : sequence of (name, arguments, slices)
+        What each job runs; an array of jobs where there are slices.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        Another batch system.
+    hsi_batch.errors.ClusterError
+        As for :func:`submit`.
+    """
+    if config.type != "slurm":
+        raise ConfigError(
+            f"--slices sends arrays of jobs to SLURM, not to {config.type}.",
+            hint="Send `hsi-batch init`, `slice` and `finalise` as jobs of your own; see"
+            " docs/clusters.md.",
+        )
+    queue = QUEUES[config.type]
+    refuse_second(workflow)
+    name, folder = new_job(workflow)
+    sent: list[str] = []
+    try:
+        for step, arguments, slices in steps:
+            script = step_script(config, name, folder, step, arguments, slices=slices)
+            (folder / f"{step}.sh").write_text(script)
+            after = [f"--dependency=afterok:{sent[-1]}", "--kill-on-invalid-dep=yes"]
+            sent.append(queue.send(script, *(after if sent else ())))
+    except ClusterError:
+        queue.stop(sent)
+        raise
+    job = SubmittedJob(
+        name, config.type, sent[-1], str(workflow), str(folder), _now(), tuple(sent[:-1])
+    )
+    keep(job)
+    watch(job)
+    return job
+
+
+def refuse_second(workflow: str | os.PathLike[str]) -> None:
+    """Refuse a workflow whose jobs are there already.
+
+    Raises
+    ------
+    hsi_batch.errors.ClusterError
+    """
+    before = last_job(workflow)
+    if before is not None and (found := [s for part in before.states() for s in part]):
+        raise ClusterError(
+            f"this workflow is submitted already: {found[0]}.",
+            hint="Wait for it (hsi-batch status), or end it (hsi-batch cancel).",
+        )
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %z")
 
 
 def new_job(workflow: str | os.PathLike[str]) -> tuple[str, Path]:
@@ -273,7 +345,7 @@ def logs(workflow: str | os.PathLike[str], *, workers: bool = False) -> list[Pat
     if workers:
         found = [*folder.glob("logs/*"), *folder.glob("allocation-*/workers.log")]
     else:
-        found = [folder / LOG, *folder.glob("hsi-*.log")]
+        found = [folder / LOG, *folder.glob("step-*.log")]
     return sorted(file for file in found if file.is_file())
 
 

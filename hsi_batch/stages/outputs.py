@@ -14,6 +14,7 @@ from hsi_batch.archive.lock import StoreLock
 from hsi_batch.archive.store import refuse_linked_state, state_folder
 from hsi_batch.archive.writer import disk_errors
 from hsi_batch.errors import ConfigError, StoreInUseError
+from hsi_batch.stages.slices import refuse_open
 from hsi_batch.stages.status import telling
 
 __all__ = ["check_place", "held_store", "sweep"]
@@ -71,7 +72,7 @@ def held_store(store: str, purpose: str) -> Iterator[None]:
     hsi_batch.errors.ConfigError
         The store cannot be written to.
     hsi_batch.errors.StoreError
-        Another run holds the lock, or the disk is full.
+        Another run holds the lock, slices are at work, or the disk is full.
     """
     state = state_folder(store)
     check_place(store, folder=True)
@@ -79,6 +80,7 @@ def held_store(store: str, purpose: str) -> Iterator[None]:
     made = [folder for folder in (state, *state.parents) if not folder.exists()]
     try:
         with disk_errors(store), StoreLock(state, purpose), telling(state):
+            refuse_open(store)
             yield
     finally:
         with contextlib.suppress(OSError):
