@@ -201,8 +201,8 @@ def submit_slices(
         for step, arguments, slices in steps:
             script = step_script(config, name, folder, step, arguments, slices=slices)
             (folder / f"{step}.sh").write_text(script)
-            after = [f"--dependency=afterok:{sent[-1]}", "--kill-on-invalid-dep=yes"]
-            sent.append(queue.send(script, *(after if sent else ())))
+            after = [f"--dependency=afterok:{job}" for job in sent[-1:]]
+            sent.append(queue.send(script, "--kill-on-invalid-dep=yes", *after))
     except ClusterError:
         queue.stop(sent)
         raise
