@@ -41,6 +41,8 @@ SETTINGS: Mapping[str, Any] = {
     "distributed.deploy.lost-worker-timeout": "5s",
 }
 _DEATH_SECONDS = 60
+#: Of logs and certificates, unless told otherwise.
+_FOLDER = "~/.cache/hsi-batch"
 _THREADS = ("OMP", "MKL", "OPENBLAS", "NUMBA", "BLOSC")
 _CLASSES = {"slurm": "SLURM", "pbs": "PBS", "lsf": "LSF", "sge": "SGE"}
 #: A job that is not listed for so long has ended.
@@ -78,7 +80,7 @@ def prologue(config: QueueConfig) -> list[str]:
 
 def folder_of(config: QueueConfig) -> Path:
     """Folder that all nodes see, which only we can read; it is made."""
-    given = config.folder or os.environ.get(FOLDER) or "~/.cache/hsi-batch"
+    given = config.folder or os.environ.get(FOLDER) or _FOLDER
     folder = Path(os.path.expandvars(given)).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -298,5 +300,4 @@ def job_script(config: QueueConfig) -> str:
             text = str(cluster.job_script())
         finally:
             cluster.close()
-        place = str(Path(config.folder or "~/.cache/hsi-batch"))
-        return text.replace(folder, place)
+        return text.replace(folder, str(Path(config.folder or _FOLDER).expanduser()))
