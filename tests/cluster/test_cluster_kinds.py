@@ -128,7 +128,9 @@ def test_job_scripts_ask_for_what_the_file_says(kind, tmp_path):
     worker = script_of(config)
     driver = driver_script(config, "hsi-1", tmp_path, ["run", "a b.yaml"])
     for script in (worker, driver):
-        done = subprocess.run(["bash", "-n"], check=False, input=script, text=True, capture_output=True)
+        done = subprocess.run(
+            ["bash", "-n"], check=False, input=script, text=True, capture_output=True
+        )
         assert done.returncode == 0, done.stderr
         mark = QUEUES[kind].mark
         asked = " ".join(line for line in script.splitlines() if line.startswith(mark + " "))
@@ -160,7 +162,10 @@ def test_an_array_gives_each_job_its_number(tmp_path):
     assert "#SBATCH --array=1-7" in script
     (line,) = (line for line in script.splitlines() if "hsi_batch slice" in line)
     said = subprocess.run(
-        ["bash", "-c", f"SLURM_ARRAY_TASK_ID=3; echo {line}"], check=True, text=True, capture_output=True
+        ["bash", "-c", f"SLURM_ARRAY_TASK_ID=3; echo {line}"],
+        check=True,
+        text=True,
+        capture_output=True,
     )
     assert said.stdout.split()[-3:] == ["slice", "3/7", "w.yaml"]
 
