@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ from hsi_batch.workflow_parts import (
 if TYPE_CHECKING:
     from distributed import Client
 
+    from hsi_batch.cluster import ClusterConfig
     from hsi_batch.engine.events import Observer
     from hsi_batch.stages.convert import ConvertResult
     from hsi_batch.stages.fit_result import FitResult
@@ -150,6 +153,7 @@ def run_workflow(
     only_failed: bool = False,
     replace: bool = False,
     dry_run: bool = False,
+    performance: str | os.PathLike[str] | None = None,
     observer: Observer | None = None,
 ) -> WorkflowResult:
     """Convert, fit, score and report, as a workflow YAML says; what is up to date is left alone.
@@ -174,6 +178,8 @@ def run_workflow(
         Convert sources again that changed since.
     dry_run : bool
         Plan only.
+    performance : path, optional
+        Write Dask's performance report of the whole run there (HTML).
     observer : callable, optional
         Called with progress.
 
@@ -202,6 +208,9 @@ def run_workflow(
         config.sources.replace = True
     settings = _cluster(config, document, cluster)
     common: dict[str, Any] = {"observer": observer, "dry_run": dry_run}
+    if performance is not None and not dry_run:
+        with _reported(client, settings, workers, performance) as found:
+            return _stages(config, document, {**common, "client": found}, force, only_failed)
     if client is not None or current_client() is not None:
         return _stages(config, document, {**common, "client": client}, force, only_failed)
     if isinstance(settings, ExistingConfig):
@@ -211,6 +220,34 @@ def run_workflow(
     common["workers"] = workers or (settings and settings.workers)
     with workers_on_demand(lambda: connect(settings, workers=workers)):
         return _stages(config, document, common, force, only_failed)
+
+
+@contextlib.contextmanager
+def _reported(
+    client: Client | None,
+    settings: ClusterConfig | None,
+    workers: int | None,
+    performance: str | os.PathLike[str],
+) -> Iterator[Client]:
+    """Workers at once, and a report of what they do."""
+    from distributed import performance_report
+
+    from hsi_batch.cluster import connect, current_client
+    from hsi_batch.stages.outputs import check_place
+
+    check_place(performance)
+    if find_spec("bokeh") is None:
+        raise ConfigError(
+            "performance reports need the package bokeh.",
+            hint="pip install 'hsi-batch[dashboard]'.",
+        )
+    given = client or current_client()
+    with (
+        contextlib.nullcontext(given) if given else connect(settings, workers=workers) as found,
+        found.as_current(),
+        performance_report(filename=os.fspath(performance)),
+    ):
+        yield found
 
 
 def _cluster(

@@ -145,6 +145,8 @@ def submit(
     queue.check()
     refuse_second(workflow)
     name, folder = new_job(workflow)
+    if config.dashboard and arguments[:1] == ["run"]:
+        arguments = [*arguments, "--performance", str(folder / "performance.html")]
     script = driver_script(config, name, folder, arguments)
     (folder / "driver.sh").write_text(script)
     if config.type == "slurm" and config.pattern == "jobs":

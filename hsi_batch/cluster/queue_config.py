@@ -120,7 +120,8 @@ class QueueConfig(ClusterPart):
     security : {"temporary", "none"}
         TLS with a certificate that is made for the run and that only you can read.
     dashboard : bool
-        Serve Dask's dashboard on the machine of the driver, on the loopback address.
+        Serve Dask's dashboard on the machine of the driver, on the loopback address; a submitted
+        run keeps Dask's performance report beside its logs.
     options : dict
         Passed on to the class of dask-jobqueue; wins.
     """

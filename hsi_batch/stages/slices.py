@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import shutil
 import time
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from distributed import Client, LocalCluster
+from distributed import Client, Scheduler, Worker
+from distributed.deploy.spec import SpecCluster
 
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.lock import StoreLock, is_dead, owner_of
@@ -43,6 +45,13 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_HERE = {
+    "protocol": "inproc://",
+    "nthreads": 1,
+    "dashboard": False,
+    "dashboard_address": "127.0.0.1:0",
+    "silence_logs": logging.CRITICAL,
+}
 _TEXT = re.compile(r"^(\d{1,6})/(\d{1,6})$")
 #: Bytes of pixels whose records share a file.
 _BATCH_BYTES = 128 * 2**20
@@ -152,13 +161,18 @@ def prepared_text(blocks: int, size: int, slices: int) -> str:
 def in_this_process() -> Iterator[Client]:
     """A client whose one worker is a thread here: for steps that do little, without sockets."""
     with (
-        LocalCluster(
-            n_workers=1,
-            threads_per_worker=1,
-            processes=False,
-            protocol="inproc://",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=50,
+        SpecCluster(
+            scheduler={
+                "cls": Scheduler,
+                "options": {
+                    "protocol": "inproc://",
+                    "dashboard": False,
+                    # Its page of metrics is the only socket.
+                    "dashboard_address": "127.0.0.1:0",
+                },
+            },
+            workers={"here": {"cls": Worker, "options": _HERE}},
+            silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster, set_as_default=True) as client,
     ):
