@@ -124,6 +124,8 @@ def logs(
     lines: Annotated[
         int, typer.Option("--lines", "-n", min=1, metavar="N", help="The last N lines of each.")
     ] = 50,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show what a submitted run has printed.
 
@@ -131,13 +133,20 @@ def logs(
     """
     from hsi_batch.cluster.jobs import logs as find
 
-    for file in find(workflow, workers=workers):
-        typer.echo(f"==> {file}", err=True)
-        text = file.read_text(errors="replace")
-        typer.echo(printable("\n".join(text.splitlines()[-lines:])))
+    found = {
+        str(file): "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
+        for file in find(workflow, workers=workers)
+    }
+    if as_json:
+        show(found, as_json=True, quiet=quiet)
+        return
+    for name, text in found.items():
+        if not quiet:
+            typer.echo(f"==> {name}", err=True)
+            typer.echo(printable(text))
 
 
-def cancel(workflow: _Workflow, quiet: Quiet = False) -> None:
+def cancel(workflow: _Workflow, as_json: Json = False, quiet: Quiet = False) -> None:
     """End a submitted run and its workers; what is written stays, and `submit` goes on from there.
 
     Example: hsi-batch cancel workflows/rx_statistical.yaml
@@ -146,11 +155,11 @@ def cancel(workflow: _Workflow, quiet: Quiet = False) -> None:
     from hsi_batch.wording import counted
 
     ended = end(workflow)
-    if not quiet:
-        typer.echo(f"cancelled {counted(ended, 'job')}" if ended else "nothing was running")
+    told = f"cancelled {counted(ended, 'job')}" if ended else "nothing was running"
+    show({"jobs": ended} if as_json else told, as_json=as_json, quiet=quiet)
 
 
-def script(cluster: _File) -> None:
+def script(cluster: _File, as_json: Json = False, quiet: Quiet = False) -> None:
     """Print the job script of a worker, or the Kubernetes manifest, that a cluster YAML means.
 
     Example: hsi-batch cluster script cluster/slurm.yaml
@@ -158,7 +167,8 @@ def script(cluster: _File) -> None:
     from hsi_batch.cluster import read_cluster
     from hsi_batch.cluster.scripts import script_of
 
-    typer.echo(script_of(read_cluster(cluster)))
+    text = script_of(read_cluster(cluster))
+    show({"script": text} if as_json else text, as_json=as_json, quiet=quiet)
 
 
 def check(
