@@ -1,6 +1,6 @@
 # make demo   recordings, archive, fitted pipeline, scores and report in ./demo
 # make test   the tests, with coverage
-# make slurm-test  submitted runs on a real SLURM, which it installs and starts (as root, Debian)
+# make slurm-test  submitted runs on a real SLURM, workers by SSH; installs and starts both (as root, Debian)
 # make fuzz   damaged files of every format (FUZZ_CASES of each)
 # make flips  one byte flipped in each of many archives, scores and fitted pipelines (FLIPS of each)
 # make chaos  200 runs that are killed, starved and interrupted until they are done (CHAOS_RUNS)
@@ -40,11 +40,13 @@ test-slow: $(VENV)/.test
 	.ci/system-packages
 	$(bin)/python -m pytest -m slow $(PYTEST)
 
-# A real SLURM on this machine, as root: submitted runs, losses, walltimes; the short ones of them
+# A real SLURM on this machine, as root: submitted runs, losses, walltimes; workers by SSH on ports
+# of the loopback address, and on two networks of their own. Ten minutes; the short ones of them
 # (`PYTEST='-m "not slow"'`) in CI.
 slurm-test: $(VENV)/.test
 	.ci/slurm install
-	HSI_BATCH_SLURM=1 $(bin)/python -m pytest tests/slurm $(PYTEST)
+	HSI_BATCH_SLURM=1 $(bin)/python -m pytest tests/slurm tests/cluster/test_ssh.py \
+	  tests/cluster/test_namespaces.py $(PYTEST)
 
 parity: $(PARITY)/.parity
 	$(PARITY)/bin/python -m pytest -c tests/parity/pytest.ini --rootdir tests/parity \
