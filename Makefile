@@ -1,5 +1,6 @@
 # make demo   recordings, archive, fitted pipeline, scores and report in ./demo
 # make test   the tests, with coverage
+# make slurm-test  submitted runs on a real SLURM, workers by SSH; installs and starts both (as root, Debian)
 # make fuzz   damaged files of every format (FUZZ_CASES of each)
 # make flips  one byte flipped in each of many archives, scores and fitted pipelines (FLIPS of each)
 # make chaos  200 runs that are killed, starved and interrupted until they are done (CHAOS_RUNS)
@@ -26,7 +27,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: demo test test-slow parity fuzz flips chaos bench bench-quick bench-smoke lint clean
+.PHONY: demo test test-slow slurm-test parity fuzz flips chaos bench bench-quick bench-smoke lint clean
 
 demo: $(VENV)/.demo
 	$(bin)/hsi-batch demo $(DEMO)
@@ -41,6 +42,14 @@ test: $(VENV)/.test $(S3)/.moto
 test-slow: $(VENV)/.test $(S3)/.moto
 	.ci/system-packages
 	$(moto) $(bin)/python -m pytest -m slow $(PYTEST)
+
+# A real SLURM on this machine, as root: submitted runs, losses, walltimes; workers by SSH on ports
+# of the loopback address, and on two networks of their own. Ten minutes; the short ones of them
+# (`PYTEST='-m "not slow"'`) in CI.
+slurm-test: $(VENV)/.test
+	.ci/slurm install
+	HSI_BATCH_SLURM=1 $(bin)/python -m pytest tests/slurm tests/cluster/test_ssh.py \
+	  tests/cluster/test_namespaces.py $(PYTEST)
 
 parity: $(PARITY)/.parity
 	$(PARITY)/bin/python -m pytest -c tests/parity/pytest.ini --rootdir tests/parity \

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from hsi_batch.validation import validate
 from hsi_batch.workflow_config import TrainConfig, WorkflowConfig
 from hsi_batch.workflow_parts import (
     below,
+    convert_arguments,
     output_problems,
     part,
     problems_in,
@@ -25,6 +28,7 @@ from hsi_batch.workflow_parts import (
 if TYPE_CHECKING:
     from distributed import Client
 
+    from hsi_batch.cluster import ClusterConfig
     from hsi_batch.engine.events import Observer
     from hsi_batch.stages.convert import ConvertResult
     from hsi_batch.stages.fit_result import FitResult
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from hsi_batch.training.plan import TrainPlan, TrainSketch
     from hsi_batch.training.trained_run import TrainedRun
 
-__all__ = ["WorkflowResult", "read_workflow", "run_workflow", "shipped"]
+__all__ = ["WorkflowResult", "outputs_of", "read_workflow", "run_workflow", "shipped"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,14 @@ def read_workflow(
     return config, document
 
 
+def outputs_of(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> list[Path]:
+    """Stores and fitted pipelines that a workflow writes."""
+    config, document = read_workflow(path, overrides)
+    places = [config.archive]
+    places += [part.out for part in (config.fit, config.train, config.score) if part is not None]
+    return [Path(below(document, place)) for place in places]
+
+
 def _train_problems(document: Document) -> Iterator[Problem]:
     """What is wrong with the trainrun, and with what is scored by the pipeline that it trains."""
     given = document.data or {}
@@ -142,6 +154,7 @@ def run_workflow(
     only_failed: bool = False,
     replace: bool = False,
     dry_run: bool = False,
+    performance: str | os.PathLike[str] | None = None,
     observer: Observer | None = None,
 ) -> WorkflowResult:
     """Convert, fit, score and report, as a workflow YAML says; what is up to date is left alone.
@@ -166,6 +179,8 @@ def run_workflow(
         Convert sources again that changed since.
     dry_run : bool
         Plan only.
+    performance : path, optional
+        Write Dask's performance report of the whole run there (HTML).
     observer : callable, optional
         Called with progress.
 
@@ -194,6 +209,9 @@ def run_workflow(
         config.sources.replace = True
     settings = _cluster(config, document, cluster)
     common: dict[str, Any] = {"observer": observer, "dry_run": dry_run}
+    if performance is not None and not dry_run:
+        with _reported(client, settings, workers, performance) as found:
+            return _stages(config, document, {**common, "client": found}, force, only_failed)
     if client is not None or current_client() is not None:
         return _stages(config, document, {**common, "client": client}, force, only_failed)
     if isinstance(settings, ExistingConfig):
@@ -203,6 +221,34 @@ def run_workflow(
     common["workers"] = workers or (settings and settings.workers)
     with workers_on_demand(lambda: connect(settings, workers=workers)):
         return _stages(config, document, common, force, only_failed)
+
+
+@contextlib.contextmanager
+def _reported(
+    client: Client | None,
+    settings: ClusterConfig | None,
+    workers: int | None,
+    performance: str | os.PathLike[str],
+) -> Iterator[Client]:
+    """Workers at once, and a report of what they do."""
+    from distributed import performance_report
+
+    from hsi_batch.cluster import connect, current_client
+    from hsi_batch.stages.outputs import check_place
+
+    check_place(performance)
+    if find_spec("bokeh") is None:
+        raise ConfigError(
+            "performance reports need the package bokeh.",
+            hint="pip install 'hsi-batch[dashboard]'.",
+        )
+    given = client or current_client()
+    with (
+        contextlib.nullcontext(given) if given else connect(settings, workers=workers) as found,
+        found.as_current(),
+        performance_report(filename=os.fspath(performance)),
+    ):
+        yield found
 
 
 def _cluster(
@@ -235,20 +281,9 @@ def _stages(
     planning = bool(common["dry_run"])
     converted = fitted = trained = scored = page = planned = None
     if config.sources is not None:
-        options = config.sources.model_dump(exclude={"paths", "root", "annotations"})
-        labels = config.sources.annotations
-        for name in ("white", "dark", "panel"):
-            if options[name] not in ("sibling", "none", None) and not _is_number(options[name]):
-                options[name] = below(document, options[name])
+        sources, options = convert_arguments(config.sources, document)
         converted = convert(
-            [below(document, source) for source in config.sources.paths],
-            archive,
-            root=None if config.sources.root is None else below(document, config.sources.root),
-            annotations=labels if labels in ("sibling", "none") else below(document, labels),
-            force=force,
-            only_failed=only_failed,
-            **options,
-            **common,
+            sources, archive, force=force, only_failed=only_failed, **options, **common
         )
     if planning and config.train is not None:
         planned = _plan_training(config.train, document, archive, converted, common, force)
@@ -297,14 +332,6 @@ def _stages(
             out = below(document, config.report.out)
             page = report(store, out, archive=archive, force=force)
     return WorkflowResult(converted, fitted, scored, page, trained, planned)
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
 
 
 def _plan_training(

@@ -13,8 +13,17 @@ from hsi_batch.places import is_url, normal_url
 
 if TYPE_CHECKING:
     from hsi_batch.pipeline.pipeline import Pipeline
+    from hsi_batch.workflow_config import SourcesConfig
 
-__all__ = ["below", "output_problems", "part", "problems_in", "problems_of_parts", "set_part"]
+__all__ = [
+    "below",
+    "convert_arguments",
+    "output_problems",
+    "part",
+    "problems_in",
+    "problems_of_parts",
+    "set_part",
+]
 
 #: Stages that need one of other entries.
 _NEEDS = (
@@ -68,6 +77,28 @@ def set_part(document: Document, assignment: str) -> Document:
             hint="Change it there, or write the pipeline into the workflow.",
         )
     return set_value(document, assignment)
+
+
+def convert_arguments(
+    config: SourcesConfig, document: Document
+) -> tuple[list[str], dict[str, Any]]:
+    """Sources of a workflow, and options of their conversion."""
+    options = config.model_dump(exclude={"paths", "root", "annotations"})
+    labels = config.annotations
+    options["root"] = None if config.root is None else below(document, config.root)
+    options["annotations"] = labels if labels in ("sibling", "none") else below(document, labels)
+    for name in ("white", "dark", "panel"):
+        if options[name] not in ("sibling", "none", None) and not _is_number(options[name]):
+            options[name] = below(document, options[name])
+    return [below(document, source) for source in config.paths], options
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def problems_of_parts(document: Document) -> list[Problem]:

@@ -11,6 +11,7 @@ import typer
 from hsi_batch._version import __version__
 from hsi_batch.cli import (
     checks,
+    clusters,
     convert,
     demo,
     detect,
@@ -23,6 +24,7 @@ from hsi_batch.cli import (
     quicklook,
     repair,
     restore,
+    slices,
     stages,
     status,
     stores,
@@ -91,6 +93,8 @@ repair.register(app)
 status.register(app)
 library.register(app)
 checks.register(app)
+clusters.register(app)
+slices.register(app)
 drift.register(app)
 train.register(app)
 restore.register(app)

@@ -58,6 +58,12 @@ def run(
     only_failed: OnlyFailed = False,
     replace: Replace = False,
     max_failed: MaxFailed = 0,
+    performance: Annotated[
+        Path | None,
+        typer.Option(
+            "--performance", metavar="FILE.html", help="Write Dask's performance report there."
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -77,6 +83,7 @@ def run(
             only_failed=only_failed,
             replace=replace,
             dry_run=dry_run,
+            performance=performance,
             observer=observer,
         )
     stages = (result.convert, result.fit, result.train, result.score)

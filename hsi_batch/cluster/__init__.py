@@ -1,6 +1,7 @@
 """Clusters: what their YAML says, those of this machine, those that run already."""
 
 from hsi_batch.cluster.config import (
+    ClusterConfig,
     ExistingConfig,
     LocalConfig,
     cluster_schema,
@@ -9,10 +10,13 @@ from hsi_batch.cluster.config import (
 )
 from hsi_batch.cluster.connecting import connect, current_client
 from hsi_batch.cluster.embedded import cores
+from hsi_batch.cluster.queue_config import QueueConfig
 
 __all__ = [
+    "ClusterConfig",
     "ExistingConfig",
     "LocalConfig",
+    "QueueConfig",
     "cluster_schema",
     "connect",
     "cores",

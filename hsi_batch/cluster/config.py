@@ -10,17 +10,20 @@ import time
 import urllib.parse
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from dask.utils import parse_bytes
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model
+from pydantic import Field, TypeAdapter, create_model
 
+from hsi_batch.cluster.fields import Bytes, ClusterPart, Resources, secrets
+from hsi_batch.cluster.queue_config import QueueConfig
+from hsi_batch.cluster.remote_config import GatewayConfig, KubernetesConfig, SSHConfig
 from hsi_batch.documents import Document, read_yaml
 from hsi_batch.errors import ConfigError, Problem, did_you_mean
 from hsi_batch.tls import SecurityConfig
 from hsi_batch.validation import validate
 
 __all__ = [
+    "ClusterConfig",
     "ExistingConfig",
     "LocalConfig",
     "cluster_schema",
@@ -30,21 +33,7 @@ __all__ = [
 ]
 
 
-def _bytes(value: Any) -> int:
-    try:
-        size = 0 if isinstance(value, bool) else int(parse_bytes(value))
-    except (ValueError, AttributeError, TypeError, OverflowError):
-        size = 0
-    if size <= 0:
-        raise ValueError("write a size such as 4 GiB")
-    return size
-
-
-class _Config(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class LocalConfig(_Config):
+class LocalConfig(ClusterPart):
     """Workers on this machine, started for the run; one thread each.
 
     Attributes
@@ -67,14 +56,14 @@ class LocalConfig(_Config):
 
     type: Literal["local"] = "local"
     workers: int | None = Field(default=None, ge=1)
-    memory: Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str)] | None = None
-    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    memory: Bytes | None = None
+    resources: Resources = Field(default_factory=dict)
     scratch: str | None = None
     dashboard: bool = False
     security: Literal["temporary"] | None = None
 
 
-class ExistingConfig(_Config):
+class ExistingConfig(ClusterPart):
     """A scheduler that runs already; it is left running.
 
     Attributes
@@ -96,18 +85,30 @@ class ExistingConfig(_Config):
     security: SecurityConfig | None = None
 
 
-_TYPES: dict[str, type[_Config]] = {"local": LocalConfig, "existing": ExistingConfig}
+ClusterConfig = (
+    LocalConfig | ExistingConfig | QueueConfig | SSHConfig | KubernetesConfig | GatewayConfig
+)
+_TYPES: dict[str, type[ClusterPart]] = {
+    "local": LocalConfig,
+    "existing": ExistingConfig,
+    **dict.fromkeys(("slurm", "pbs", "lsf", "sge"), QueueConfig),
+    "ssh": SSHConfig,
+    "kubernetes": KubernetesConfig,
+    "gateway": GatewayConfig,
+}
+#: Keys that are paths, relative to the file that they are written in.
+_PATHS = ("scratch", "scheduler_file", "folder", "key_file", "known_hosts")
 
 
-def _model_of(kind: str) -> type[_Config]:
+def _model_of(kind: str) -> type[ClusterPart]:
     """The model of a type; for a misspelt one that of the nearest, else the keys of all."""
     if kind in _TYPES:
         return _TYPES[kind]
-    base: type[_Config] = _Config
+    base: type[ClusterPart] = ClusterPart
     fields: dict[str, Any] = {}
     for near in difflib.get_close_matches(kind, _TYPES, n=1):
         base = _TYPES[near]
-    if base is _Config:
+    if base is ClusterPart:
         fields = {name: (Any, None) for model in _TYPES.values() for name in model.model_fields}
     fields["type"] = (Any, None)
     return create_model("Cluster", __base__=base, **fields)
@@ -115,10 +116,10 @@ def _model_of(kind: str) -> type[_Config]:
 
 def cluster_schema() -> dict[str, Any]:
     """JSON Schema of a cluster YAML."""
-    return TypeAdapter(LocalConfig | ExistingConfig).json_schema()
+    return TypeAdapter(ClusterConfig).json_schema()
 
 
-def read_cluster(source: str | os.PathLike[str] | Document) -> LocalConfig | ExistingConfig:
+def read_cluster(source: str | os.PathLike[str] | Document) -> ClusterConfig:
     """Read a cluster YAML.
 
     Raises
@@ -131,14 +132,15 @@ def read_cluster(source: str | os.PathLike[str] | Document) -> LocalConfig | Exi
     )
     data = document.data if isinstance(document.data, dict) else {}
     kind = str(data.get("type", "local"))
-    problems: list[Problem] = []
-    config: _Config | None = None
+    problems: list[Problem] = list(secrets(document))
+    config: ClusterPart | None = None
     try:
         config = validate(_model_of(kind), replace(document, problems=()))
     except ConfigError as error:
         if not error.problems:
             raise
-        problems.extend(error.problems)
+        told = {problem.line for problem in problems}
+        problems.extend(p for p in error.problems if p.line not in told)
     if kind not in _TYPES:
         text = f"type: there is no cluster type {kind!r}.{did_you_mean(kind, _TYPES)}"
         problems.append(document.problem(f"{text} Types are {', '.join(_TYPES)}.", ("type",)))
@@ -146,12 +148,14 @@ def read_cluster(source: str | os.PathLike[str] | Document) -> LocalConfig | Exi
         problems.append(document.problem("give either `address` or `scheduler_file`.", ("type",)))
     if problems or document.problems:
         raise ConfigError.collect(document.merged(problems), path=document.path)
-    assert isinstance(config, (LocalConfig, ExistingConfig))
-    # Paths are relative to the file they are written in.
+    assert isinstance(config, ClusterConfig)
     base = Path(document.path or "").parent
-    named = "scratch" if isinstance(config, LocalConfig) else "scheduler_file"
-    place = getattr(config, named)
-    changed: dict[str, Any] = {} if place is None else {named: str(base / place)}
+    changed: dict[str, Any] = {}
+    for name in _PATHS:
+        place = getattr(config, name, None)
+        # What a shell on another machine replaces stays as it is.
+        if place is not None and not place.startswith(("$", "~")):
+            changed[name] = str(base / place)
     if isinstance(config, ExistingConfig) and config.security is not None:
         files = {k: str(base / v) for k, v in config.security.model_dump().items()}
         missing = [name for name, file in files.items() if not Path(file).is_file()]
@@ -167,31 +171,37 @@ def read_cluster(source: str | os.PathLike[str] | Document) -> LocalConfig | Exi
     return config.model_copy(update=changed) if changed else config
 
 
-def refuse_strangers(config: LocalConfig | ExistingConfig, where: str) -> None:
-    """Refuse a scheduler on another machine that a workflow names, and not the user.
+def refuse_strangers(config: ClusterConfig, where: str) -> None:
+    """Refuse other machines that a workflow names, and not the user.
 
-    A scheduler can make its clients run code, as it does with its workers.
+    A scheduler can make its clients run code, as it does with its workers; a job script is code.
 
     Raises
     ------
     hsi_batch.errors.ConfigError
     """
-    if not isinstance(config, ExistingConfig):
+    if isinstance(config, LocalConfig):
         return
-    try:
-        address = config.address or scheduler_address(Path(str(config.scheduler_file)), 0)
-        host = urllib.parse.urlsplit(address if "//" in address else f"//{address}").hostname or ""
-        ours = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except (ValueError, TimeoutError):
-        ours = False
-    if not ours:
-        raise ConfigError(
-            "cluster: this workflow would hand the run to a scheduler on another machine"
-            f" ({config.address or config.scheduler_file}), which can run code as you.",
-            path=where,
-            hint="If you trust it, name it yourself: hsi-batch run WORKFLOW --cluster FILE"
-            " (in Python run_workflow(path, cluster=FILE)), with `type: existing` in the file.",
-        )
+    named = ""
+    if isinstance(config, ExistingConfig):
+        named = str(config.address or config.scheduler_file)
+        try:
+            address = config.address or scheduler_address(Path(str(config.scheduler_file)), 0)
+            parts = urllib.parse.urlsplit(address if "//" in address else f"//{address}")
+            host = parts.hostname or ""
+            if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+                return
+        except (ValueError, TimeoutError):
+            pass
+        text = f"would hand the run to a scheduler on another machine ({named}), which can"
+    else:
+        text = f"would start workers elsewhere (type {config.type}) by scripts that"
+    raise ConfigError(
+        f"cluster: this workflow {text} run code as you.",
+        path=where,
+        hint="If you trust it, name it yourself: hsi-batch run WORKFLOW --cluster FILE"
+        f" (in Python run_workflow(path, cluster=FILE)), with `type: {config.type}` in the file.",
+    )
 
 
 def scheduler_address(file: Path, seconds: float) -> str:

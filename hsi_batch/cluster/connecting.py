@@ -7,8 +7,16 @@ from pathlib import Path
 
 from distributed import Client, get_client
 
-from hsi_batch.cluster.config import ExistingConfig, LocalConfig, read_cluster, scheduler_address
+from hsi_batch.cluster.config import (
+    ClusterConfig,
+    ExistingConfig,
+    LocalConfig,
+    read_cluster,
+    scheduler_address,
+)
 from hsi_batch.cluster.embedded import start_local
+from hsi_batch.cluster.queue_config import QueueConfig
+from hsi_batch.cluster.remote_config import GatewayConfig, SSHConfig
 from hsi_batch.errors import ClusterError, ConfigError
 
 __all__ = ["connect", "current_client"]
@@ -23,7 +31,7 @@ def current_client() -> Client | None:
 
 
 def connect(
-    config: str | os.PathLike[str] | LocalConfig | ExistingConfig | None = None,
+    config: str | os.PathLike[str] | ClusterConfig | None = None,
     *,
     workers: int | None = None,
 ) -> Client:
@@ -34,7 +42,7 @@ def connect(
     config : path or config, optional
         Cluster YAML. Without one, workers are started on this machine.
     workers : int, optional
-        Number of local workers; wins over the file.
+        Number of workers; wins over the file.
 
     Raises
     ------
@@ -50,15 +58,32 @@ def connect(
     """
     if config is None:
         config = LocalConfig()
-    elif not isinstance(config, (LocalConfig, ExistingConfig)):
-        config = read_cluster(config)
-    if isinstance(config, ExistingConfig):
-        return _existing(config)
-    if workers is None:
-        return start_local(config)
-    if workers < 1:
-        raise ConfigError(f"{workers} workers cannot do anything.", hint="Ask for 1 or more.")
-    return start_local(config.model_copy(update={"workers": workers}))
+    found = config if isinstance(config, ClusterConfig) else read_cluster(config)
+    if isinstance(found, ExistingConfig):
+        return _existing(found)
+    if workers is not None:
+        if workers < 1:
+            raise ConfigError(f"{workers} workers cannot do anything.", hint="Ask for 1 or more.")
+        if not isinstance(found, SSHConfig):
+            found = found.model_copy(update={"workers": workers})
+    if isinstance(found, LocalConfig):
+        return start_local(found)
+    if isinstance(found, QueueConfig):
+        from hsi_batch.cluster.allocation import start_allocation
+        from hsi_batch.cluster.jobqueue import start_queue
+
+        return start_allocation(found) if found.pattern == "allocation" else start_queue(found)
+    if isinstance(found, SSHConfig):
+        from hsi_batch.cluster.remote import start_ssh
+
+        return start_ssh(found)
+    if isinstance(found, GatewayConfig):
+        from hsi_batch.cluster.pods import start_gateway
+
+        return start_gateway(found)
+    from hsi_batch.cluster.pods import start_kubernetes
+
+    return start_kubernetes(found)
 
 
 def _existing(config: ExistingConfig) -> Client:

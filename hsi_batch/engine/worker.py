@@ -15,7 +15,15 @@ from typing import Any
 
 from distributed import Client, Worker, WorkerPlugin
 
-__all__ = ["WorkerSetup", "ask_workers", "memory_now", "memory_peak", "prepare", "reset_peak"]
+__all__ = [
+    "WorkerSetup",
+    "ask_workers",
+    "memory_now",
+    "memory_peak",
+    "prepare",
+    "reset_peak",
+    "set_up",
+]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _GIB = 2**30
@@ -48,32 +56,34 @@ class WorkerSetup(WorkerPlugin):
 
         BLAS libraries keep buffers per thread.
         """
-        worker.executors["default"].submit(self._prepare).result()
+        worker.executors["default"].submit(set_up, self.warm).result()
 
-    def _prepare(self) -> None:
-        _keep_memory()
-        logging.getLogger("distributed.worker").setLevel(logging.ERROR)
-        import zarr
-        from numcodecs import blosc
-        from threadpoolctl import threadpool_limits
 
-        from hsi_batch.statistics import kernels
+def set_up(warm: str) -> None:
+    """Make this process, and the calling thread, fit for array work; see :class:`WorkerSetup`."""
+    _keep_memory()
+    logging.getLogger("distributed.worker").setLevel(logging.ERROR)
+    import zarr
+    from numcodecs import blosc
+    from threadpoolctl import threadpool_limits
 
-        module, _, function = self.warm.partition(":")
-        start = getattr(import_module(module), function)
-        threadpool_limits(1)
-        blosc.use_threads = False
-        zarr.config.set({"async.concurrency": 4, "threading.max_workers": 2})
-        kernels.kernel_name()
-        start()
-        threadpool_limits(1)
-        if "numba" in sys.modules:
-            # Counted per thread; this is the one that runs tasks.
-            sys.modules["numba"].set_num_threads(1)
-        else:
-            os.environ["NUMBA_NUM_THREADS"] = "1"
-        if "torch" in sys.modules:
-            _limit_torch()
+    from hsi_batch.statistics import kernels
+
+    module, _, function = warm.partition(":")
+    start = getattr(import_module(module), function)
+    threadpool_limits(1)
+    blosc.use_threads = False
+    zarr.config.set({"async.concurrency": 4, "threading.max_workers": 2})
+    kernels.kernel_name()
+    start()
+    threadpool_limits(1)
+    if "numba" in sys.modules:
+        # Counted per thread; this is the one that runs tasks.
+        sys.modules["numba"].set_num_threads(1)
+    else:
+        os.environ["NUMBA_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:
+        _limit_torch()
 
 
 def _limit_torch() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 from distributed import Client
@@ -30,6 +31,7 @@ from hsi_batch.stages.convert_commit import Finished, accept_touched, begin, fin
 from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan
 from hsi_batch.stages.convert_references import ReferenceMeans, check_options
 from hsi_batch.stages.convert_scan import plan_convert
+from hsi_batch.stages.convert_slices import prepare_slices
 from hsi_batch.stages.convert_work import ConvertItem, HashItem, ShardItem, item_keys
 from hsi_batch.stages.memory import check_memory
 from hsi_batch.stages.outputs import held_store
@@ -41,6 +43,12 @@ from hsi_batch.stages.run import (
     Run,
     failed_frames,
     run_blocks,
+)
+from hsi_batch.stages.slices import (
+    forget_slices,
+    kept_hashes,
+    prepared_text,
+    refuse_missing,
 )
 from hsi_batch.wording import counted
 
@@ -71,6 +79,8 @@ class ConvertResult:
     blocks, bytes : int
         Done in this run.
     seconds : float
+    prepared : int
+        Slices that the blocks were left to.
     memory : Memory, optional
     """
 
@@ -85,6 +95,7 @@ class ConvertResult:
     blocks: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    prepared: int = 0
     memory: Memory | None = None
     plan: ConvertPlan | None = field(default=None, repr=False, compare=False)
 
@@ -94,6 +105,8 @@ class ConvertResult:
         return failed_frames(*self.failures, *self.earlier) + len(self.broken) + len(self.changed)
 
     def __str__(self) -> str:
+        if self.prepared and self.plan is not None:
+            return prepared_text(self.plan.blocks, self.plan.bytes, self.prepared)
         parts = [f"{counted(len(self.converted), 'session')} converted"]
         if self.up_to_date:
             parts.append(f"{self.up_to_date} up to date")
@@ -133,6 +146,8 @@ def convert(
     workers: int | None = None,
     task_bytes: int = TASK_BYTES,
     observer: Observer | None = None,
+    slices: int = 0,
+    finalise: bool = False,
 ) -> ConvertResult:
     """Convert recordings into an archive; what is there already and has not changed is left alone.
 
@@ -181,6 +196,10 @@ def convert(
         Bytes of pixels per task.
     observer : callable, optional
         Called with :class:`~hsi_batch.engine.events.Progress`.
+    slices : int
+        Convert nothing: prepare so many slices (:func:`~.convert_slices.slice_convert`).
+    finalise : bool
+        Convert nothing: commit what slices have done, or fail if blocks are missing.
 
     Returns
     -------
@@ -245,10 +264,23 @@ def convert(
             touched = [s for s in plan.sessions if s.touched and s.status == "done"]
             if touched:
                 accept_touched(target, touched)
+            if finalise:
+                refuse_missing(target, "convert", [k for s in plan.sessions for k in s.todo])
+            if slices:
+                return _prepare(run, plan, begun, slices)
             if not plan.todo:
+                forget_slices(target)
                 _publish_late(target)
                 return _result(plan, begun)
             return _execute(run, plan, begun, task_bytes)
+
+
+def _prepare(run: Run, plan: ConvertPlan, begun: float, slices: int) -> ConvertResult:
+    root = create_root(plan.archive, ARCHIVE)
+    records = Records(state_folder(plan.archive) / "records" / "convert").new_run()
+    begin(root, plan, ReferenceMeans(run.client, plan.options))
+    prepare_slices(plan, records, slices, uuid.uuid4().hex)
+    return _result(plan, begun, prepared=slices)
 
 
 def _publish_late(archive: str) -> None:
@@ -313,8 +345,8 @@ def _execute(run: Run, plan: ConvertPlan, begun: float, task_bytes: int) -> Conv
     root = committed(root, plan.archive)
     work = BlockWork(Progress("convert", plan.blocks, plan.bytes))
     run.observer(work.progress)
-    hashes: dict[str, dict[str, str]] = {}
-    tasks = _tasks(plan, run.threads, task_bytes)
+    hashes = kept_hashes(plan.archive)
+    tasks = _tasks(plan, run.threads, task_bytes, hashes)
     for items, report in run_blocks(
         run, work, convert_items, tasks, str(folder), blocks_of=item_keys
     ):
@@ -334,6 +366,7 @@ def _execute(run: Run, plan: ConvertPlan, begun: float, task_bytes: int) -> Conv
     # Only a run that goes on from another has what that one's workers wrote too late.
     late = [s.name for s in plan.todo if s.status == "resume"]
     publish(root, plan.archive, records, [f.name for f in converted if f.name in late])
+    forget_slices(plan.archive)
     return _result(
         plan,
         begun,
@@ -356,7 +389,12 @@ def _of_kept(failures: Sequence[Failure], finished: Sequence[Finished]) -> tuple
     return tuple(f for f in failures if f.key.session not in gone)
 
 
-def _tasks(plan: ConvertPlan, threads: int, task_bytes: int) -> Iterable[Task]:
+def _tasks(
+    plan: ConvertPlan,
+    threads: int,
+    task_bytes: int,
+    hashes: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> Iterable[Task]:
     items: list[ConvertItem | ShardItem | HashItem] = []
     sizes: dict[int, int] = {}
     token = uuid.uuid4().hex
@@ -368,6 +406,8 @@ def _tasks(plan: ConvertPlan, threads: int, task_bytes: int) -> Iterable[Task]:
             items.append(item)
         if planned.status != "retry":
             for file, mark in planned.signature.items():
+                if file in hashes.get(planned.name, {}):
+                    continue
                 hashed = HashItem(planned.name, file)
                 sizes[id(hashed)] = (mark[0] if mark else 0) // 8
                 items.append(hashed)

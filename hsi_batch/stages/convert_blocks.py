@@ -43,7 +43,7 @@ from hsi_batch.stages.convert_work import (
     ShardItem,
     item_keys,
 )
-from hsi_batch.stages.run import Failure, failed_record, worker_name
+from hsi_batch.stages.run import Failure, count_done, failed_record, worker_name
 from hsi_batch.statistics import Bundle, Forest
 from hsi_batch.statistics.grid import summary_forests
 from hsi_batch.statistics.quality import flag_pixels
@@ -80,6 +80,7 @@ def convert_items(
             else:
                 task.convert(item, writer)
         task.commit_rows(writer)
+    count_done("convert", (key for item in items for key in item_keys(item)), report)
     report.changes = changes_at(task.archive)
     return report
 

@@ -18,7 +18,7 @@ from hsi_batch.pipeline.cache import Packed
 from hsi_batch.pipeline.gather import Need
 from hsi_batch.pipeline.passes import gather_frame
 from hsi_batch.stages.frames import frame_source, session_of
-from hsi_batch.stages.run import Failure, TaskReport
+from hsi_batch.stages.run import Failure, TaskReport, count_done
 from hsi_batch.statistics import Bundle
 from hsi_batch.statistics.tree import Path
 
@@ -148,6 +148,7 @@ def fit_items(items: Iterable[FitItem], _key: str, *jobs: FitJob) -> PassPart:
         except SourceError as error:
             failed = [Failure(key, str(error)) for key in fit_keys(item)]
             whole = whole.merge(PassPart(report=TaskReport(failures=failed)))
+    count_done("fit", (key for item in ordered for key in fit_keys(item)), whole.report)
     return whole
 
 

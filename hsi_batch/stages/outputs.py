@@ -16,6 +16,7 @@ from hsi_batch.archive.transactions import writing
 from hsi_batch.archive.writer import disk_errors
 from hsi_batch.errors import ConfigError, StoreInUseError
 from hsi_batch.places import is_url
+from hsi_batch.stages.slices import refuse_open
 from hsi_batch.stages.status import telling
 
 __all__ = ["check_place", "held_store", "sweep"]
@@ -81,7 +82,7 @@ def held_store(store: str, purpose: str) -> Iterator[str]:
     hsi_batch.errors.ConfigError
         The store cannot be written to.
     hsi_batch.errors.StoreError
-        Another run holds the lock, or the disk is full.
+        Another run holds the lock, slices are at work, or the disk is full.
     """
     state = state_folder(store)
     if is_url(store):
@@ -94,6 +95,7 @@ def held_store(store: str, purpose: str) -> Iterator[str]:
     made = [folder for folder in (state, *state.parents) if not folder.exists()]
     try:
         with disk_errors(store), StoreLock(state, purpose), telling(state):
+            refuse_open(store)
             yield store
     finally:
         with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import traceback
 from asyncio import CancelledError
 from collections import Counter
@@ -19,10 +20,11 @@ from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.records import BlockRecord
 from hsi_batch.cluster import connect, cores, current_client
 from hsi_batch.engine.events import Observer, Progress, silent
+from hsi_batch.engine.metrics import count
 from hsi_batch.engine.window import Task, run_window
 from hsi_batch.engine.worker import base_memory, peak_memory, prepare
 from hsi_batch.errors import ClusterError, HsiBatchError
-from hsi_batch.stages.status import observed
+from hsi_batch.stages.status import observed, tell_dashboard
 
 __all__ = [
     "BlockWork",
@@ -31,6 +33,7 @@ __all__ = [
     "Run",
     "TaskReport",
     "cluster_at_hand",
+    "count_done",
     "failed_frames",
     "failed_record",
     "judge",
@@ -72,11 +75,19 @@ def failed_frames(*failures: Failure) -> int:
 
 
 def worker_name() -> str:
-    """Address of the worker that this runs on."""
+    """Address of the worker that this runs on; of a slice the name of the machine."""
     try:
         return str(get_worker().address)
     except ValueError:
-        return "local"
+        return platform.node() or "local"
+
+
+def count_done(stage: str, keys: Iterable[BlockKey], report: TaskReport) -> None:
+    """Add what a task did to the metrics of its worker."""
+    first = sum(key.start == 0 for key in keys)
+    failed = sum(failure.key.start == 0 for failure in report.failures)
+    failures = len(report.failures)
+    count(stage, frames=first - failed, size=report.done_bytes, failures=failures)
 
 
 def failed_record(key: BlockKey, digest: str, error: BaseException, worker: str) -> BlockRecord:
@@ -218,6 +229,7 @@ class Run:
             self._client = cluster_at_hand(self._given)
             if self._client is None:
                 self._client = self._owned = connect(workers=self._workers)
+            tell_dashboard(self._client)
             prepare(self._client, _SCORING if self._scoring else _CONVERTING)
             self._base = base_memory(self._client)
         return self._client

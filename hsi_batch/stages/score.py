@@ -57,10 +57,11 @@ from hsi_batch.stages.score_blocks import (
     ScoreShard,
     score_items,
     score_keys,
-    score_shards,
 )
 from hsi_batch.stages.score_plan import PlannedScores, ScorePlan, plan_score
 from hsi_batch.stages.score_result import ScoreResult
+from hsi_batch.stages.score_slices import prepare_slices, work_of
+from hsi_batch.stages.slices import forget_slices, refuse_missing
 
 __all__ = ["ScoreResult", "score"]
 
@@ -79,6 +80,8 @@ def score(
     workers: int | None = None,
     task_bytes: int = TASK_BYTES,
     observer: Observer | None = None,
+    slices: int = 0,
+    finalise: bool = False,
 ) -> ScoreResult:
     """Score frames of an archive; what is there already and has not changed is left alone.
 
@@ -99,7 +102,7 @@ def score(
         Try again what failed before.
     dry_run : bool
         Plan only; the plan is in the result.
-    client, workers, task_bytes, observer
+    client, workers, task_bytes, observer, slices, finalise
         As for :func:`~hsi_batch.stages.convert.convert`.
 
     Returns
@@ -134,6 +137,10 @@ def score(
             return _result(plan, begun)
         with held_store(target, "score") as target:
             plan = plan_score(pipeline, archive, target, **arguments)
+            if slices:
+                return _prepare(pipeline, archive, plan, begun, slices, file)
+            if finalise:
+                refuse_missing(target, "score", [k for s in plan.sessions for k in s.todo])
             evaluation = load_evaluation(target)
             if plan.todo or evaluation is None or evaluation.covers != covered(archive, plan):
                 return _execute(run, pipeline, archive, plan, begun, task_bytes, file)
@@ -141,8 +148,24 @@ def score(
         return _result(plan, begun, **_measured(evaluation))
 
 
+def _prepare(
+    pipeline: Pipeline,
+    archive: Archive,
+    plan: ScorePlan,
+    begun: float,
+    slices: int,
+    file: str | None,
+) -> ScoreResult:
+    root = create_root(plan.store, SCORES)
+    records = Records(state_folder(plan.store) / "records" / "score").new_run()
+    _begin(root, pipeline, archive, plan, file)
+    prepare_slices(plan, work_of(plan)[0], records, slices, uuid.uuid4().hex)
+    return _result(plan, begun, prepared=slices)
+
+
 def _tidy(store: str) -> None:
     """Do what an earlier run left undone that was killed at its very end."""
+    forget_slices(store)
     records = Records(state_folder(store) / "records" / "score")
     if records.unpacked:
         records.pack(records.load().values())
@@ -211,6 +234,7 @@ def _execute(
     evaluation: Evaluation = evaluate(run, pipeline, archive, plan, latest)
     kept = {s.name for s in plan.sessions} | set(session_heads(place(plan.store)))
     records.pack(r for k, r in latest.items() if k.session in kept)
+    forget_slices(plan.store)
     remove_leftovers(plan.store)
     return _result(
         plan,
@@ -326,25 +350,7 @@ def _task_count(plan: ScorePlan, threads: int, task_bytes: int) -> int:
 
 
 def _tasks(plan: ScorePlan, threads: int, task_bytes: int, prefix: str) -> Iterator[Task]:
-    items: list[ScoreItem | ScoreShard] = []
-    sizes: dict[int, int] = {}
-    for planned in plan.todo:
-        geometry = planned.session.geometry
-        own: list[ScoreItem] = []
-        by_frame: dict[int, list[BlockKey]] = {}
-        for key in planned.todo:
-            by_frame.setdefault(key.frame, []).append(key)
-        for frame, keys in by_frame.items():
-            for group in [keys] if plan.by_frame else [[key] for key in keys]:
-                ranges = tuple((key.start, key.stop) for key in group)
-                kept = tuple(planned.lines_of(key) for key in group)
-                own.append(
-                    ScoreItem(planned.name, frame, ranges, kept, planned.digest, planned.group)
-                )
-        shard = planned.session.shard
-        for item in own if shard is None else score_shards(own, geometry, shard):
-            sizes[id(item)] = sum(geometry.bytes_of(key) for key in score_keys(item))
-            items.append(item)
+    items, sizes = work_of(plan)
     return batches(
         items,
         lambda item: sizes[id(item)],

@@ -26,7 +26,7 @@ from hsi_batch.pipeline.cache import Packed, evaluator
 from hsi_batch.pipeline.maps import MapSpec, as_stored
 from hsi_batch.places import place
 from hsi_batch.stages.frames import frame_source, session_of
-from hsi_batch.stages.run import Failure, TaskReport, failed_record, worker_name
+from hsi_batch.stages.run import Failure, TaskReport, count_done, failed_record, worker_name
 
 __all__ = [
     "ScoreItem",
@@ -180,6 +180,7 @@ def score_items(items: Iterable[ScoreItem | ScoreShard], key: str, *jobs: ScoreJ
                 lines.commit()
             # Nothing of a shard is on the disk before the whole of it is.
             writer.write(*(_with_tail(record, session, job) for record, session in done))
+    count_done("score", (block for item in items for block in score_keys(item)), report)
     report.changes = changes_at(jobs[0].store)
     return report
 

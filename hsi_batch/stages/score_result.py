@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from hsi_batch.stages.run import Failure, Memory, failed_frames
 from hsi_batch.stages.score_plan import ScorePlan
+from hsi_batch.stages.slices import prepared_text
 from hsi_batch.wording import counted, some
 
 __all__ = ["ScoreResult"]
@@ -45,6 +46,8 @@ class ScoreResult:
         Sessions in the store that were scored with another pipeline, other outputs or other data;
         they are left out of the summary and the metrics.
     seconds : float
+    prepared : int
+        Slices that the blocks were left to.
     memory : Memory, optional
     """
 
@@ -62,6 +65,7 @@ class ScoreResult:
     evaluated: int = 0
     stale: tuple[str, ...] = ()
     seconds: float = 0.0
+    prepared: int = 0
     memory: Memory | None = None
     plan: ScorePlan | None = field(default=None, repr=False, compare=False)
 
@@ -71,6 +75,8 @@ class ScoreResult:
         return failed_frames(*self.failures, *self.earlier)
 
     def __str__(self) -> str:
+        if self.prepared and self.plan is not None:
+            return prepared_text(self.plan.blocks, self.plan.bytes, self.prepared)
         text = (
             f"{counted(self.frames, 'frame')} of {counted(self.sessions, 'session')}:"
             f" {', '.join(self.outputs)}"

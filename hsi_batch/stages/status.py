@@ -8,8 +8,11 @@ import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from distributed import Client
 
 from hsi_batch.archive.lock import has_died, is_dead, owner_of
 from hsi_batch.archive.records import Records
@@ -19,13 +22,23 @@ from hsi_batch.errors import StoreError
 from hsi_batch.files import remove_unfinished, write_atomically
 from hsi_batch.places import Place, place
 
-__all__ = ["Status", "observed", "status", "telling"]
+__all__ = ["Status", "observed", "status", "tell_dashboard", "telling"]
 
 _NAME = "status.json"
 _INTERNAL = ("token", "ticks", "started", "machine", "beats", "seen")
 #: It is written at most so often.
 _SECONDS = 1.0
+#: Of the cluster that this process uses.
+_dashboard: ContextVar[str] = ContextVar("address of Dask's dashboard", default="")
 _file: ContextVar[Path | None] = ContextVar("file that a run tells its progress in", default=None)
+
+
+def tell_dashboard(client: Client) -> None:
+    """Tell other terminals where the dashboard is, if there is one that they can look at."""
+    with contextlib.suppress(Exception):
+        link = str(client.dashboard_link or "")
+        # Without bokeh there is a page of metrics and no dashboard.
+        _dashboard.set(link if find_spec("bokeh") is not None else "")
 
 
 @contextlib.contextmanager
@@ -65,6 +78,7 @@ def _content(progress: Progress) -> dict[str, Any]:
         "failed": progress.failed,
         "total": progress.total,
         "text": str(progress),
+        "dashboard": _dashboard.get(),
     }
 
 
@@ -107,6 +121,8 @@ class Status:
         }[self.state]
         if self.progress:
             lines.append(str(self.progress.get("text")))
+            if self.state == "running" and self.progress.get("dashboard"):
+                lines.append(f"dashboard: {self.progress['dashboard']}")
         lines += [
             f"{stage}: {counts['done']} blocks recorded, {counts['failed']} failed"
             for stage, counts in self.records.items()

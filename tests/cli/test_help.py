@@ -8,9 +8,12 @@ from commands import command
 COMMANDS = (
     *("demo", "run", "convert", "fit", "score", "report", "ls", "show", "verify", "repair"),
     *("rm", "status", "mask", "export", "detect", "quicklook", "evaluate", "provenance"),
+    *("submit", "logs", "cancel", "init", "slice", "finalise"),
     *("nodes", "graph", "check", "schema"),
     *("drift", "train", "restore-pipeline", "restore-trainrun"),
 )
+#: Groups of commands.
+GROUPS = {"cluster": ("script", "check")}
 WORKING = ("run", "convert", "fit", "score", "detect")
 
 
@@ -32,11 +35,20 @@ def test_every_command_explains_itself_with_an_example(hsi, name):
             assert option in done.out, option
 
 
+@pytest.mark.parametrize("group", GROUPS)
+def test_commands_of_a_group_explain_themselves_too(hsi, group):
+    for name in GROUPS[group]:
+        done = hsi(group, name, "--help")
+        assert re.search(rf"Example: hsi-batch {group} {name} \S", done.out)
+        assert "--json" in done.out
+        assert "--quiet" in done.out
+
+
 def test_all_commands_are_listed(hsi):
     done = hsi("--help")
     assert done.code == 0
     listed = re.findall(r"^│ (\w[\w-]*) {2,}", done.out, re.MULTILINE)
-    assert sorted(listed) == sorted(COMMANDS)
+    assert sorted(listed) == sorted([*COMMANDS, *GROUPS])
     assert re.search(r"Exit codes: 0 .* 1 .* 2 .* 3\s.* 130 ", done.out.replace("\n", " "))
 
 
