@@ -13,7 +13,13 @@ from hsi_batch.archive.catalog import HIDDEN, OUTLINE, is_published, load_catalo
 from hsi_batch.archive.outline import Outline
 from hsi_batch.archive.selection import Selection, select
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import ARCHIVE, metadata_errors, open_root, state_folder
+from hsi_batch.archive.store import (
+    ARCHIVE,
+    metadata_errors,
+    open_root,
+    refuse_links,
+    state_folder,
+)
 from hsi_batch.errors import SelectionError, StoreError, did_you_mean
 from hsi_batch.places import Place, at_version, place, zarr_store
 
@@ -112,6 +118,7 @@ class Archive(Mapping[str, "xr.Dataset"]):
             )
         outline = self._outlines.get(name)
         if outline is not None:
+            refuse_links(self.path, name)
             with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
                 return Session(name, archive=self.path, outline=Outline.from_json(outline))
         with metadata_errors(str(self.path), name):

@@ -17,7 +17,6 @@ from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import (
     archive_stamp,
     metadata_errors,
-    refuse_links,
     state_folder,
     store_place,
 )
@@ -83,7 +82,6 @@ def _rows(
     """A row per session; those of sessions that are sealed as they were are taken as ``known``."""
     rows = []
     for name, head in session_heads(store_place(root)).items():
-        refuse_links(root, name)
         sealed_as = dict(head["attributes"].get(SEAL) or {}).get("metadata")
         row = known.get(name)
         if row is not None and sealed_as and row.get(_SEALED) == sealed_as:

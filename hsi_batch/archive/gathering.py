@@ -34,11 +34,12 @@ def session_heads(folder: Place) -> dict[str, _Head]:
     Raises
     ------
     hsi_batch.errors.StoreError
-        One cannot be read.
+        One cannot be read, or lies elsewhere.
     """
     metas: list[Place] = sorted(folder.glob(f"*/{_META}"), key=str)
 
     def read(meta: Place) -> _Head:
+        refuse_links(folder, meta.parent.name)
         with metadata_errors(str(folder), meta.parent.name):
             found = json.loads(meta.read_bytes())
             return {**found, "attributes": dict(found["attributes"])}
@@ -59,7 +60,6 @@ def consolidate(root: zarr.Group) -> None:
     heads = session_heads(folder)
     gathers = root.store.supports_consolidated_metadata
     for name, head in heads.items():
-        refuse_links(root, name)
         attributes = head["attributes"]
         published = SEAL in attributes and head.get("consolidated_metadata") is not None
         if attributes.get("complete") and not (published and gathers):

@@ -22,6 +22,7 @@ from hsi_batch.archive.store import (
     open_root,
     plain_group,
     refuse_links,
+    store_place,
 )
 from hsi_batch.errors import SourceError, StoreError
 from hsi_batch.places import Place, place
@@ -275,7 +276,7 @@ def _opened(archive: str | Place, name: str, mode: Literal["r", "r+"]) -> zarr.G
 
 
 def _checked(group: zarr.Group, name: str) -> zarr.Group:
-    refuse_links(group, name)
+    refuse_links(store_place(group), name)
     return plain_group(group)
 
 

@@ -182,22 +182,23 @@ def groups_of(root: zarr.Group) -> dict[str, zarr.Group]:
         warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
         found = dict(root.groups())
     for name, group in found.items():
-        refuse_links(group, name)
+        refuse_links(store_place(group), name)
     return found
 
 
-def refuse_links(group: zarr.Group, session: str) -> None:
+def refuse_links(store: Place, session: str) -> None:
     """Refuse a session that lies elsewhere: what is written or removed there is not the store's.
+
+    Object stores know no links.
 
     Raises
     ------
     hsi_batch.errors.StoreError
         Its folder, or that of an array in it, is a symbolic link.
     """
-    store = group.store_path.store
-    if not isinstance(store, LocalStore):
+    if not isinstance(store, Path):
         return
-    folder = store.root / session
+    folder = store / session
     for part in (folder, *(entry for entry in _entries(folder) if entry.is_symlink())):
         if part.is_symlink():
             raise StoreError(
