@@ -25,8 +25,9 @@ _FRAMES, _SIDE, _CHANNELS = 100, 64, 61
 _REFIT_SECONDS, _PLAN_SECONDS, _PLAN_MB = 20.0, 10.0, 1000.0
 
 _PLAN = """
-import json, resource, sys, time
-from hsi_batch import Pipeline, fit, open_archive, score
+import json, sys, time
+from hsi_batch import Pipeline, fit, score
+from hsi_batch.engine.worker import memory_peak
 archive, fitted, refit = sys.argv[1:]
 begun = time.perf_counter()
 if refit == "fit":
@@ -37,8 +38,8 @@ else:
     result = score(pipeline, archive, archive + ".scores", dry_run=True)
     frames = result.plan.blocks
 seconds = time.perf_counter() - begun
-top = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-print(json.dumps([frames, seconds, top]))
+# Not that of getrusage, which remembers the process that started this one.
+print(json.dumps([frames, seconds, memory_peak() / 1e6]))
 """
 
 
