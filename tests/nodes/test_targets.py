@@ -288,7 +288,7 @@ def test_arguments(cls):
 @pytest.mark.parametrize(
     ("name", "content", "text"),
     [
-        ("lib.txt", "", "is not a .yaml, .csv or .npz file"),
+        ("lib.txt", "", "is not a .yaml, .csv, .npz or .sli file"),
         ("lib.yaml", "spectra: [1]", "needs a mapping `spectra`"),
         ("lib.yaml", "spectra: {a: [1]}\nwave: 1", r"unknown keys \['wave'\]"),
         ("lib.yaml", "spectra: {a: [1, b]}", "values that are no numbers"),

@@ -51,8 +51,12 @@ def folder(tmp_path, monkeypatch):
 def test_the_commands_of_the_readme(hsi, folder):
     readme = PAGES[0].read_text()
     lines = [line for line in readme.splitlines() if line.startswith("$ hsi-batch ")]
-    assert len(lines) == 5
+    # What is submitted is run by tests/slurm.
+    submitted = [line for line in lines if line.split()[2] == "submit"]
+    assert (len(lines), len(submitted)) == (6, 1)
     for line in lines:
+        if line in submitted:
+            continue
         done = hsi(*line.split()[2:])
         assert done.code == 0, done.err
     assert (folder / "report.html").stat().st_size > 10_000
