@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hsi_batch.archive.catalog import HIDDEN, OUTLINE, is_published, load_catalog
+from hsi_batch.archive.catalog import HIDDEN, OUTLINE, WRITTEN, is_published, load_catalog
 from hsi_batch.archive.outline import Outline
 from hsi_batch.archive.selection import Selection, select
 from hsi_batch.archive.session import Session
@@ -21,7 +22,7 @@ from hsi_batch.archive.store import (
     state_folder,
 )
 from hsi_batch.errors import SelectionError, StoreError, did_you_mean
-from hsi_batch.places import Place, at_version, place, zarr_store
+from hsi_batch.places import Place, at_version, place, stamp, zarr_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,11 +86,12 @@ class Archive(Mapping[str, "xr.Dataset"]):
         return load_catalog(self.path, lambda: self.root)
 
     @cached_property
-    def _outlines(self) -> dict[str, str]:
-        """Of complete sessions, where the catalog is that of the store as it is."""
-        if OUTLINE not in self._whole:
+    def _outlines(self) -> dict[str, tuple[str, str]]:
+        """Of sessions, where the catalog is that of the store, each with its state then."""
+        if not {OUTLINE, WRITTEN} <= set(self._whole):
             return {}
-        return dict(zip(self._whole["session"], self._whole[OUTLINE], strict=True))
+        told = zip(self._whole[OUTLINE], self._whole[WRITTEN], strict=True)
+        return dict(zip(self._whole["session"], told, strict=True))
 
     @cached_property
     def _names(self) -> frozenset[str]:
@@ -116,8 +118,10 @@ class Archive(Mapping[str, "xr.Dataset"]):
                 path=str(self.path),
                 hint="See the sessions with hsi-batch ls.",
             )
-        outline = self._outlines.get(name)
-        if outline is not None:
+        outline, written = self._outlines.get(name, (None, ""))
+        local = isinstance(self.path, Path)
+        # People do write attributes of their own.
+        if outline and not (local and stamp(self.path / name / "zarr.json") != written):
             refuse_links(self.path, name)
             with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
                 return Session(name, archive=self.path, outline=Outline.from_json(outline))

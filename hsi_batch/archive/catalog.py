@@ -22,7 +22,7 @@ from hsi_batch.archive.store import (
 )
 from hsi_batch.errors import StoreError
 from hsi_batch.files import digest_of, digest_of_file, sealed, unsealed, write_atomically
-from hsi_batch.places import Place
+from hsi_batch.places import Place, stamp
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HIDDEN",
     "OUTLINE",
+    "WRITTEN",
     "catalog_problem",
     "catalog_row",
     "forget_catalog",
@@ -39,8 +40,8 @@ __all__ = [
 ]
 
 #: Columns that only plans and the next catalog look at.
-OUTLINE, _SEALED = "_outline", "_sealed"
-HIDDEN = [OUTLINE, _SEALED]
+OUTLINE, WRITTEN, _SEALED = "_outline", "_written", "_sealed"
+HIDDEN = [OUTLINE, WRITTEN, _SEALED]
 _FILE = "catalog.parquet"
 _STAMP = "catalog.json"
 
@@ -83,8 +84,9 @@ def _rows(
     rows = []
     for name, head in session_heads(store_place(root)).items():
         sealed_as = dict(head["attributes"].get(SEAL) or {}).get("metadata")
+        written = stamp(store_place(root) / name / "zarr.json")
         row = known.get(name)
-        if row is not None and sealed_as and row.get(_SEALED) == sealed_as:
+        if row is not None and sealed_as and row[_SEALED] == sealed_as and row[WRITTEN] == written:
             rows.append(dict(row))
             continue
         gathered = dict(head.get("consolidated_metadata") or {}).get("metadata")
@@ -95,7 +97,7 @@ def _rows(
         except StoreError:
             # A conversion that is running, or died before it made the arrays.
             continue
-        rows.append({**row, _SEALED: sealed_as})
+        rows.append({**row, WRITTEN: written, _SEALED: sealed_as})
     return rows
 
 
@@ -107,7 +109,7 @@ def _known(path: str | Place) -> dict[str, dict[str, Any]]:
         raw = (state_folder(path) / _FILE).read_bytes()
         if digest_of(raw) == _stamped(path)["catalog"]:
             rows = pd.read_parquet(io.BytesIO(raw)).astype(object)
-            if {OUTLINE, _SEALED} <= set(rows):
+            if set(HIDDEN) <= set(rows):
                 rows = rows.where(rows.notna(), None)
                 return {str(row["session"]): row for row in rows.to_dict("records")}  # type: ignore[misc]
     return {}

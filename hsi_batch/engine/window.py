@@ -131,7 +131,7 @@ def batch_count(sizes: NDArray[np.int64], *, threads: int, target: int) -> int:
     Examples
     --------
     >>> batch_count(np.full(10, 100), threads=1, target=300)
-    5
+    4
     """
     ends = np.cumsum(sizes)
     limit = _limit(int(ends[-1]) if len(ends) else 0, threads, target)

@@ -135,3 +135,11 @@ def test_publishing_costs_what_is_new(tmp_path, monkeypatch):
     columns = [c for c in after if c != "flagged"]
     assert after[columns].equals(before[columns])
     assert np.array_equal(after["session"], names)
+
+
+def test_attributes_that_people_write_count_at_once(tmp_path):
+    make_archive(tmp_path / "a.zarr", {n: cube_of(0, frames=1) for n in ("s0", "s1")})
+    Session.open(tmp_path / "a.zarr", "s1", "r+").group.attrs["day"] = 3
+    archive = open_archive(tmp_path / "a.zarr")
+    assert archive.session("s1").attrs["day"] == 3
+    assert "day" not in archive.session("s0").attrs
