@@ -8,7 +8,8 @@ import pytest
 import zarr
 from readers.envi_files import write_envi
 
-from hsi_batch.archive.store import SCORES, consolidate, create_root
+from hsi_batch.archive.gathering import consolidate
+from hsi_batch.archive.store import SCORES, create_root
 from hsi_batch.errors import ConfigError
 from hsi_batch.readers.envi import EnviSource
 from hsi_batch.readers.geography import Geography
