@@ -120,12 +120,12 @@ class Archive(Mapping[str, "xr.Dataset"]):
             )
         outline, written = self._outlines.get(name, (None, ""))
         local = isinstance(self.path, Path)
-        # People do write attributes of their own.
-        if outline and not (local and stamp(self.path / name / "zarr.json") != written):
-            refuse_links(self.path, name)
-            with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
-                return Session(name, archive=self.path, outline=Outline.from_json(outline))
         with metadata_errors(str(self.path), name):
+            # People do write attributes of their own.
+            if outline and not (local and stamp(self.path / name / "zarr.json") != written):
+                refuse_links(self.path, name)
+                with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
+                    return Session(name, archive=self.path, outline=Outline.from_json(outline))
             return Session(name, self.root[name])  # type: ignore[arg-type]
 
     def sessions(self, names: Iterable[str], *arrays: str) -> dict[str, Session]:

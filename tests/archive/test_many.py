@@ -143,3 +143,13 @@ def test_attributes_that_people_write_count_at_once(tmp_path):
     archive = open_archive(tmp_path / "a.zarr")
     assert archive.session("s1").attrs["day"] == 3
     assert "day" not in archive.session("s0").attrs
+
+
+def test_a_session_that_was_taken_away_by_hand_is_told(tmp_path):
+    make_archive(tmp_path / "a.zarr", {n: cube_of(0, frames=1) for n in ("s0", "s1")})
+    shutil.rmtree(tmp_path / "a.zarr/s1")
+    archive = open_archive(tmp_path / "a.zarr")
+    for attempt in (lambda: archive.session("s1"), lambda: fit(graph(), archive, dry_run=True)):
+        with pytest.raises(StoreError, match="metadata cannot be read") as caught:
+            attempt()
+        assert caught.value.session == "s1"
