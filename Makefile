@@ -1,9 +1,12 @@
 # make demo   recordings, archive, fitted pipeline, scores and report in ./demo
 # make test   the tests, with coverage
+# make napari-test  archives in the real napari, in an environment of its own (.venv-napari)
 # make slurm-test  submitted runs on a real SLURM, workers by SSH; installs and starts both (as root, Debian)
+# make docs   the documents as a site, in ./site; dead links fail
 # make fuzz   damaged files of every format (FUZZ_CASES of each)
 # make flips  one byte flipped in each of many archives, scores and fitted pipelines (FLIPS of each)
 # make chaos  200 runs that are killed, starved and interrupted until they are done (CHAOS_RUNS)
+# make notebooks  the notebooks, from the first cell to the last (into NOTEBOOKS, if it is given)
 # make parity the same graphs here and in cuvis-ai 0.19.3, in an environment of its own (.venv-parity)
 # make bench  speed beside the peers, into docs/performance.md: 15 minutes, 12 GB of disk, an idle machine
 # make bench-quick the same in 2 minutes on little data, printed only
@@ -14,7 +17,9 @@ VENV ?= .venv
 PARITY ?= .venv-parity
 BENCH ?=
 S3 ?= .venv-s3
+NAPARI ?= .venv-napari
 PYTEST ?=
+NOTEBOOKS ?=
 DEMO ?= demo
 
 bin := $(VENV)/bin
@@ -27,7 +32,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: demo test test-slow slurm-test parity fuzz flips chaos bench bench-quick bench-smoke lint clean
+.PHONY: demo docs test test-slow notebooks napari-test slurm-test parity fuzz flips chaos bench bench-quick bench-smoke lint clean
 
 demo: $(VENV)/.demo
 	$(bin)/hsi-batch demo $(DEMO)
@@ -43,6 +48,14 @@ test-slow: $(VENV)/.test $(S3)/.moto
 	.ci/system-packages
 	$(moto) $(bin)/python -m pytest -m slow $(PYTEST)
 
+# Two minutes. NOTEBOOKS=folder keeps them there with their outputs.
+notebooks: $(VENV)/.test
+	HSI_BATCH_NOTEBOOKS=$(NOTEBOOKS) $(bin)/python -m pytest tests/notebooks $(PYTEST)
+
+# The real napari, without a window, in an environment of its own.
+napari-test: $(VENV)/.test $(NAPARI)/.napari
+	HSI_BATCH_NAPARI=$(abspath $(NAPARI))/bin/python $(bin)/python -m pytest tests/users/test_napari.py
+
 # A real SLURM on this machine, as root: submitted runs, losses, walltimes; workers by SSH on ports
 # of the loopback address, and on two networks of their own. Ten minutes; the short ones of them
 # (`PYTEST='-m "not slow"'`) in CI.
@@ -50,6 +63,11 @@ slurm-test: $(VENV)/.test
 	.ci/slurm install
 	HSI_BATCH_SLURM=1 $(bin)/python -m pytest tests/slurm tests/cluster/test_ssh.py \
 	  tests/cluster/test_namespaces.py $(PYTEST)
+
+# No network: fonts are those of the system, the search runs in the page.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --quiet
+	! grep -rlE '(src|href)="https?:[^"]*\.(js|css|woff2?)"' site --include '*.html'
 
 parity: $(PARITY)/.parity
 	$(PARITY)/bin/python -m pytest -c tests/parity/pytest.ini --rootdir tests/parity \
@@ -82,7 +100,7 @@ lint: $(VENV)/.test
 	$(bin)/lint-imports
 
 clean:
-	rm -rf $(VENV) $(PARITY) $(S3) $(DEMO) .coverage .coverage.*
+	rm -rf $(VENV) $(PARITY) $(S3) $(NAPARI) $(DEMO) site .coverage .coverage.*
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
@@ -93,6 +111,10 @@ $(VENV)/.demo: $(VENV)/.pip pyproject.toml constraints.txt
 	$(bin)/python -m pip install --quiet --constraint constraints.txt --editable ".[cu3s]"
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.demo
+	$(bin)/python -m pip install --quiet --constraint constraints.txt --group docs
+	touch $@
+
 $(VENV)/.test: $(VENV)/.demo
 	$(bin)/python -m pip install --quiet --constraint constraints.txt --group dev
 	touch $@
@@ -101,6 +123,11 @@ $(VENV)/.test: $(VENV)/.demo
 $(S3)/.moto:
 	$(PYTHON) -m venv $(S3)
 	$(S3)/bin/python -m pip install --quiet "moto[server]==5.2.5"
+	touch $@
+
+$(NAPARI)/.napari:
+	$(PYTHON) -m venv $(NAPARI)
+	$(NAPARI)/bin/python -m pip install --quiet "napari==0.9.2" "zarr>=3.1" "dask[array]" google-crc32c
 	touch $@
 
 # The packages of cuvis-ai come without their dependencies, which would bring the proprietary SDK

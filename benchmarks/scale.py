@@ -21,7 +21,8 @@ from distributed import Client
 
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.records import BlockRecord, Records
-from hsi_batch.engine.window import Task, run_window
+from hsi_batch.engine.tasks import Task
+from hsi_batch.engine.window import run_window
 from hsi_batch.stages.run import TaskReport
 
 

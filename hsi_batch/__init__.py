@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hsi_batch._version import __version__
 
 if TYPE_CHECKING:
+    from hsi_batch import plots as plots
     from hsi_batch.archive.archive import Archive, open_archive
     from hsi_batch.cluster import connect
     from hsi_batch.pipeline.pipeline import Pipeline
@@ -52,11 +53,17 @@ _HOMES = {
 }
 
 
+#: Rooms that are reached without an import of their own.
+_ROOMS = ("plots",)
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_ROOMS])

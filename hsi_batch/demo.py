@@ -90,7 +90,7 @@ def write_recordings(folder: str | os.PathLike[str]) -> list[Path]:
     rng = np.random.default_rng(_SEED)
     wavelength = np.linspace(400, 1000, _BANDS)
     written = []
-    for field, number in _SCENES:
+    for day, (field, number) in enumerate(_SCENES, start=1):
         cube, mask = _scene(rng, wavelength)
         header = Path(folder) / field / f"scene_{number:03d}.hdr"
         header.parent.mkdir(parents=True, exist_ok=True)
@@ -104,6 +104,7 @@ def write_recordings(folder: str | os.PathLike[str]) -> list[Path]:
             metadata={
                 "description": "synthetic scene of hsi_batch",
                 "sensor type": "synthetic",
+                "acquisition time": f"2026-06-{day:02d}T10:00:00Z",
                 "wavelength units": "Nanometers",
                 "wavelength": [f"{nm:.2f}" for nm in wavelength],
             },

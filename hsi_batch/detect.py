@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hsi_batch.errors import ConfigError
-from hsi_batch.files import write_atomically
+from hsi_batch.files import expand_home, write_atomically
 from hsi_batch.stages.outputs import check_place
 from hsi_batch.wording import counted
 from hsi_batch.workflow import WorkflowResult, run_workflow
@@ -133,7 +133,7 @@ def detect(
 def _workflow(sources: Sequence[str | os.PathLike[str]], background: str) -> dict[str, Any]:
     return {
         "archive": "archive.zarr",
-        "sources": [str(Path(source).expanduser().absolute()) for source in sources],
+        "sources": [str(expand_home(source).absolute()) for source in sources],
         "pipeline": "pipeline.yaml",
         "fit": {
             "out": "fitted.yaml",

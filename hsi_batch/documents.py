@@ -130,11 +130,15 @@ def read_yaml(
             hint="Check indentation, colons and quotes near this line.",
         ) from None
     except RecursionError:
-        raise ConfigError(f"nested deeper than {MAX_DEPTH} levels.", path=path) from None
+        raise ConfigError(
+            f"nested deeper than {MAX_DEPTH} levels.", path=path, hint="Write it less deep."
+        ) from None
     if expanded(root) > MAX_ENTRIES:
         # Aliases can stand for exponentially many entries, or for themselves.
         raise ConfigError(
-            f"nested deeper than {MAX_DEPTH} levels, or more than {MAX_ENTRIES} entries.", path=path
+            f"nested deeper than {MAX_DEPTH} levels, or more than {MAX_ENTRIES} entries.",
+            path=path,
+            hint="Write less into it, or less deep, and look for aliases of aliases.",
         )
     lines: dict[Location, int] = {}
     problems: list[Problem] = []
@@ -143,7 +147,7 @@ def read_yaml(
     except ConfigError as error:
         error.path = path
         raise
-    problems = [Problem(p.message, path=path, line=p.line) for p in problems]
+    problems = [Problem(p.message, path=path, line=p.line, hint=p.hint) for p in problems]
     if problems and not collect:
         raise ConfigError.collect(problems, path=path)
     return Document(data, lines, path, tuple(problems))
@@ -155,6 +159,7 @@ def _read_text(path: str) -> str:
             raise ConfigError(
                 f"the file is larger than {MAX_BYTES // 2**20} MiB, so it is no configuration.",
                 path=path,
+                hint="Name a YAML file of settings.",
             )
         return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -173,7 +178,9 @@ def _read_text(path: str) -> str:
             else "Save it as UTF-8, or name another file.",
         ) from None
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error}.", path=path) from None
+        raise ConfigError(
+            f"cannot be read: {error}.", path=path, hint="Check the path and the permissions."
+        ) from None
 
 
 def _plain(
@@ -186,7 +193,9 @@ def _plain(
     line = node.start_mark.line + 1
     lines.setdefault(at, line)
     if len(at) > MAX_DEPTH:
-        raise ConfigError(f"nested deeper than {MAX_DEPTH} levels.", line=line)
+        raise ConfigError(
+            f"nested deeper than {MAX_DEPTH} levels.", line=line, hint="Write it less deep."
+        )
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node, problems, variables)
     if node.tag not in _COLLECTIONS:
@@ -205,7 +214,11 @@ def _plain(
             key = str(key_node.value)
             if key in mapping:
                 problems.append(
-                    Problem(f"key {key!r} stands twice.", line=key_node.start_mark.line + 1)
+                    Problem(
+                        f"key {key!r} stands twice.",
+                        line=key_node.start_mark.line + 1,
+                        hint="Remove one of them.",
+                    )
                 )
                 continue
             lines[*at, key] = key_node.start_mark.line + 1
@@ -241,7 +254,11 @@ def _taken(
 
 
 def _tag_problem(node: yaml.Node) -> Problem:
-    return Problem(f"the tag {node.tag!r} is not allowed here.", line=node.start_mark.line + 1)
+    return Problem(
+        f"the tag {node.tag!r} is not allowed here.",
+        line=node.start_mark.line + 1,
+        hint="Remove it: values are plain text, numbers, lists and mappings.",
+    )
 
 
 def _scalar(node: yaml.ScalarNode, problems: list[Problem], variables: bool) -> Any:
@@ -262,7 +279,13 @@ def _scalar(node: yaml.ScalarNode, problems: list[Problem], variables: bool) -> 
     except (ValueError, LookupError):
         # LookupError: `!!int ""`, `!!bool maybe`
         kind = tag.removeprefix(_YAML)
-        problems.append(Problem(f"{text!r} cannot be read as {kind}.", line=line))
+        problems.append(
+            Problem(
+                f"{text!r} cannot be read as {kind}.",
+                line=line,
+                hint="Write such a value, or remove the tag.",
+            )
+        )
         return None
     finally:
         loader.dispose()

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from hsi_batch.places import Place
 
 import numpy as np
@@ -27,7 +29,9 @@ __all__ = [
     "digest_json",
     "digest_of",
     "digest_of_file",
+    "expand_home",
     "read_npz",
+    "read_table",
     "remove_unfinished",
     "sealed",
     "unsealed",
@@ -113,6 +117,17 @@ def remove_unfinished(folder: Path, pattern: str) -> None:
         part.unlink(missing_ok=True)
 
 
+def expand_home(path: str | os.PathLike[str]) -> Path:
+    """A path with ``~`` written out; of a user that there is not, as it is.
+
+    Examples
+    --------
+    >>> expand_home("~/data") == Path.home() / "data", str(expand_home("~.yaml"))
+    (True, '~.yaml')
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises for unknown users
+
+
 def digest_of(content: bytes) -> str:
     """SHA-256 of bytes, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
@@ -187,3 +202,19 @@ def read_npz(source: bytes | str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     if odd:
         raise ValueError(f"the entry {odd[0]!r} is no array")
     return found
+
+
+def read_table(raw: bytes) -> pd.DataFrame:
+    """A small table of Parquet.
+
+    Raises
+    ------
+    ValueError
+        It is damaged in any way.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(io.BytesIO(raw))
+    except Exception as error:  # noqa: BLE001 - Arrow and pandas raise whatever damage leads them to
+        raise ValueError(f"{type(error).__name__}: {error}") from None

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["complaint", "counted", "mistakes", "printable", "sized", "some", "told"]
+__all__ = [
+    "complaint",
+    "counted",
+    "flags_text",
+    "lasting",
+    "mistakes",
+    "printable",
+    "sized",
+    "some",
+    "told",
+]
 
 #: Control characters, by which a name in a file could command the terminal it is shown on.
 _CONTROLS = {c: "\ufffd" for c in (*range(32), *range(127, 160)) if chr(c) not in "\n\t"}
@@ -36,6 +46,22 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{ending}"
 
 
+def lasting(seconds: float) -> str:
+    """A time in its two largest units.
+
+    Examples
+    --------
+    >>> lasting(4.2), lasting(200), lasting(7500), lasting(100_000)
+    ('4 s', '3 min 20 s', '2 h 5 min', '27 h 46 min')
+    """
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def printable(text: str) -> str:
     """The text without control characters, but line ends and tabs.
 
@@ -58,6 +84,18 @@ def sized(count: float) -> str:
     if count >= 1e9:
         return f"{count / 1e9:.2f} GB"
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def flags_text(flags: Mapping[str, int], pixels: int) -> str:
+    """Flagged pixels in per cent of all.
+
+    Examples
+    --------
+    >>> flags_text({"nodata": 20, "dead": 1}, 1000)
+    'nodata 2.00 %, dead 0.10 %'
+    """
+    shares = ((name, 100 * count / max(pixels, 1)) for name, count in flags.items())
+    return ", ".join(f"{name} {share:.2f} %" for name, share in shares)
 
 
 def some(names: Sequence[str], shown: int = 4) -> str:

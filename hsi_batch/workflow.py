@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,16 +14,16 @@ from hsi_batch.documents import Document, read_yaml
 from hsi_batch.errors import ConfigError, Problem
 from hsi_batch.places import place
 from hsi_batch.validation import validate
-from hsi_batch.workflow_config import TrainConfig, WorkflowConfig
+from hsi_batch.workflow_config import WorkflowConfig
 from hsi_batch.workflow_parts import (
     below,
     convert_arguments,
-    output_problems,
+    made_again,
     part,
-    problems_in,
     problems_of_parts,
     set_part,
 )
+from hsi_batch.workflow_training import plan_training, train_part, training_problems
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -106,7 +106,7 @@ def read_workflow(
         problems.extend(error.problems)
     # What is wrong with one part hides nothing of the others.
     problems.extend(problems_of_parts(document))
-    problems.extend(_train_problems(document))
+    problems.extend(training_problems(document))
     if problems or document.problems or config is None:
         raise ConfigError.collect(document.merged(problems), path=document.path)
     return config, document
@@ -118,29 +118,6 @@ def outputs_of(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> l
     places = [config.archive]
     places += [part.out for part in (config.fit, config.train, config.score) if part is not None]
     return [Path(below(document, place)) for place in places]
-
-
-def _train_problems(document: Document) -> Iterator[Problem]:
-    """What is wrong with the trainrun, and with what is scored by the pipeline that it trains."""
-    given = document.data or {}
-    named = given.get("train")
-    path = named.get("trainrun") if isinstance(named, dict) else None
-    if not isinstance(path, str):
-        return
-    from hsi_batch.training.assembly import check_trainable
-    from hsi_batch.training.trainrun import build_pipeline, read_trainrun
-
-    try:
-        config, _ = read_trainrun(below(document, path))
-        pipeline = build_pipeline(config, below(document, path))
-        if config.training is None:
-            yield document.problem(f"{path} has no section `training`.", ("train", "trainrun"))
-        else:
-            check_trainable(config, pipeline, path)
-        if isinstance(given.get("score"), dict):
-            yield from output_problems(pipeline, given["score"].get("outputs"), document)
-    except ConfigError as error:
-        yield from problems_in(error)
 
 
 def run_workflow(
@@ -156,6 +133,7 @@ def run_workflow(
     dry_run: bool = False,
     performance: str | os.PathLike[str] | None = None,
     observer: Observer | None = None,
+    confirm: Callable[[str], bool] | None = None,
 ) -> WorkflowResult:
     """Convert, fit, score and report, as a workflow YAML says; what is up to date is left alone.
 
@@ -183,6 +161,9 @@ def run_workflow(
         Write Dask's performance report of the whole run there (HTML).
     observer : callable, optional
         Called with progress.
+    confirm : callable, optional
+        As for :func:`~hsi_batch.stages.convert.convert`; scores that the workflow itself makes
+        again are not asked about.
 
     Returns
     -------
@@ -195,12 +176,22 @@ def run_workflow(
 
     Examples
     --------
-    >>> run_workflow("workflows/quickstart.yaml", workers=2)  # doctest: +SKIP
+    >>> from pathlib import Path
+    >>> there = [f"archive={Path('archive.zarr').absolute()}"]
+    >>> there.append(f"sources=[{Path('recordings').absolute()}]")
+    >>> run_workflow("workflows/quickstart.yaml", there, dry_run=True).convert.failed
+    0
     """
     from hsi_batch.cluster import ExistingConfig, connect, current_client
     from hsi_batch.stages.run import workers_on_demand
+    from hsi_batch.stages.workflow_text import running
 
     config, document = read_workflow(path, overrides)
+
+    def stages(given: Mapping[str, Any]) -> WorkflowResult:
+        with running(path, overrides):
+            return _stages(config, document, given, force, only_failed, confirm)
+
     if config.train is not None and not dry_run:
         from hsi_batch.training.gradient import import_lightning
 
@@ -211,16 +202,16 @@ def run_workflow(
     common: dict[str, Any] = {"observer": observer, "dry_run": dry_run}
     if performance is not None and not dry_run:
         with _reported(client, settings, workers, performance) as found:
-            return _stages(config, document, {**common, "client": found}, force, only_failed)
+            return stages({**common, "client": found})
     if client is not None or current_client() is not None:
-        return _stages(config, document, {**common, "client": client}, force, only_failed)
+        return stages({**common, "client": client})
     if isinstance(settings, ExistingConfig):
         with connect(settings) as found:
-            return _stages(config, document, {**common, "client": found}, force, only_failed)
+            return stages({**common, "client": found})
     # Plans need no workers, but depend on their number.
     common["workers"] = workers or (settings and settings.workers)
     with workers_on_demand(lambda: connect(settings, workers=workers)):
-        return _stages(config, document, common, force, only_failed)
+        return stages(common)
 
 
 @contextlib.contextmanager
@@ -271,6 +262,7 @@ def _stages(
     common: Mapping[str, Any],
     force: bool,
     only_failed: bool,
+    confirm: Callable[[str], bool] | None,
 ) -> WorkflowResult:
     from hsi_batch.stages.convert import convert
     from hsi_batch.stages.fit_file import fit_file, pipeline_from
@@ -283,10 +275,17 @@ def _stages(
     if config.sources is not None:
         sources, options = convert_arguments(config.sources, document)
         converted = convert(
-            sources, archive, force=force, only_failed=only_failed, **options, **common
+            sources,
+            archive,
+            force=force,
+            only_failed=only_failed,
+            confirm=confirm,
+            rescored=made_again(config, document),
+            **options,
+            **common,
         )
     if planning and config.train is not None:
-        planned = _plan_training(config.train, document, archive, converted, common, force)
+        planned = plan_training(config.train, document, archive, converted, common, force)
     if planning and not place(archive).exists():
         return WorkflowResult(convert=converted, train_plan=planned)
     pipeline: Any = None
@@ -311,7 +310,7 @@ def _stages(
         pipeline = out
     if config.train is not None:
         pipeline = below(document, config.train.out)
-        trained = None if planning else _train(config.train, document, archive, common, force)
+        trained = None if planning else train_part(config.train, document, archive, common, force)
     elif config.score is not None and config.fit is None:
         pipeline = part("pipeline", config.pipeline, document)
         if isinstance(pipeline, Document):
@@ -332,52 +331,3 @@ def _stages(
             out = below(document, config.report.out)
             page = report(store, out, archive=archive, force=force)
     return WorkflowResult(converted, fitted, scored, page, trained, planned)
-
-
-def _plan_training(
-    config: TrainConfig,
-    document: Document,
-    archive: str,
-    first: ConvertResult | None,
-    common: Mapping[str, Any],
-    force: bool,
-) -> TrainPlan | TrainSketch | None:
-    from hsi_batch.training.trained_run import plan
-
-    due = first is not None and first.plan is not None and bool(first.plan.todo)
-    if not due and not place(archive).exists():
-        return None
-    running = {key: common[key] for key in ("client", "workers") if key in common}
-    return plan(
-        below(document, config.trainrun),
-        **_of_training(config, document, archive),
-        force=force,
-        first=first if due else None,
-        **running,
-    )
-
-
-def _of_training(config: TrainConfig, document: Document, archive: str) -> dict[str, Any]:
-    """Where a training takes its data from, and where it writes."""
-    out = Path(below(document, config.out))
-    # Checkpoints lie beside what is written, wherever the command is given.
-    settings = [f"output_dir={out.parent / f'{out.stem}_training'}"]
-    return {"archive": archive, "out": out, "overrides": settings}
-
-
-def _train(
-    config: TrainConfig,
-    document: Document,
-    archive: str,
-    common: Mapping[str, Any],
-    force: bool,
-) -> TrainedRun:
-    from hsi_batch.training.trained_run import train
-
-    running = {key: common[key] for key in ("client", "workers", "observer") if key in common}
-    return train(
-        below(document, config.trainrun),
-        **_of_training(config, document, archive),
-        force=force,
-        **running,
-    )

@@ -38,7 +38,17 @@ class SourcesConfig(_Model):
     panel: float | str | None = None
     crop: str | None = None
     quantity: Literal["dn", "reflectance", "radiance"] | None = None
+    roi: str | None = None
+    dead_columns: str | None = None
+    igm: str = "sibling"
+    gps: str = "sibling"
+    wavelength_map: str | None = None
     replace: bool = False
+
+    @field_validator("paths", mode="before", json_schema_input_type=str | list[str])
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
 
 class FitConfig(_Model):
@@ -47,7 +57,7 @@ class FitConfig(_Model):
     out: str
     frames: str | list[str] | None = None
     pixels: str = Field(
-        default="valid", json_schema_extra={"pattern": "^(valid|labelled-normal|mask:.+)$"}
+        default="valid", json_schema_extra={"pattern": "^(valid|labelled-normal|class:.+|mask:.+)$"}
     )
     background: str = Field(
         default="archive",

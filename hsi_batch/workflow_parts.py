@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from hsi_batch.documents import Document, set_value
 from hsi_batch.errors import ConfigError, Problem
+from hsi_batch.files import expand_home
 from hsi_batch.places import is_url, normal_url
 
 if TYPE_CHECKING:
     from hsi_batch.pipeline.pipeline import Pipeline
-    from hsi_batch.workflow_config import SourcesConfig
+    from hsi_batch.workflow_config import SourcesConfig, WorkflowConfig
 
 __all__ = [
     "below",
     "convert_arguments",
+    "made_again",
     "output_problems",
     "part",
     "problems_in",
@@ -38,7 +40,14 @@ def below(document: Document, path: str) -> str:
     if is_url(path):
         return normal_url(path)
     folder = Path(document.path).parent if document.path else Path()
-    return str(folder / Path(path).expanduser())
+    return str(folder / expand_home(path))
+
+
+def made_again(config: WorkflowConfig, document: Document) -> str | None:
+    """Scores that a workflow makes anew wherever the archive changed; None if only of a part."""
+    if config.score is None or config.score.frames is not None:
+        return None
+    return below(document, config.score.out)
 
 
 def part(key: str, value: Any, document: Document) -> str | Document:
@@ -87,7 +96,7 @@ def convert_arguments(
     labels = config.annotations
     options["root"] = None if config.root is None else below(document, config.root)
     options["annotations"] = labels if labels in ("sibling", "none") else below(document, labels)
-    for name in ("white", "dark", "panel"):
+    for name in ("white", "dark", "panel", "igm", "gps", "wavelength_map"):
         if options[name] not in ("sibling", "none", None) and not _is_number(options[name]):
             options[name] = below(document, options[name])
     return [below(document, source) for source in config.paths], options

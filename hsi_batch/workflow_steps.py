@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from hsi_batch.errors import ConfigError
 from hsi_batch.workflow import read_workflow
-from hsi_batch.workflow_parts import below, convert_arguments
+from hsi_batch.workflow_parts import below, convert_arguments, made_again
 
 if TYPE_CHECKING:
     from hsi_batch.documents import Document
@@ -31,9 +31,13 @@ def init_stage(
     slices: int,
     overrides: Sequence[str] = (),
     *,
+    replace: bool = False,
     observer: Observer | None = None,
+    confirm: Callable[[str], bool] | None = None,
 ) -> ConvertResult | ScoreResult:
     """Plan a stage, write its metadata, and leave the blocks to so many slices.
+
+    ``replace`` and ``confirm`` are as for :func:`~hsi_batch.workflow.run_workflow`.
 
     Raises
     ------
@@ -44,7 +48,9 @@ def init_stage(
     """
     if slices < 1:
         raise ConfigError(f"{slices} slices cannot do anything.", hint="Ask for 1 or more.")
-    return _stage(path, stage, overrides, observer=observer, slices=slices)
+    return _stage(
+        path, stage, overrides, observer=observer, slices=slices, replace=replace, confirm=confirm
+    )
 
 
 def finalise_stage(
@@ -111,18 +117,27 @@ def slice_stage(
 
 
 def _stage(
-    path: str | os.PathLike[str], stage: SlicedStage, overrides: Sequence[str], **options: Any
+    path: str | os.PathLike[str],
+    stage: SlicedStage,
+    overrides: Sequence[str],
+    *,
+    replace: bool = False,
+    confirm: Callable[[str], bool] | None = None,
+    **options: Any,
 ) -> ConvertResult | ScoreResult:
     from hsi_batch.stages.convert import convert
     from hsi_batch.stages.score import score
     from hsi_batch.stages.slices import in_this_process
+    from hsi_batch.stages.workflow_text import running
 
     config, document = _read(path, stage, overrides)
     archive = below(document, config.archive)
-    with in_this_process() as client:
+    with in_this_process() as client, running(path, overrides):
         if stage == "convert":
             assert config.sources is not None
+            config.sources.replace |= replace
             sources, settings = convert_arguments(config.sources, document)
+            settings |= {"confirm": confirm, "rescored": made_again(config, document)}
             return convert(sources, archive, client=client, **settings, **options)
         assert config.score is not None
         return score(
@@ -146,7 +161,11 @@ def _read(
         )
     if (config.sources if stage == "convert" else config.score) is None:
         section = "sources" if stage == "convert" else "score"
-        raise ConfigError(f"the workflow has no `{section}`.", path=document.path)
+        raise ConfigError(
+            f"the workflow has no `{section}`.",
+            path=document.path,
+            hint="Write one, or choose another --stage.",
+        )
     return config, document
 
 

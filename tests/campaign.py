@@ -12,7 +12,7 @@ BANDS = 24
 NM = np.linspace(1000, 1920, BANDS)
 WATER = (NM > 1340) & (NM < 1450)
 BITS = 14
-#: What can be wrong with a recording.
+#: What can be wrong with a recording, and is set right without being told; `striping` beside it.
 DEFECTS = ("border", "saturated", "dead", "water")
 MAP = "{UTM, 1, 1, 500000, 5400000, 0.5, 0.5, 33, North, WGS-84, units=Meters}"
 
@@ -80,6 +80,9 @@ def scan(name, seed, *, defects=(), shift=0.0, sensor="SWIR-1", targets=5, size=
     white[:, span[..., :].sum(-1) == 0] = dark[:, span.sum(-1) == 0][:1]
     if "water" in defects:
         white[..., WATER] = dark[..., WATER] = counts[..., WATER] = 0
+    if "striping" in defects:
+        # What the detector adds since its references were taken; whole counts, so that it is exact.
+        counts += np.random.default_rng(seed + 1).integers(-60, 60, (samples, BANDS))
     flagged = np.zeros(shape, dtype=bool)
     flagged[:, dead] = True
     if "saturated" in defects:

@@ -28,5 +28,7 @@ def maps_of(store):
 def assert_same(first, second):
     """Nothing differs, and nothing is there only once."""
     assert first
-    assert [key for key in first if first[key] != second.get(key)] == []
-    assert first.keys() == second.keys()
+    differ = [key for key in first if first[key] != second.get(key)]
+    assert not differ, f"these differ: {differ}"
+    extra = sorted(second.keys() - first.keys())
+    assert not extra, f"these are in the second only: {extra}"

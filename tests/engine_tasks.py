@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from distributed import get_worker
+from distributed import SchedulerPlugin, get_worker
 
 from hsi_batch.errors import SourceError
 
@@ -22,6 +22,38 @@ def in_flight(client, prefix):
         return sum(state not in ("memory", "erred", "forgotten", "released") for state in states)
 
     return client.run_on_scheduler(count, prefix)
+
+
+class MostInFlight(SchedulerPlugin):
+    """The most tasks of a prefix that had not ended at any time."""
+
+    def __init__(self, prefix):
+        self.prefix, self.name = prefix, f"most-{prefix}"
+        self.keys, self.most = set(), 0
+
+    def transition(self, key, start, finish, *args, **kwargs):  # noqa: ARG002 (Dask calls it so)
+        if not str(key).startswith(self.prefix):
+            return
+        if finish in ("memory", "erred", "forgotten", "released"):
+            self.keys.discard(key)
+        else:
+            self.keys.add(key)
+        self.most = max(self.most, len(self.keys))
+
+
+@contextlib.contextmanager
+def counting_in_flight(client, prefix):
+    """A function that tells the most tasks of a prefix that were in flight since it was made."""
+    plugin = MostInFlight(prefix)
+    client.register_plugin(plugin)
+
+    def told(name, dask_scheduler):
+        return dask_scheduler.plugins[name].most
+
+    try:
+        yield lambda: client.run_on_scheduler(told, plugin.name)
+    finally:
+        client.unregister_scheduler_plugin(plugin.name)
 
 
 def wait_until(condition):
@@ -39,6 +71,11 @@ def doubled(items, key, *arguments):
 
 def tripled(items, key):
     return [3 * item for item in items], key
+
+
+def key_of(result):
+    """The name of the task that gave it."""
+    return result[1]
 
 
 def logged(items, key, folder):
@@ -93,6 +130,11 @@ def slow_for_low(items, key):
     """Low numbers come last."""
     time.sleep(0.005 * max(0, 12 - items[0]))
     return items
+
+
+def napping(items, key):
+    """As long as a window of short tasks is to last."""
+    time.sleep(0.2)
 
 
 class Words(tuple):

@@ -229,7 +229,9 @@ def test_characters_that_cannot_be_printed_are_refused():
 def test_all_mistakes_are_reported_at_once():
     error = refused("a: 1\na: 2\nb: !x 1\nc: {d: 1, d: 2}\ne: [!y [1]]\nf: !!int z\n")
     assert [(p.path, p.line) for p in error.problems] == [("w.yaml", n) for n in (2, 3, 4, 5, 6)]
-    assert str(error).startswith("w.yaml: 5 problems:\n  - w.yaml:2: key 'a' stands twice.\n")
+    assert str(error).startswith(
+        "w.yaml: 5 problems:\n  - w.yaml:2: key 'a' stands twice. Remove one of them.\n"
+    )
 
 
 def test_integers_of_very_many_digits_are_a_problem_not_a_crash():

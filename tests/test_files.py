@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import stat
 import subprocess
@@ -10,12 +11,13 @@ import sys
 import threading
 from pathlib import Path
 
+import pandas as pd
 import pixel_strategies  # noqa: F401  (its hypothesis profile)
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsi_batch.files import digest_json, digest_of, write_atomically
+from hsi_batch.files import digest_json, digest_of, read_table, write_atomically
 
 # The kernel refuses to let the file grow, as a full disk would.
 FULL_DISK = """
@@ -174,3 +176,21 @@ def test_digests_are_sha256():
     assert digest_json({"b": [1], "a": "ä"}) == digest_of(b'{"a": "\\u00e4", "b": [1]}')
     assert digest_json([1, 2]) != digest_json([2, 1])
     assert digest_json({"path": Path("/a")}) == digest_json({"path": "/a"})
+
+
+def test_a_damaged_table_is_a_value_error():
+    """Arrow and pandas have a dozen of others."""
+    buffer = io.BytesIO()
+    pd.DataFrame({"session": ["a", "b"], "frames": [1, 2]}).to_parquet(buffer)
+    raw = buffer.getvalue()
+    assert list(read_table(raw)["frames"]) == [1, 2]
+    kinds = set()
+    for place in range(len(raw)):
+        damaged = bytearray(raw)
+        damaged[place] ^= 1 << place % 8
+        for part in (bytes(damaged), raw[:place]):
+            try:
+                read_table(part)
+            except ValueError as error:
+                kinds.add(str(error).partition(":")[0])
+    assert "TypeError" in kinds

@@ -48,6 +48,9 @@ YAMLS = {
     "huge": "a: " + "x" * (17 * 2**20),
 }
 
+#: Of the CPU: these take a fifth of one at most, and would take minutes if nothing stopped them.
+SECONDS = 5
+
 
 class Trap:
     """Springs when it is unpickled."""
@@ -76,10 +79,10 @@ def test_yaml(tmp_path, kind):
     path = tmp_path / "x.yaml"
     path.write_text(YAMLS[kind])
     before = set(sys.modules)
-    begun = time.process_time()
+    begun = time.thread_time()
     with pytest.raises(ConfigError):
         read_yaml(path)
-    assert time.process_time() - begun < 1
+    assert time.thread_time() - begun < SECONDS
     assert "antigravity" not in set(sys.modules) - before
 
 
@@ -164,7 +167,7 @@ def test_coco(tmp_path, kind):
         ],
     }
     (tmp_path / "s.json").write_text(json.dumps(content))
-    begun = time.process_time()
+    begun = time.thread_time()
     try:
         with open_annotation(str(tmp_path / "s.json"), shape=(6, 5), frames=1) as labels:
             assert labels.labels(0, 0, 6).shape == (6, 5)
@@ -172,7 +175,7 @@ def test_coco(tmp_path, kind):
         pass
     else:
         assert kind == "a point at infinity"
-    assert time.process_time() - begun < 1
+    assert time.thread_time() - begun < SECONDS
 
 
 def test_json_nested_beyond_reason(tmp_path):

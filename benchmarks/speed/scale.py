@@ -10,7 +10,8 @@ from typing import Any
 from benchmarks.speed.archives import WORKERS
 from benchmarks.speed.harness import Line, Scale
 from hsi_batch.cluster import connect
-from hsi_batch.engine.window import Task, run_window
+from hsi_batch.engine.tasks import Task
+from hsi_batch.engine.window import run_window
 from hsi_batch.engine.worker import memory_now, prepare
 
 __all__ = ["run"]

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hsi_batch.archive.catalog import HIDDEN, OUTLINE, WRITTEN, is_published, load_catalog
+from hsi_batch.archive.labels import label_versions
 from hsi_batch.archive.outline import Outline
 from hsi_batch.archive.selection import Selection, select
-from hsi_batch.archive.session import Session
+from hsi_batch.archive.session import Session, label_array
 from hsi_batch.archive.store import (
     ARCHIVE,
+    member,
     metadata_errors,
     open_root,
     refuse_links,
     state_folder,
 )
 from hsi_batch.errors import SelectionError, StoreError, did_you_mean
+from hsi_batch.markup import card, table
 from hsi_batch.places import Place, at_version, place, stamp, zarr_store
 
 if TYPE_CHECKING:
@@ -41,7 +45,26 @@ _INTERNAL = (
     "checksum",
 )
 
+#: Columns of the catalog that a view for people has, and what they are called there.
+_SHOWN = {
+    "session": "session",
+    "frames": "frames",
+    "lines": "lines",
+    "samples": "samples",
+    "bands": "bands",
+    "dtype": "type",
+    "wavelength_min": "from nm",
+    "wavelength_max": "to nm",
+    "sensor": "sensor",
+    "quantity": "quantity",
+    "megabytes": "MB",
+    "flagged": "flagged pixels",
+    "labelled_frames": "labelled frames",
+    "failed_frames": "failed frames",
+}
+
 _OF_MASKS = ("moments_mask_", "extrema_mask_")
+_LABELS = re.compile(r"label(_v\d+)?")
 
 #: Opening a session is mostly waiting.
 _FEW, _THREADS = 8, 8
@@ -61,6 +84,16 @@ class Archive(Mapping[str, "xr.Dataset"]):
     ------
     hsi_batch.errors.StoreError
         There is none, or it is something else.
+
+    Examples
+    --------
+    >>> archive = open_archive("archive.zarr")
+    >>> list(archive), archive.incomplete
+    (['scene_000', 'scene_001'], ())
+    >>> archive["scene_000"].cube.shape
+    (1, 40, 30, 8)
+    >>> archive.select("glob:*_001").sessions
+    ('scene_001',)
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -126,7 +159,7 @@ class Archive(Mapping[str, "xr.Dataset"]):
                 refuse_links(self.path, name)
                 with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
                     return Session(name, archive=self.path, outline=Outline.from_json(outline))
-            return Session(name, self.root[name])  # type: ignore[arg-type]
+            return Session(name, member(self.root, name))
 
     def sessions(self, names: Iterable[str], *arrays: str) -> dict[str, Session]:
         """Several sessions; thousands are opened much faster together than one by one.
@@ -134,6 +167,7 @@ class Archive(Mapping[str, "xr.Dataset"]):
         Parameters
         ----------
         names : iterable of str
+            Of these sessions; of all by default.
         *arrays : str
             That will be looked at.
         """
@@ -180,7 +214,7 @@ class Archive(Mapping[str, "xr.Dataset"]):
             zarr_store(self.path), group=name, chunks={}, consolidated=False, zarr_format=3
         )
         hidden = [v for v in dataset if v in _INTERNAL or str(v).startswith(_OF_MASKS)]
-        kept: xr.Dataset = dataset.drop_vars(hidden)
+        kept: xr.Dataset = _with_labels_that_hold(dataset.drop_vars(hidden), session)
         kept.attrs["session"] = session.name
         # A cube that is taken out of the dataset still says whose background it has.
         said = {"session": session.name, "sensor": session.attrs.get("sensor")}
@@ -212,11 +246,33 @@ class Archive(Mapping[str, "xr.Dataset"]):
         return f"{head}\n{shown.to_string(index=False, max_rows=20)}"
 
     def _repr_html_(self) -> str:
-        from html import escape
+        rows = self.catalog.to_dict("records")
+        held = [name for name in _SHOWN if any(_told(row.get(name)) for row in rows)]
+        cells = ([_told(row.get(name)) for name in held] for row in rows)
+        return card(
+            "Archive",
+            f"{self.path}: {self._summary()}",
+            table(cells, [_SHOWN[name] for name in held], rest="sessions"),
+            table([("not finished", ", ".join(self.incomplete))] if self.incomplete else ()),
+        )
 
-        columns = [c for c in self.catalog.columns if not str(c).startswith("source_")]
-        table = self.catalog[columns].to_html(index=False, max_rows=20) if len(self) else ""
-        return f"<p><b>Archive</b> {escape(str(self.path))}<br>{self._summary()}</p>{table}"
+
+def _told(value: Any) -> Any:
+    """A value of the catalog for people; None if it says nothing."""
+    return None if value is None or value != value or value == 0 else value  # noqa: PLR0124
+
+
+def _with_labels_that_hold(dataset: xr.Dataset, session: Session) -> xr.Dataset:
+    """``label`` is the version that holds; others are ``label_v1`` and so on."""
+    versions, current = label_versions(session), session.label_version
+    arrays = {label_array(number) for number in versions}
+    # What a killed run did not finish is none.
+    torn = [v for v in dataset if _LABELS.fullmatch(str(v)) and v not in arrays]
+    dataset = dataset.drop_vars(torn)
+    if current > 1:
+        names = {label_array(1): "label_v1", label_array(current): "label"}
+        dataset = dataset.rename({old: new for old, new in names.items() if old in dataset})
+    return dataset
 
 
 def open_archive(path: str | os.PathLike[str], *, version: str | None = None) -> Archive:
@@ -229,9 +285,18 @@ def open_archive(path: str | os.PathLike[str], *, version: str | None = None) ->
     version : str, optional
         Of a transactional store: ``"v3"``, or the identifier of a snapshot; the newest by default.
 
+    Returns
+    -------
+    Archive
+
+    Raises
+    ------
+    hsi_batch.errors.StoreError
+        There is none, or it is something else.
+
     Examples
     --------
-    >>> archive = open_archive("archive.zarr")  # doctest: +SKIP
-    >>> archive["lentils_000"].cube  # doctest: +SKIP
+    >>> open_archive("archive.zarr").catalog[["frames", "bands", "dtype"]].to_dict("records")[0]
+    {'frames': 1, 'bands': 8, 'dtype': 'uint16'}
     """
     return Archive(path if version is None else at_version(path, version))

@@ -16,12 +16,20 @@ from hsi_batch.archive.seals import SEAL
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import (
     archive_stamp,
+    member,
     metadata_errors,
     state_folder,
     store_place,
 )
 from hsi_batch.errors import StoreError
-from hsi_batch.files import digest_of, digest_of_file, sealed, unsealed, write_atomically
+from hsi_batch.files import (
+    digest_of,
+    digest_of_file,
+    read_table,
+    sealed,
+    unsealed,
+    write_atomically,
+)
 from hsi_batch.places import Place, stamp
 
 if TYPE_CHECKING:
@@ -92,7 +100,7 @@ def _rows(
         gathered = dict(head.get("consolidated_metadata") or {}).get("metadata")
         try:
             with metadata_errors(str(root.store_path), name):
-                session = Session(name, root[name])  # type: ignore[arg-type]
+                session = Session(name, member(root, name))
             row = {**catalog_row(session), OUTLINE: session.outline(gathered).to_json()}
         except StoreError:
             # A conversion that is running, or died before it made the arrays.
@@ -103,12 +111,10 @@ def _rows(
 
 def _known(path: str | Place) -> dict[str, dict[str, Any]]:
     """Rows of the catalog that was saved before; none if it is damaged."""
-    import pandas as pd
-
     with contextlib.suppress(OSError, ValueError, KeyError):
         raw = (state_folder(path) / _FILE).read_bytes()
         if digest_of(raw) == _stamped(path)["catalog"]:
-            rows = pd.read_parquet(io.BytesIO(raw)).astype(object)
+            rows = read_table(raw).astype(object)
             if set(HIDDEN) <= set(rows):
                 rows = rows.where(rows.notna(), None)
                 return {str(row["session"]): row for row in rows.to_dict("records")}  # type: ignore[misc]
@@ -184,7 +190,7 @@ def load_catalog(path: str | Place, root: Callable[[], zarr.Group]) -> pd.DataFr
         with contextlib.suppress(OSError, ValueError, KeyError):
             raw = (state_folder(path) / _FILE).read_bytes()
             if digest_of(raw) == _stamped(path)["catalog"]:
-                return pd.read_parquet(io.BytesIO(raw))
+                return read_table(raw)
     rows = [{k: v for k, v in row.items() if k not in HIDDEN} for row in _rows(root())]
     columns = ["session", "frames", "lines", "samples", "bands", "complete"]
     return pd.DataFrame(rows, columns=None if rows else columns)

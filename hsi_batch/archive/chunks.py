@@ -29,10 +29,12 @@ from hsi_batch.places import Place, RemotePlace
 
 __all__ = [
     "PACKED",
+    "UNREADABLE",
     "LineWriter",
-    "announce",
+    "chunk_index",
     "chunk_path",
     "chunk_place",
+    "chunk_position",
     "chunk_tail",
     "lost_chunk",
     "read_lines",
@@ -43,14 +45,22 @@ __all__ = [
     "write_lines",
 ]
 
+#: What Zarr raises of chunks and metadata that are damaged; the last two of impossible shapes.
+UNREADABLE: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    zarr.errors.BaseZarrError,
+    MemoryError,
+    ArithmeticError,
+)
+
 #: Attribute of arrays all chunks of which are stored, also those of nothing but the fill value.
 PACKED = "packed"
 _SHUFFLE = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 _CRC_BYTES, _BLOSC_HEADER = 4, 16
 #: Flag of a Blosc buffer that holds its values as they are.
 _BLOSC_PLAIN = 2
-#: Linux reads no more than this for sure when it is told what will be needed.
-_READ_AHEAD = 128 * 2**10
 
 
 def _blosc_of(array: zarr.Array[Any]) -> BloscCodec | None:
@@ -88,7 +98,8 @@ def chunk_place(array: zarr.Array[Any], index: tuple[int, ...]) -> Place:
     return RemotePlace(str(store), store, f"{array.store_path.path}/{key}")
 
 
-def _position(array: zarr.Array[Any], index: tuple[int, ...]) -> tuple[int, int] | None:
+def chunk_position(array: zarr.Array[Any], index: tuple[int, ...]) -> tuple[int, int] | None:
+    """Position of a chunk in its shard, and how many that has room for; None without shards."""
     shard = shard_of(array, index)
     return None if shard is None else shard[1:]
 
@@ -98,9 +109,9 @@ def chunk_tail(array: zarr.Array[Any], index: tuple[int, ...]) -> str | None:
     path = chunk_place(array, index)
     try:
         if not isinstance(path, Path):
-            return tail_of(path, _position(array, index))
+            return tail_of(path, chunk_position(array, index))
         with path.open("rb", buffering=0) as file:
-            place = place_of(file, _position(array, index))
+            place = place_of(file, chunk_position(array, index))
             if place is None or place.size < _CRC_BYTES:
                 return None
             at = place.offset + place.size - _CRC_BYTES
@@ -127,27 +138,9 @@ def lost_chunk(array: zarr.Array[Any], frame: int, start: int, stop: int) -> Pla
     return None
 
 
-def announce(array: zarr.Array[Any], frame: int, start: int, stop: int) -> None:
-    """Let the system read a chunk from the disk while something else is computed.
-
-    The bytes wait in the memory of the system's file cache, not in that of the process.
-    """
-    index = _index(array, frame, start, stop)
-    if index is None or not isinstance(array.store_path.store, LocalStore):
-        return
-    path = chunk_path(array, index)
-    if not hasattr(os, "posix_fadvise"):
-        return
-    with contextlib.suppress(OSError, ValueError), os.fdopen(os.open(path, os.O_RDONLY)) as file:
-        place = place_of(file, _position(array, index))
-        if place is None:
-            return
-        end = place.offset + place.size
-        for at in range(place.offset, end, _READ_AHEAD):
-            os.posix_fadvise(file.fileno(), at, min(_READ_AHEAD, end - at), os.POSIX_FADV_WILLNEED)
-
-
-def _index(array: zarr.Array[Any], frame: int, start: int, stop: int) -> tuple[int, ...] | None:
+def chunk_index(
+    array: zarr.Array[Any], frame: int, start: int, stop: int
+) -> tuple[int, ...] | None:
     """Index of the chunk that holds exactly these lines, or None."""
     height, lines = array.shape[1], array.chunks[1]
     whole = start % lines == 0 and stop == min(start + lines, height)
@@ -171,7 +164,7 @@ def read_lines(
     OSError, ValueError, RuntimeError
         The chunk is damaged. One that is missing reads as the fill value.
     """
-    codec, index = _blosc_of(array), _index(array, frame, start, stop)
+    codec, index = _blosc_of(array), chunk_index(array, frame, start, stop)
     if codec is None or index is None:
         return np.asarray(array[frame, start:stop])
     shape = array.chunks[1:]
@@ -228,12 +221,12 @@ def _decode(
     path = chunk_place(array, index)
     try:
         if not isinstance(path, Path):
-            found = fetched(path, _position(array, index))
+            found = fetched(path, chunk_position(array, index))
             if found is not None:
                 _unpack(memoryview(found), codec, chunk)
             return found is not None
         with path.open("rb", buffering=0) as file:
-            return _read_chunk(file, _position(array, index), codec, chunk)
+            return _read_chunk(file, chunk_position(array, index), codec, chunk)
     except FileNotFoundError:
         return False
 
@@ -325,7 +318,7 @@ class LineWriter:
         keep_empty: bool = True,
     ) -> None:
         """As :func:`write_lines`."""
-        codec, index = _blosc_of(array), _index(array, frame, start, stop)
+        codec, index = _blosc_of(array), chunk_index(array, frame, start, stop)
         if codec is None or index is None or not (keep_empty or array.shards is not None):
             target = array.with_config({"write_empty_chunks": keep_empty})
             target[frame, start:stop] = values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, overload
 
 import numpy as np
@@ -238,13 +238,7 @@ class Geometry:
 
     def picks(self, start: int, stop: int) -> NDArray[np.intp]:
         """Flat indices, counted from line ``start``, of the spectra kept of some whole leaves."""
-        width, step = self.shape[1], self.leaf_lines
-        chosen = []
-        for top in range(start, stop, step):
-            pixels = (min(top + step, stop) - top) * width
-            middle = (2 * np.arange(self.picks_per_leaf) + 1) * pixels // (2 * self.picks_per_leaf)
-            chosen.append((top - start) * width + middle)
-        return np.concatenate(chosen)
+        return _picks(self.shape[1], self.leaf_lines, self.picks_per_leaf, stop - start)
 
     # -- rows of statistics ----------------------------------------------------------------------
 
@@ -275,6 +269,29 @@ class Geometry:
         shared = self.row_frames
         return self.blocks if shared is None else -(-self.frames // shared)
 
+    @property
+    def column_bytes(self) -> int:
+        """Bytes of the moments of all columns in memory."""
+        return 16 * self.shape[1] * self.shape[2]
+
+    @property
+    def keeps_columns(self) -> bool:
+        """Whether moments of columns are kept: they are small beside the pixels."""
+        pixels = self.frames * self.frame_bytes
+        return 0 < self.column_bytes <= _STATISTICS_SHARE * pixels
+
     def to_attrs(self) -> dict[str, Any]:
         """As attributes of the session."""
         return {"block_lines": self.lines, "statistics_frames": self.row_frames}
+
+
+@cache
+def _picks(width: int, step: int, count: int, lines: int) -> NDArray[np.intp]:
+    """Flat indices of spectra of so many lines; all blocks of a height have the same."""
+    chosen = []
+    for top in range(0, lines, step):
+        pixels = min(step, lines - top) * width
+        chosen.append(top * width + (2 * np.arange(count) + 1) * pixels // (2 * count))
+    found = np.concatenate(chosen)
+    found.flags.writeable = False
+    return found

@@ -19,11 +19,12 @@ def remove_leftovers(store: str | Place) -> None:
     remote store are whole, or not there.
     """
     where = place(store)
-    if not isinstance(where, Path):
+    if not isinstance(where, Path) or not where.is_dir():
         return
-    for pattern in (f"*{PARTIAL}", f"*/*{PARTIAL}"):
-        for path in where.glob(pattern):
+    for folder in (where, *(path for path in where.iterdir() if path.is_dir())):
+        for path in folder.glob(f"*{PARTIAL}"):
             path.unlink(missing_ok=True)
+        remove_unfinished(folder, "zarr.json")
     state = state_folder(where)
     assert isinstance(state, Path)
     for folder in (state, *(state / "records").glob("*")):

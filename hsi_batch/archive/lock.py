@@ -73,7 +73,11 @@ class StoreLock:
                 raise
             threading.Thread(target=self._beat, name="hsi-batch-lock", daemon=True).start()
             return self
-        raise StoreInUseError("the lock changes hands too fast.", path=str(self.path))
+        raise StoreInUseError(
+            "the lock changes hands too fast.",
+            path=str(self.path),
+            hint="Run the same command again.",
+        )
 
     def __exit__(self, kind: object, *exception: object) -> None:
         self._end.set()

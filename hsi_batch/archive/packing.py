@@ -9,7 +9,7 @@ run leaves at least one that is whole, and none that only seems to be.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,9 +57,9 @@ def packed_rows(array: zarr.Array[Any]) -> Iterator[tuple[int, range]]:
         yield number, range(first, min(first + step, rows))
 
 
-def pack_rows(session: Session) -> None:
+def pack_rows(session: Session, names: Iterable[str] = ROWS) -> None:
     """Put the rows of a session into few chunks; does nothing where they are."""
-    for name in ROWS:
+    for name in names:
         source = _whole(session, row_array(name))
         if source is not None:
             packed = _made(session, name, source, rows_per_chunk(source), {PACKED: True})

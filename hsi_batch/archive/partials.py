@@ -13,6 +13,7 @@ from hsi_batch.archive.store import state_folder
 from hsi_batch.files import read_npz, write_atomically
 from hsi_batch.places import Place
 from hsi_batch.statistics import Bundle, Extrema, FloatMoments, Forest, IntegerMoments
+from hsi_batch.statistics.columns import ColumnMoments
 
 __all__ = ["load_partial", "partials_of", "save_partial"]
 
@@ -23,6 +24,7 @@ _TYPES: dict[str, Any] = {
     "IntegerMoments": IntegerMoments,
     "FloatMoments": FloatMoments,
     "Extrema": Extrema,
+    "ColumnMoments": ColumnMoments,
 }
 
 

@@ -210,7 +210,10 @@ def _split(text: str) -> list[str]:
             current += letter
     terms.append(current)
     if quote:
-        raise SelectionError(f"the quote {quote} in {text!r} is not closed.")
+        raise SelectionError(
+            f"the quote {quote} in {text!r} is not closed.",
+            hint="Close it with the same character.",
+        )
     found: list[str] = []
     for term in (t.strip() for t in terms):
         minus = "!" if term.startswith("!") else ""
@@ -225,10 +228,16 @@ def _split(text: str) -> list[str]:
 def _from_file(path: str) -> list[str]:
     try:
         if Path(path).stat().st_size > _MAX_FILE_BYTES:
-            raise SelectionError("the file is larger than 64 MiB.", path=path)
+            raise SelectionError(
+                "the file is larger than 64 MiB.",
+                path=path,
+                hint="Select with `glob:` or `where:` instead of naming each frame.",
+            )
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SelectionError(f"cannot be read: {error}.", path=path) from None
+        raise SelectionError(
+            f"cannot be read: {error}.", path=path, hint="Check the path and the permissions."
+        ) from None
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
@@ -282,7 +291,10 @@ class _Resolver:
         if y is not None:
             span = _span(y, height, term)
             if span.step != 1:
-                raise SelectionError(f"{y!r} in {term!r} has a step; lines are a run a:b.")
+                raise SelectionError(
+                    f"{y!r} in {term!r} has a step; lines are a run a:b.",
+                    hint="Leave the step out.",
+                )
             lines = (span.start, span.stop)
             if lines == (0, height):
                 lines = None
@@ -297,11 +309,19 @@ def _span(text: str, size: int, term: str) -> range:
     first, last, step = match.groups()
     if ":" not in text:
         if first is None or not -size <= int(first) < size:
-            raise SelectionError(f"{text!r} in {term!r} is outside 0..{size - 1}.")
+            raise SelectionError(
+                f"{text!r} in {term!r} is outside 0..{size - 1}.",
+                hint="Choose a number in it; `hsi-batch ls` shows how many there are.",
+            )
         return range(size)[int(first) :][:1]
     if step is not None and int(step) == 0:
-        raise SelectionError(f"{text!r} in {term!r} has a step of 0.")
+        raise SelectionError(
+            f"{text!r} in {term!r} has a step of 0.", hint="Give a step of 1 or more."
+        )
     chosen = range(size)[slice(*(int(part) if part else None for part in (first, last, step)))]
     if not len(chosen) or chosen.step < 0:
-        raise SelectionError(f"{text!r} in {term!r} selects nothing of 0..{size - 1}.")
+        raise SelectionError(
+            f"{text!r} in {term!r} selects nothing of 0..{size - 1}.",
+            hint="Give a range in it, the first number below the second.",
+        )
     return chosen

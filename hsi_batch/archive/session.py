@@ -12,9 +12,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from hsi_batch.archive.chunks import announce, lost_chunk, read_lines, store_path
+from hsi_batch.archive.chunks import UNREADABLE, lost_chunk, read_lines, store_path
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.outline import Outline
+from hsi_batch.archive.read_ahead import announce
+from hsi_batch.archive.session_card import session_card, session_text
 from hsi_batch.archive.store import (
     ARCHIVE,
     metadata_errors,
@@ -27,10 +29,11 @@ from hsi_batch.archive.store import (
 from hsi_batch.errors import SourceError, StoreError
 from hsi_batch.places import Place, place
 
-__all__ = ["PixelChoice", "Session", "variant_of"]
+__all__ = ["PixelChoice", "Session", "label_array", "variant_of"]
 
 #: Which pixels count: all ``valid`` ones, those that are labelled as background
-#: (``labelled-normal``), or those within a mask (``mask:NAME``).
+#: (``labelled-normal``), those of a label class (``class:NAME``), or those within a mask
+#: (``mask:NAME``).
 PixelChoice = str
 
 
@@ -44,7 +47,20 @@ def variant_of(pixels: PixelChoice) -> str:
     """
     if pixels == "labelled-normal":
         return "_normal"
+    if pixels.startswith("class:"):
+        return "_class"
     return pixels.replace("mask:", "_mask_", 1) if pixels.startswith("mask:") else ""
+
+
+def label_array(version: int) -> str:
+    """Name of the array of a version of labels.
+
+    Examples
+    --------
+    >>> label_array(1), label_array(3)
+    ('label', 'label_v3')
+    """
+    return "label" if version == 1 else f"label_v{version}"
 
 
 class Session:
@@ -113,6 +129,8 @@ class Session:
             return self._found[name]
         with metadata_errors(str(self.group.store_path), self.name):
             array = self.group.get(name)
+            if isinstance(array, zarr.Array) and 0 in array.chunks:
+                raise ValueError(f"{name} has chunks of {array.chunks}")
         return array if isinstance(array, zarr.Array) else None
 
     @cached_property
@@ -153,6 +171,13 @@ class Session:
         return None if array is None else np.asarray(array[:], dtype=np.float64)
 
     @cached_property
+    def wavelength_map(self) -> NDArray[np.float64] | None:
+        """Wavelengths in nm of every column, ``(x, channel)``, if the session has them."""
+        if not self.holds("wavelength_map"):
+            return None
+        return np.asarray(self._array("wavelength_map")[...], dtype=np.float64)
+
+    @cached_property
     def good_band(self) -> NDArray[np.bool_] | None:
         """False for channels the source marks as bad."""
         if self._outline is not None:
@@ -164,9 +189,19 @@ class Session:
     def _quality(self) -> zarr.Array[Any] | None:
         return self.optional("quality")
 
+    @property
+    def label_version(self) -> int:
+        """Version of the labels that holds; 1 for those of the conversion, 0 for none at all."""
+        told = self.attrs.get("labels")
+        if told is not None:
+            return int(told.get("current", 0))
+        return int(self.holds(label_array(1)))
+
     @cached_property
     def _label(self) -> zarr.Array[Any] | None:
-        return self.optional("label")
+        told = self.attrs.get("labels")
+        version = 1 if told is None else int(told.get("current", 0))
+        return self.optional(label_array(version)) if version else None
 
     @property
     def masks(self) -> Mapping[str, Any]:
@@ -176,7 +211,8 @@ class Session:
     @property
     def labelled(self) -> bool:
         """Whether any frame has labels."""
-        return self.holds("label")
+        version = self.label_version
+        return version > 0 and self.holds(label_array(version))
 
     def holds(self, name: str) -> bool:
         """Whether there is an array; looks at it no more than it must."""
@@ -203,6 +239,12 @@ class Session:
             self.wavelength,
             self.good_band,
         )
+
+    def __repr__(self) -> str:
+        return session_text(self)
+
+    def _repr_html_(self) -> str:
+        return session_card(self)
 
     # -- pixels ------------------------------------------------------------------------------
 
@@ -233,23 +275,48 @@ class Session:
         mask: NDArray[np.bool_] | None = None
         if self._quality is not None:
             mask = _fetch(self, self._quality, frame, start, stop) == 0
-        if pixels == "labelled-normal":
+        if pixels == "labelled-normal" or pixels.startswith("class:"):
             labels = self.labels(frame, start, stop)
-            if labels is None:
+            number = self.class_number(pixels)
+            if labels is None or number is None:
                 return np.zeros((stop - start, self.geometry.shape[1]), dtype=bool)
-            normal = labels == 0
-            mask = normal if mask is None else mask & normal
+            meant = labels == number
+            mask = meant if mask is None else mask & meant
         elif pixels.startswith("mask:"):
             array = self._array(pixels.replace("mask:", "mask_", 1))
             inside = _fetch(self, array, frame, start, stop) > 0
             mask = inside if mask is None else mask & inside
         return None if mask is None or bool(mask.all()) else mask
 
-    def labels(self, frame: int, start: int, stop: int) -> NDArray[np.int16] | None:
-        """Class numbers ``(lines, x)``, -1 where unlabelled; None if the session has none."""
-        if self._label is None:
+    def labels(
+        self, frame: int, start: int, stop: int, *, version: int | None = None
+    ) -> NDArray[np.int16] | None:
+        """Class numbers ``(lines, x)``, -1 where unlabelled; None if the session has none.
+
+        Of the version that holds, or of another one (:mod:`hsi_batch.archive.labels`).
+        """
+        array = self._label if version is None else self.optional(label_array(version))
+        if array is None:
             return None
-        return np.asarray(_fetch(self, self._label, frame, start, stop), dtype=np.int16)
+        return np.asarray(_fetch(self, array, frame, start, stop), dtype=np.int16)
+
+    @cached_property
+    def classes(self) -> dict[str, int]:
+        """Numbers of the label classes by name; empty without labels."""
+        if self._label is None:
+            return {}
+        named: Any = self._label.attrs.get("classes", {})
+        return {str(name): int(number) for number, name in named.items()}
+
+    def class_number(self, pixels: PixelChoice) -> int | None:
+        """The class that ``labelled-normal`` or ``class:NAME`` means; None if it has none such.
+
+        A whole number stands for itself.
+        """
+        name = pixels.removeprefix("class:")
+        if pixels == "labelled-normal":
+            return 0
+        return self.classes.get(name, int(name) if name.isdigit() else None)
 
     def look(self, *arrays: str) -> None:
         """Find arrays once, for a stage that asks for them again and again.
@@ -271,7 +338,12 @@ def _opened(archive: str | Place, name: str, mode: Literal["r", "r+"]) -> zarr.G
     if group is None:
         # What is wrong with the archive comes first.
         open_root(archive, ARCHIVE, mode)
-        raise StoreError("there is no such session.", path=str(archive), session=name)
+        raise StoreError(
+            "there is no such session.",
+            path=str(archive),
+            session=name,
+            hint="See the sessions with hsi-batch ls.",
+        )
     return _checked(group, name)
 
 
@@ -291,7 +363,7 @@ def _fetch(
 ) -> Any:
     try:
         return read_lines(array, frame, start, stop, reuse=reuse)
-    except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
+    except UNREADABLE as error:
         raise _unreadable(session, array, frame, start, stop, error) from None
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "create_root",
     "groups_of",
     "holds_scores",
+    "member",
     "metadata_errors",
     "open_member",
     "open_root",
@@ -292,6 +293,27 @@ def store_place(root: zarr.Group) -> Place:
     if isinstance(root.store, LocalStore):
         return root.store.root
     return RemotePlace(str(root.store), root.store)
+
+
+def member(root: zarr.Group, name: str) -> zarr.Group:
+    """The group of a session, in the root of its store.
+
+    Raises
+    ------
+    KeyError
+        There is none.
+    hsi_batch.errors.StoreError
+        An array is in its place.
+    """
+    found = root[name]
+    if isinstance(found, zarr.Group):
+        return found
+    raise StoreError(
+        "there is an array in place of the session.",
+        path=str(root.store_path),
+        session=name,
+        hint="Check the store with hsi-batch verify --deep.",
+    )
 
 
 def plain_group(group: zarr.Group) -> zarr.Group:

@@ -11,12 +11,13 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from hsi_batch.archive.chunks import read_rows, store_path
+from hsi_batch.archive.chunks import UNREADABLE, read_rows, store_path
 from hsi_batch.archive.layout import Geometry
 from hsi_batch.archive.selection import Selection
 from hsi_batch.archive.session import PixelChoice, Session, variant_of
 from hsi_batch.errors import StoreError
 from hsi_batch.statistics import Extrema, FloatMoments, Forest, IntegerMoments
+from hsi_batch.statistics.columns import ColumnMoments
 from hsi_batch.statistics.quality import flag_pixels
 from hsi_batch.statistics.tree import Path
 
@@ -24,6 +25,7 @@ __all__ = [
     "has_statistics",
     "moments_from_row",
     "sampled_frames",
+    "stored_columns",
     "stored_frame_statistic",
     "stored_sample",
     "stored_statistic",
@@ -38,11 +40,22 @@ _GROUP_BYTES, _THREADS = 4 * 2**20, 4
 
 
 def _array(session: Session, kind: str, pixels: PixelChoice) -> zarr.Array[Any] | None:
-    return session.optional(_name(kind, pixels))
+    return session.optional(_name(session, kind, pixels))
 
 
-def _name(kind: str, pixels: PixelChoice) -> str:
-    return f"{kind}{variant_of(pixels)}"
+def _name(session: Session, kind: str, pixels: PixelChoice) -> str:
+    if kind == "columns":
+        return kind
+    name = f"{kind}{variant_of(pixels)}"
+    # What conversion summed up is of the labels that it found.
+    by_label = pixels == "labelled-normal" or pixels.startswith("class:")
+    later = by_label and session.label_version > 1
+    return f"{name}_v{session.label_version}" if later else name
+
+
+def _by_session(kind: str, pixels: PixelChoice) -> bool:
+    """Whether the statistic is kept of whole sessions only."""
+    return kind == "columns" or pixels.startswith("class:")
 
 
 def has_statistics(
@@ -53,16 +66,19 @@ def has_statistics(
     It cannot where parts of frames are selected, where rows cover frames that are not selected,
     or where the arrays are missing.
     """
-    if kind not in ("moments", "extrema"):
+    if kind not in ("moments", "extrema", "columns") or (kind == "columns" and pixels != "valid"):
         return False
+    by_session = _by_session(kind, pixels)
+    by_label = pixels == "labelled-normal" or pixels.startswith("class:")
     for name, frames in selection.frames.items():
         session = sessions[name]
-        unlabelled = pixels == "labelled-normal" and not session.labelled
-        if not session.holds(_name(kind, pixels)) and not unlabelled:
+        unlabelled = by_label and not session.labelled
+        if not session.holds(_name(session, kind, pixels)) and not unlabelled:
             return False
         if any(lines is not None for lines in frames.values()):
             return False
-        if session.geometry.row_frames is not None and name not in selection.whole:
+        shared = by_session or session.geometry.row_frames is not None
+        if shared and name not in selection.whole:
             return False
     return True
 
@@ -75,10 +91,12 @@ def moments_from_row(row: NDArray[Any]) -> IntegerMoments | FloatMoments:
 def stored_statistic(
     sessions: Mapping[str, Session], selection: Selection, kind: str, pixels: PixelChoice
 ) -> Any:
-    """Merge stored rows of ``moments`` or ``extrema`` in the fixed tree; None without any.
+    """Merge stored ``moments``, ``extrema`` or ``columns`` in the fixed tree; None without any.
 
     What no order of merging can change is summed as it comes, many rows at once.
     """
+    if _by_session(kind, pixels):
+        return _of_sessions(sessions, selection, kind, pixels)
     found: list[Any] = []
     forest: Forest[Any] = Forest()
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -103,10 +121,35 @@ def stored_statistic(
     return reduce(_merge, found) if found else forest.result()
 
 
+def _of_sessions(
+    sessions: Mapping[str, Session], selection: Selection, kind: str, pixels: PixelChoice
+) -> Any:
+    """Merge what is kept of whole sessions."""
+    forest: Forest[Any] = Forest()
+    for rank, name in enumerate(selection.frames):
+        array = _array(sessions[name], kind, pixels)
+        if array is None:
+            continue
+        if kind == "columns":
+            part: Any = ColumnMoments.from_stored(_whole(array, name))
+        else:
+            number = sessions[name].class_number(pixels)
+            held: Any = array.attrs["classes"]
+            if number not in held:
+                continue
+            part = _part(kind, _read(array, name, [held.index(number)])[0])
+        forest = forest.merge(Forest.of(((rank, len(selection.frames)),), part))
+    return forest.result()
+
+
+def _whole(array: zarr.Array[Any], session: str) -> NDArray[Any]:
+    return _read(array, session, range(array.shape[0]))
+
+
 def _read(array: zarr.Array[Any], session: str, indices: Sequence[int]) -> NDArray[Any]:
     try:
         return read_rows(array, indices)
-    except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
+    except UNREADABLE as error:
         raise StoreError(
             f"the statistics of blocks {indices[0]} to {indices[-1]} cannot be read: {error}.",
             path=store_path(array),
@@ -157,8 +200,16 @@ def _placed(
             yield (*prefix, (index, geometry.leaves)), geometry.block_level, row
 
 
+def stored_columns(session: Session) -> ColumnMoments | None:
+    """Moments of the columns of all valid pixels of a session; None if they are not kept."""
+    array = session.optional("columns")
+    return None if array is None else ColumnMoments.from_stored(_whole(array, session.name))
+
+
 def stored_frame_statistic(session: Session, frame: int, kind: str, pixels: PixelChoice) -> Any:
     """The stored statistic of one whole frame; None if the archive does not keep it per frame."""
+    if _by_session(kind, pixels):
+        return None
     array = _array(session, kind, pixels) if kind in ("moments", "extrema") else None
     geometry = session.geometry
     if array is None or geometry.row_frames not in (None, 1):

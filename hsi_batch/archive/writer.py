@@ -22,7 +22,14 @@ from hsi_batch.readers.protocol import SourceInfo
 from hsi_batch.statistics.moments import is_exact
 from hsi_batch.statistics.quality import Quality
 
-__all__ = ["LineWriter", "create_session", "disk_errors", "write_lines", "write_row"]
+__all__ = [
+    "LineWriter",
+    "copy_frame_arrays",
+    "create_session",
+    "disk_errors",
+    "write_lines",
+    "write_row",
+]
 
 _LABELLED = ("", "_normal")
 
@@ -214,6 +221,27 @@ def _session_attrs(info: SourceInfo) -> dict[str, Any]:
         "reader_version": info.reader_version,
         "metadata": dict(info.metadata),
     }
+
+
+def copy_frame_arrays(session: Session, group: zarr.Group) -> list[str]:
+    """Copy what a session knows of its frames into another group; returns the names."""
+    made = []
+    for name in ("time", "frame_id", "integration_time"):
+        array = session.optional(name)
+        if array is not None:
+            copy = create_array(
+                group,
+                name,
+                shape=array.shape,
+                chunks=array.shape,
+                dtype=str(array.dtype),
+                dims=("frame",),
+                fill=array.fill_value,
+                attrs=dict(array.attrs),
+            )
+            copy[:] = array[:]
+            made.append(name)
+    return made
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hsi_batch.cli.options import Json, MaxFailed, OnlyFailed, Quiet, Replace, Set, show
+from hsi_batch.cli.options import Json, MaxFailed, OnlyFailed, Quiet, Replace, Set, Yes, show
 from hsi_batch.errors import ConfigError
 from hsi_batch.wording import printable
 
@@ -44,6 +44,7 @@ def submit(
     settings: Set = None,
     only_failed: OnlyFailed = False,
     replace: Replace = False,
+    yes: Yes = False,
     max_failed: MaxFailed = 0,
     slices: Annotated[
         int | None,
@@ -65,7 +66,7 @@ def submit(
     Example: hsi-batch submit workflows/rx_statistical.yaml --cluster cluster/slurm.yaml
     """
     from hsi_batch.cluster import QueueConfig, read_cluster
-    from hsi_batch.cluster.driver import driver_script
+    from hsi_batch.cluster.driver import driver_script, step_script
     from hsi_batch.cluster.jobs import submit as send
     from hsi_batch.cluster.jobs import submit_slices
     from hsi_batch.workflow import read_workflow
@@ -81,10 +82,26 @@ def submit(
     arguments = ["run", str(workflow.absolute()), "--cluster", str(cluster.absolute())]
     for setting in settings or ():
         arguments += ["--set", setting]
-    arguments += ["--only-failed"] * only_failed + ["--replace"] * replace
+    arguments += ["--only-failed"] * only_failed + ["--replace"] * replace + ["--yes"] * yes
     arguments += ["--max-failed", str(max_failed)] * bool(max_failed)
     if slices is not None:
+        if only_failed:
+            raise ConfigError(
+                "--slices knows no --only-failed.",
+                hint="Without it, what is done is left alone as well, and what failed is listed.",
+            )
         steps = _steps(plan, workflow.absolute(), list(settings or ()), slices, config.driver.cores)
+        for name, command, _ in steps:
+            if name == "convert-init":
+                command.extend(["--replace"] * replace + ["--yes"] * yes)
+            if command[0] != "init":
+                command.extend(["--max-failed", str(max_failed)] * bool(max_failed))
+        if dry_run:
+            for name, command, count in steps:
+                typer.echo(
+                    step_script(config, "hsi-batch", Path("FOLDER"), name, command, slices=count)
+                )
+            return
         sent = submit_slices(config, workflow.absolute(), steps)
         show(sent, as_json=as_json, quiet=quiet)
         return

@@ -28,6 +28,14 @@ def evaluate(
             help="Units that are reported, and drawn for intervals.",
         ),
     ] = "session",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            metavar="session|sensor|attr:NAME",
+            help="Report apart what the pipeline was fitted on, and what it has not seen.",
+        ),
+    ] = None,
     archive: Annotated[
         Path | None,
         typer.Option("--archive", metavar="STORE", help="Where the labels are, if they moved."),
@@ -42,7 +50,7 @@ def evaluate(
 ) -> None:
     """Measure scores against labels: pixels, objects and false alarms, with intervals.
 
-    Example: hsi-batch evaluate scores.zarr --by attr:lot
+    Example: hsi-batch evaluate scores.zarr --by attr:lot --split attr:lot
     """
     from hsi_batch.stages.performance import performance
 
@@ -50,6 +58,7 @@ def evaluate(
         result = performance(
             scores,
             by=by,
+            split=split,
             archive=archive,
             draws=draws,
             client=client,

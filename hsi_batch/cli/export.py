@@ -23,13 +23,16 @@ def export(
     kind: Annotated[
         str,
         typer.Option(
-            "--format", metavar="parquet|coco|gpkg|geotiff", help="Detections, or maps (geotiff)."
+            "--format",
+            metavar="parquet|csv|coco|gpkg|geotiff|envi|png",
+            help="Detections (parquet, coco, gpkg), maps (geotiff, envi, png), or tables of frames"
+            " and sessions (csv; parquet writes them too).",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder; made if needed.")],
     output: Annotated[
         list[str] | None,
-        typer.Option("--output", metavar="PORT", help="Map that becomes a GeoTIFF; repeatable."),
+        typer.Option("--output", metavar="PORT", help="Map that is written; repeatable."),
     ] = None,
     threshold: Annotated[
         float | None,
@@ -46,14 +49,25 @@ def export(
     ] = None,
     ortho: Annotated[
         Path | None,
-        typer.Option("--ortho", metavar="GLT.hdr", help="Put GeoTIFFs onto the grid of this GLT."),
+        typer.Option(
+            "--ortho",
+            metavar="GLT.hdr|igm",
+            help="Put GeoTIFFs onto the grid of this GLT, or of one made from each session's IGM.",
+        ),
+    ] = None,
+    interleave: Annotated[
+        str, typer.Option("--interleave", metavar="bsq|bil|bip", help="Of ENVI files.")
+    ] = "bsq",
+    limits: Annotated[
+        tuple[float, float] | None,
+        typer.Option("--range", metavar="LOW HIGH", help="Ends of the grey scale of PNGs."),
     ] = None,
     cluster: Cluster = None,
     workers: Workers = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write detections (a table, COCO, GeoPackage) or maps (GeoTIFF) of scores for other tools.
+    """Write detections, maps (GeoTIFF, ENVI, PNG) or tables of scores for other tools.
 
     Example: hsi-batch export scores.zarr --format gpkg --out detections/
     """
@@ -69,6 +83,8 @@ def export(
             min_area=min_area,
             archive=archive,
             ortho=ortho,
+            interleave=interleave,
+            limits=limits,
             client=client,
             workers=workers,
             observer=observer,

@@ -15,9 +15,11 @@ from hsi_batch.cli import (
     convert,
     demo,
     detect,
+    doctor,
     drift,
     evaluate,
     export,
+    labels,
     library,
     masks,
     provenance,
@@ -28,7 +30,9 @@ from hsi_batch.cli import (
     stages,
     status,
     stores,
+    top,
     train,
+    view,
 )
 from hsi_batch.cli.signals import interruptible
 from hsi_batch.cli.warned import warnings_as_lines
@@ -84,6 +88,7 @@ detect.register(app)
 stages.register(app)
 convert.register(app)
 stores.register(app)
+labels.register(app)
 masks.register(app)
 export.register(app)
 evaluate.register(app)
@@ -98,6 +103,9 @@ slices.register(app)
 drift.register(app)
 train.register(app)
 restore.register(app)
+view.register(app)
+top.register(app)
+doctor.register(app)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,10 +23,13 @@ __all__ = [
     "Cluster",
     "CropOption",
     "Dark",
+    "DeadColumns",
     "DryRun",
     "ExcludeBands",
     "Force",
     "Frames",
+    "Gps",
+    "Igm",
     "Json",
     "MaxFailed",
     "OnlyFailed",
@@ -34,9 +38,13 @@ __all__ = [
     "Quiet",
     "RawValues",
     "Replace",
+    "Roi",
     "Set",
+    "WavelengthMap",
     "White",
     "Workers",
+    "Yes",
+    "asked",
     "client_of",
     "finish",
     "show",
@@ -52,6 +60,12 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and do n
 Force = Annotated[bool, typer.Option("--force", help="Do everything again.")]
 Replace = Annotated[
     bool, typer.Option("--replace", help="Convert sources again that changed since.")
+]
+Yes = Annotated[
+    bool,
+    typer.Option(
+        "--yes", help="Do not ask before sessions are converted again that scores refer to."
+    ),
 ]
 OnlyFailed = Annotated[bool, typer.Option("--only-failed", help="Try again what failed before.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -100,6 +114,32 @@ QuantityOption = Annotated[
         "--quantity",
         metavar="dn|reflectance|radiance",
         help="What the numbers are, where the sources do not say it.",
+    ),
+]
+Roi = Annotated[
+    str | None,
+    typer.Option(
+        "--roi",
+        metavar="x0:x1|POLYGON",
+        help="Flag what is outside: 100:900, x=100:900,y=0:50, 'polygon (x,y) (x,y) (x,y)'.",
+    ),
+]
+DeadColumns = Annotated[
+    str | None,
+    typer.Option("--dead-columns", metavar="LIST", help="Flag these columns: 31,47,100-102."),
+]
+Igm = Annotated[
+    str,
+    typer.Option("--igm", metavar="sibling|none|FILE", help="Where pixels are: an ENVI IGM."),
+]
+Gps = Annotated[
+    str,
+    typer.Option("--gps", metavar="sibling|none|FILE", help="Where lines are: a table of fixes."),
+]
+WavelengthMap = Annotated[
+    str | None,
+    typer.Option(
+        "--wavelength-map", metavar="FILE", help="Wavelengths in nm, a row for each column."
     ),
 ]
 Bands = Annotated[
@@ -164,6 +204,15 @@ def show(result: Any, *, as_json: bool, quiet: bool) -> None:
         typer.echo(json.dumps(plain(result), indent=2))
     elif not quiet:
         typer.echo(printable(str(result)))
+
+
+def asked(question: str) -> bool:
+    """Ask on a terminal; elsewhere nobody answers."""
+    from hsi_batch.errors import ConfigError
+
+    if not sys.stdin.isatty():
+        raise ConfigError(question, hint="Add --yes to convert them all the same.")
+    return typer.confirm(f"{printable(question)} Go on?", err=True)
 
 
 def finish(result: Any, max_failed: int = 0) -> None:

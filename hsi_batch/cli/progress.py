@@ -49,14 +49,22 @@ class _Lines:
 @contextmanager
 def _bar() -> Iterator[Observer]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bar
 
     bar = Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}{task.fields[failed]}"),
+        TextColumn("{task.fields[unit]}{task.fields[failed]}{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=False,
@@ -68,13 +76,14 @@ def _bar() -> Iterator[Observer]:
             return
         if progress.stage not in tasks:
             tasks[progress.stage] = bar.add_task(
-                progress.stage, total=progress.total, rate="", failed=""
+                progress.stage, total=progress.total, rate="", failed="", unit=progress.unit
             )
         bar.update(
             tasks[progress.stage],
             completed=progress.done + progress.failed,
-            rate=getattr(progress, "note", f"blocks {progress.rate / 1e6:.0f} MB/s"),
+            rate=f", {progress.speed}",
             failed=f", {progress.failed} failed" if progress.failed else "",
+            unit=progress.unit,
         )
 
     with bar:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hsi_batch.cli.options import Json, MaxFailed, Quiet, Set, finish, show
+from hsi_batch.cli.options import Json, MaxFailed, Quiet, Replace, Set, Yes, asked, finish, show
 from hsi_batch.cli.outcomes import list_failures
 from hsi_batch.cli.progress import observing
 
@@ -29,6 +29,8 @@ def init(
     slices: Annotated[int, typer.Option("--slices", min=1, metavar="N", help="Number of jobs.")],
     stage: _Stage = "convert",
     settings: Set = None,
+    replace: Replace = False,
+    yes: Yes = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -39,7 +41,15 @@ def init(
     from hsi_batch.workflow_steps import init_stage
 
     with observing(quiet=quiet or as_json) as observer:
-        result = init_stage(workflow, stage, slices, tuple(settings or ()), observer=observer)  # type: ignore[arg-type]
+        result = init_stage(
+            workflow,
+            stage,  # type: ignore[arg-type]
+            slices,
+            tuple(settings or ()),
+            replace=replace,
+            observer=observer,
+            confirm=None if yes else asked,
+        )
     show(result, as_json=as_json, quiet=quiet)
 
 

@@ -22,6 +22,8 @@ from hsi_batch.cli.options import (
     Replace,
     Set,
     Workers,
+    Yes,
+    asked,
     client_of,
     finish,
     show,
@@ -57,6 +59,7 @@ def run(
     force: Force = False,
     only_failed: OnlyFailed = False,
     replace: Replace = False,
+    yes: Yes = False,
     max_failed: MaxFailed = 0,
     performance: Annotated[
         Path | None,
@@ -85,6 +88,7 @@ def run(
             dry_run=dry_run,
             performance=performance,
             observer=observer,
+            confirm=None if yes or dry_run else asked,
         )
     stages = (result.convert, result.fit, result.train, result.score)
     parts = [part for part in stages if part is not None]
@@ -123,7 +127,9 @@ def fit(
     pixels: Annotated[
         str,
         typer.Option(
-            "--pixels", metavar="valid|labelled-normal|mask:NAME", help="Pixels that count."
+            "--pixels",
+            metavar="valid|labelled-normal|class:NAME|mask:NAME",
+            help="Pixels that count.",
         ),
     ] = "valid",
     background: Annotated[

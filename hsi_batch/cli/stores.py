@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,7 +107,7 @@ def show_store(
     if name not in archive:
         raise _no_session(path, name, archive)
     session = archive.session(name)
-    known = _facts(session)
+    known = {**_facts(session), **_columns(session)}
     spectra = _spectra(session)
     if as_json:
         typer.echo(json.dumps({**known, "spectra": spectra}, indent=2, default=str))
@@ -161,10 +161,45 @@ def _facts(session: Session) -> dict[str, Any]:
         "labelled frames": attrs.get("labelled_frames"),
         "annotation": attrs.get("annotation"),
         "failed frames": session.failed_frames,
+        "on the ground": _placed(attrs),
         "source": source.get("path"),
         "sha256": source.get("sha256"),
         "reader": f"{attrs.get('reader')} {attrs.get('reader_version')}",
     }
+
+
+def _placed(attrs: Mapping[str, Any]) -> str:
+    """What says where the session is on the ground."""
+    known = attrs.get("positions") or {}
+    parts = ["map"] if attrs.get("geography") else []
+    if known.get("igm"):
+        parts.append("longitude and latitude of pixels (IGM)")
+    if known.get("gps"):
+        lacking = int(known.get("lines_without", 0))
+        without = f", {lacking} lines without" if lacking else ""
+        parts.append(f"positions of lines (GPS{without})")
+    return "; ".join(parts) or "nothing says where"
+
+
+def _columns(session: Session) -> dict[str, Any]:
+    """What stands out among the columns, from the stored statistics."""
+    from hsi_batch.archive.stored import stored_columns
+    from hsi_batch.statistics.striping import striping
+
+    columns = stored_columns(session)
+    found = None if columns is None else striping(columns, session.good_band)
+    if found is None:
+        return {}
+    told: dict[str, Any] = {"columns": str(found)}
+    broken = sorted({*found.dead, *found.hot, *found.weak})
+    if broken:
+        from hsi_batch.nodes.view import spans
+
+        told["advice"] = (
+            f"leave columns out with convert --replace --dead-columns {spans(broken)}, or make"
+            " them alike with the node Destripe"
+        )
+    return told
 
 
 def _spectra(session: Session) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from typing import Any
 from distributed import Client, Scheduler
 from distributed.deploy.spec import ProcessInterface, SpecCluster
 
-from hsi_batch.cluster.jobqueue import folder_of, settle
+from hsi_batch.cluster.dask_settings import settle
+from hsi_batch.cluster.jobqueue import folder_of
 from hsi_batch.cluster.owned import OwnedClient, compare_versions, wait_for_workers
 from hsi_batch.cluster.queue_config import QueueConfig
 from hsi_batch.errors import ConfigError

@@ -53,8 +53,9 @@ def connect(
 
     Examples
     --------
-    >>> with connect(workers=2) as client:  # doctest: +SKIP
-    ...     hb.convert(["recordings/"], "archive.zarr", client=client)
+    >>> with connect(workers=1) as client:  # doctest: +SKIP
+    ...     print(len(client.nthreads()))
+    1
     """
     if config is None:
         config = LocalConfig()
@@ -95,9 +96,11 @@ def _existing(config: ExistingConfig) -> Client:
         # Without an address, Dask would start a cluster of its own.
         security = {} if config.security is None else {"security": config.security.to_dask()}
         client = Client(address or "nowhere", timeout=config.timeout, **security)
-    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+    # Dask asserts that its thread starts within 10 s, which a crowded login node may miss.
+    except (OSError, TimeoutError, ValueError, RuntimeError, AssertionError) as error:
+        why = str(error) or type(error).__name__
         raise ClusterError(
-            f"no scheduler answers at {target} within {config.timeout:g} s ({error}).",
+            f"no scheduler answers at {target} within {config.timeout:g} s ({why}).",
             hint="Check the address and that the scheduler runs.",
         ) from None
     try:

@@ -20,6 +20,7 @@ from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import SubprocessScheduler, SubprocessWorker
 
 from hsi_batch.cluster.config import LocalConfig
+from hsi_batch.cluster.dask_settings import CALM, variables
 from hsi_batch.errors import ClusterError, ConfigError
 from hsi_batch.tls import handed_over, temporary
 
@@ -28,8 +29,6 @@ __all__ = ["EmbeddedClient", "cores", "start_local"]
 _ORPHAN = "hsi_batch.engine.orphan"
 #: Tells it which process to watch.
 _PARENT = "HSI_BATCH_PARENT"
-#: Dask's sampling profiler keeps every second of a run: 10 to 20 MB an hour in each worker.
-_CONFIG = {"distributed.worker.profile.enabled": False}
 #: Memory that a worker should have at least.
 _WORKER_BYTES = 1.5 * 2**30
 
@@ -87,7 +86,7 @@ async def _spawn(
             *command,
             "--spec",
             json.dumps({"cls": cls, "opts": options}),
-            env={**os.environ, **secret, _PARENT: str(os.getpid())},
+            env={**variables(CALM), **os.environ, **secret, _PARENT: str(os.getpid())},
             # Ctrl-C in a terminal is for the command alone, which ends its workers in order.
             start_new_session=True,
             stdin=asyncio.subprocess.DEVNULL,
@@ -195,7 +194,7 @@ def start_local(config: LocalConfig) -> Client:
                 "memory_limit": memory,
                 "local_directory": folder,
                 "preload_nanny": [_ORPHAN],
-                "config": _CONFIG,
+                "config": dict(CALM),
                 "resources": config.resources,
                 "silence_logs": logging.WARNING,
                 # Dashboards of single workers would open ports on all interfaces.

@@ -10,36 +10,26 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import dask
 from distributed import Client
 
+from hsi_batch.cluster.dask_settings import SETTINGS, settle, variables
 from hsi_batch.cluster.fields import clock
 from hsi_batch.cluster.owned import OwnedClient, compare_versions, wait_for_workers
 from hsi_batch.cluster.queue_config import GroupConfig, QueueConfig
 from hsi_batch.cluster.queues import QUEUES, Queue, refused
 from hsi_batch.errors import ClusterError, ConfigError
+from hsi_batch.files import expand_home
 from hsi_batch.tls import temporary
 
-__all__ = ["DRIVER", "FOLDER", "SETTINGS", "job_script", "library", "prologue", "start_queue"]
+__all__ = ["DRIVER", "FOLDER", "job_script", "library", "prologue", "start_queue"]
 
 #: Variables by which a job knows whose driver it is, and where it keeps its files.
 DRIVER = "HSI_BATCH_JOB"
 FOLDER = "HSI_BATCH_JOB_FOLDER"
-#: Jobs are preempted and nodes fail, and networks are slower than those of one machine.
-SETTINGS: Mapping[str, Any] = {
-    "distributed.scheduler.allowed-failures": 10,
-    "distributed.scheduler.worker-saturation": 1.1,
-    "distributed.comm.timeouts.connect": "60s",
-    "distributed.comm.timeouts.tcp": "120s",
-    "distributed.comm.retry.count": 5,
-    "distributed.worker.profile.enabled": False,
-    "distributed.deploy.lost-worker-timeout": "5s",
-}
 _DEATH_SECONDS = 60
 #: Of logs and certificates, unless told otherwise.
 _FOLDER = "~/.cache/hsi-batch"
@@ -74,14 +64,14 @@ def library() -> ModuleType:
 def prologue(config: QueueConfig) -> list[str]:
     """Lines that a job script runs first: one thread per worker in every library, then yours."""
     threads = " ".join(f"{name}_NUM_THREADS=1" for name in _THREADS if name != "BLOSC")
-    dask_lines = " ".join(f"{_variable(k)}={shlex.quote(str(v))}" for k, v in SETTINGS.items())
+    dask_lines = " ".join(f"{k}={shlex.quote(v)}" for k, v in variables(SETTINGS).items())
     return [f"export {threads} BLOSC_NTHREADS=1", f"export {dask_lines}", *config.setup]
 
 
 def folder_of(config: QueueConfig) -> Path:
     """Folder that all nodes see, which only we can read; it is made."""
     given = config.folder or os.environ.get(FOLDER) or _FOLDER
-    folder = Path(os.path.expandvars(given)).expanduser()
+    folder = expand_home(os.path.expandvars(given))
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -183,15 +173,6 @@ def _tidy(cluster: Any, queue: Queue, name: str) -> None:
     queue.stop(state.job for state in queue.states(name))
 
 
-def settle() -> None:
-    """Settings for clusters of many machines, where the environment has no others."""
-    dask.config.set({k: v for k, v in SETTINGS.items() if _variable(k) not in os.environ})
-
-
-def _variable(key: str) -> str:
-    return f"DASK_{key.upper().replace('.', '__').replace('-', '_')}"
-
-
 def _cluster(config: QueueConfig, name: str, folder: Path) -> Any:
     arguments = options(config)
     secure = config.security == "temporary"
@@ -213,7 +194,10 @@ def _cluster(config: QueueConfig, name: str, folder: Path) -> Any:
             **arguments,
         )
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"options: dask-jobqueue does not take them: {error}") from None
+        raise ConfigError(
+            f"options: dask-jobqueue does not take them: {error}",
+            hint="Remove what it does not take from `options`.",
+        ) from None
     base = cluster.new_spec
     for kind, group in config.groups.items():
         special = {**base["options"], **options(config, group)}
@@ -300,4 +284,4 @@ def job_script(config: QueueConfig) -> str:
             text = str(cluster.job_script())
         finally:
             cluster.close()
-        return text.replace(folder, str(Path(config.folder or _FOLDER).expanduser()))
+        return text.replace(folder, str(expand_home(config.folder or _FOLDER)))

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from distributed import Client
 
-from hsi_batch.cluster.jobqueue import SETTINGS, settle
+from hsi_batch.cluster.dask_settings import SETTINGS, settle, variables
 from hsi_batch.cluster.owned import OwnedClient, compare_versions, wait_for_workers
 from hsi_batch.cluster.remote_config import GatewayConfig, KubernetesConfig
 from hsi_batch.errors import ClusterError, ConfigError
@@ -101,17 +101,14 @@ def _started(start: Any, config: KubernetesConfig | GatewayConfig, advice: str) 
 
 
 def _container(config: KubernetesConfig, name: str, arguments: Sequence[str]) -> dict[str, Any]:
-    settings = {
-        f"DASK_{k.upper().replace('.', '__').replace('-', '_')}": str(v)
-        for k, v in SETTINGS.items()
-    }
     threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
-    variables = [{"name": k, "value": v} for k, v in {**threads, **settings}.items()]
+    settings = {**threads, **variables(SETTINGS)}
+    environment = [{"name": k, "value": v} for k, v in settings.items()]
     found: dict[str, Any] = {
         "name": name,
         "image": config.image,
         "args": list(arguments),
-        "env": variables,
+        "env": environment,
     }
     if config.variables_from:
         found["envFrom"] = [{"secretRef": {"name": config.variables_from}}]

@@ -14,7 +14,7 @@ from typing import Any
 from distributed import Client, Scheduler
 from distributed.deploy.spec import ProcessInterface, SpecCluster
 
-from hsi_batch.cluster.jobqueue import SETTINGS, settle
+from hsi_batch.cluster.dask_settings import SETTINGS, settle, variables
 from hsi_batch.cluster.owned import OwnedClient, compare_versions, wait_for_workers
 from hsi_batch.cluster.remote_config import HostConfig, SSHConfig
 from hsi_batch.errors import ConfigError, HsiBatchWarning
@@ -83,9 +83,8 @@ class _Host(ProcessInterface):
         if self._secret:
             lines.append('export DASK_DISTRIBUTED__COMM__TLS__CA_FILE="$at/cert.pem"')
             lines.append("export DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=true")
-        for key, value in SETTINGS.items():
-            variable = f"DASK_{key.upper().replace('.', '__').replace('-', '_')}"
-            lines.append(f"export {variable}={shlex.quote(str(value))}")
+        for variable, value in variables(SETTINGS).items():
+            lines.append(f"export {variable}={shlex.quote(value)}")
         for name in config.environment:
             lines.append(f"export {name}={shlex.quote(os.environ[name])}")
         for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):

@@ -19,6 +19,7 @@ class ArchiveDataModule(DataModule):
     Parameters
     ----------
     archive : Archive or path
+        Where frames are read from.
     train, val, test : str or sequence of str, optional
         Selections, such as ``"glob:train_*"`` or ``["a[0:10]", "b"]``; see :class:`DataModule` for
         what is left out.

@@ -36,9 +36,19 @@ class Batches:
     Parameters
     ----------
     archive : Archive
+        Where frames are read from.
     selection : Selection
+        The frames, in the order that unshuffled batches have.
     batch_size : int
         Frames per batch, at most.
+
+    Examples
+    --------
+    >>> from hsi_batch.archive import open_archive
+    >>> archive = open_archive("archive.zarr")
+    >>> batches = Batches(archive, archive.select("glob:scene_*"), batch_size=2)
+    >>> [tuple(batch["cube"].shape) for batch in batches]
+    [(2, 40, 30, 8)]
     """
 
     def __init__(self, archive: Archive, selection: Selection, batch_size: int = 1) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from hsi_batch.archive.archive import Archive
 from hsi_batch.errors import DataWarning, SourceError
-from hsi_batch.files import digest_json
+from hsi_batch.files import digest_json, expand_home
 from hsi_batch.stages.convert import ConvertResult, convert
 
 __all__ = ["Cached", "Converted", "cache_folder", "cached", "converted"]
@@ -62,10 +62,19 @@ def cache_folder() -> Path:
 
     ``$HSI_BATCH_CACHE``, else ``$XDG_CACHE_HOME/hsi_batch``, else ``~/.cache/hsi_batch``. Workers
     on other machines must see it under the same path. What is in it may be deleted at any time.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Examples
+    --------
+    >>> cache_folder().is_absolute()
+    True
     """
     named = os.environ.get("HSI_BATCH_CACHE")
     if named:
-        return Path(named).expanduser().absolute()
+        return expand_home(named).absolute()
     base = os.environ.get("XDG_CACHE_HOME")
     # The specification says that relative paths are to be ignored.
     root = Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache"

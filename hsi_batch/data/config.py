@@ -42,10 +42,21 @@ class DataConfig(BaseModel):
     Parameters
     ----------
     data_module : {"cu3s", "cu3s_multi", "archive"}
-    batch_size, num_workers : int
+        What the frames come from.
+    batch_size : int
+        Frames, or patches, per batch.
+    num_workers : int
+        Threads that read the batches of a training; 2 where it is 0.
     params : dict
         Arguments of the module.
     splits : DataSplitConfig, optional
+        Which frames train, validate and test.
+
+    Examples
+    --------
+    >>> config = DataConfig(data_module="archive", params={"archive": "archive.zarr"})
+    >>> config.batch_size
+    1
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -112,4 +123,6 @@ def data_module(config: DataConfig) -> DataModule:
     try:
         return module(**{**shared, **params}, splits=config.splits)
     except TypeError as error:
-        raise ConfigError(f"the data module {config.data_module}: {error}.") from None
+        raise ConfigError(
+            f"the data module {config.data_module}: {error}.", hint="Correct `params`."
+        ) from None

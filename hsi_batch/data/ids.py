@@ -44,6 +44,9 @@ def frame_numbers(ids: FrameIds | None, what: str) -> tuple[int, ...] | None:
         first, last, step = match.groups()
         start, stop = int(first), int(first if last is None else last)
         if stop < start or stop > _MOST or step == "0":
-            raise ConfigError(f"{what}: the range {entry!r} holds nothing or too much.")
+            raise ConfigError(
+                f"{what}: the range {entry!r} holds nothing or too much.",
+                hint="Give numbers from 0 on, the first of a range below the last.",
+            )
         found.update(dict.fromkeys(range(start, stop + 1, int(step or 1))))
     return tuple(found)

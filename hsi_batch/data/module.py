@@ -48,7 +48,19 @@ class DataModule(ABC):
     batch_size : int
         Frames per batch, for those who loop over batches. Fits and scores go by blocks.
     num_workers : int
-        Kept for scripts that name it.
+        Threads that read the batches of a training; 2 where it is 0.
+
+    Raises
+    ------
+    hsi_batch.errors.ConfigError
+        ``splits`` and selections are given, or ``batch_size`` is below 1.
+
+    Examples
+    --------
+    >>> from hsi_batch.data import ArchiveDataModule
+    >>> module = ArchiveDataModule("archive.zarr", train="scene_000", val="scene_001")
+    >>> [batch["stem"] for batch in module.train_dataloader()]
+    [['scene_000']]
     """
 
     def __init__(
@@ -93,6 +105,7 @@ class DataModule(ABC):
         Parameters
         ----------
         stage : {"fit", "validate", "test", "predict"}, optional
+            What batches are wanted for.
         """
         if stage not in _STAGES:
             known = ", ".join(str(name) for name in _STAGES if name)

@@ -44,7 +44,10 @@ class PatchPlan:
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1:
-            raise ConfigError(f"patch {list(self.size)} is not two numbers of at least 1.")
+            raise ConfigError(
+                f"patch {list(self.size)} is not two numbers of at least 1.",
+                hint="Give [lines, samples].",
+            )
         if self.per_frame < 1:
             raise ConfigError(f"patches_per_frame {self.per_frame} must be at least 1.")
         if self.balance is not None and not 0.0 <= self.balance <= 1.0:

@@ -181,6 +181,12 @@ class MultiCu3sDataModule(_Recordings):
         Look into folders of the folder too.
     cache_dir : path, optional
         Folder of the cache archive.
+
+    Examples
+    --------
+    >>> module = MultiCu3sDataModule("recordings", train="glob:lentils_0*", batch_size=4)
+    >>> module.batch_size
+    4
     """
 
     def __init__(

@@ -107,6 +107,12 @@ class DataSplitConfig(_Model):
     train, val, test, predict : list of SplitSelector
         Their union.
     constraints : list of SplitConstraint
+        What must not be in two parts at once.
+
+    Examples
+    --------
+    >>> DataSplitConfig.of({}).train
+    []
     """
 
     splits_path: str | None = None
@@ -134,7 +140,11 @@ def _read(path: str) -> DataSplitConfig:
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"the splits cannot be read: {error}.", path=path) from None
+        raise ConfigError(
+            f"the splits cannot be read: {error}.",
+            path=path,
+            hint="Check the path, and that the file is JSON.",
+        ) from None
     return validate(DataSplitConfig, Document(data, {}, path))
 
 
@@ -222,9 +232,8 @@ class _Chooser:
         )
 
     def _categories(self, frame: _Frame) -> set[str]:
-        array = self.archive.session(frame.session).optional("label")
-        classes: Any = {} if array is None else array.attrs.get("classes", {})
-        names = {int(number): str(name) for number, name in classes.items()}
+        classes = self.archive.session(frame.session).classes
+        names = {number: name for name, number in classes.items()}
         return {names.get(number, f"class {number}") for number in self.labels(frame)}
 
     def labels(self, frame: _Frame) -> set[int]:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from hsi_batch.wording import lasting
+
 __all__ = ["Observer", "Progress", "silent"]
 
 
@@ -18,11 +20,19 @@ class Progress:
     stage : str
         convert, fit, score, ...
     total, done, failed : int
-        Blocks.
+        Blocks, or other units.
     total_bytes, done_bytes : int
         Bytes of stored pixels.
     started : float
         ``time.monotonic`` at the start.
+    unit : str
+        What is counted, in the plural.
+
+    Examples
+    --------
+    >>> now = time.monotonic()
+    >>> print(Progress("score", 40, 400_000_000, 10, 1, 100_000_000, now - 2))
+    score: 10/40 blocks, 1 failed, 50 MB/s, 2 s, 5 s left
     """
 
     stage: str
@@ -32,6 +42,7 @@ class Progress:
     failed: int = 0
     done_bytes: int = 0
     started: float = field(default_factory=time.monotonic)
+    unit: str = "blocks"
 
     @property
     def seconds(self) -> float:
@@ -48,15 +59,21 @@ class Progress:
         """Seconds left at this rate; None while nothing is done."""
         if not self.done:
             return None
-        return self.seconds / self.done * (self.total - self.done)
+        return self.seconds / self.done * max(self.total - self.done - self.failed, 0)
+
+    @property
+    def speed(self) -> str:
+        """How fast it is, in words."""
+        return f"{self.rate / 1e6:.0f} MB/s"
 
     def __str__(self) -> str:
+        """What, how far, failed, how fast, how long, how much longer."""
+        parts = [f"{self.stage}: {self.done}/{self.total} {self.unit}"]
+        parts += [f"{self.failed} failed"] if self.failed else []
+        parts += [self.speed, lasting(self.seconds)]
         left = self.remaining
-        eta = "" if left is None else f", {left:.0f} s left"
-        bad = f", {self.failed} failed" if self.failed else ""
-        return (
-            f"{self.stage}: {self.done}/{self.total} blocks{bad}, {self.rate / 1e6:.0f} MB/s{eta}"
-        )
+        parts += [] if not left else [f"{lasting(left)} left"]
+        return ", ".join(parts)
 
 
 #: Called after every change; must not block.

@@ -10,7 +10,7 @@ from typing import Any
 
 from distributed import Client, Future
 
-from hsi_batch.engine.window import Task
+from hsi_batch.engine.tasks import Task
 
 __all__ = ["SharedValues"]
 
@@ -52,7 +52,10 @@ class SharedValues:
         if name not in self._held:
             while len(self._held) >= _KEPT:
                 self._held.popitem(last=False)
-            key = f"{self._prefix}-{next(self._count)}"
+            # A name that does not begin as those of the tasks do: the scheduler sends tasks to
+            # idle workers only if what they need is of a group apart, and a small one; to the
+            # worker that has the value otherwise, while the others wait until they may steal.
+            key = f"shared-{self._prefix}-{next(self._count)}"
             # Submitted, not scattered: it survives the loss of a worker.
             self._held[name] = self._client.submit(_itself, self._make(name), key=key)
         self._held.move_to_end(name)

@@ -2,53 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
+import math
 import time
 import uuid
-import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import dask
-import numpy as np
-from dask.utils import parse_timedelta
-from distributed import Client, Future, KilledWorker, Worker, as_completed
-from numpy.typing import NDArray
+from distributed import Client, Future, KilledWorker, as_completed
+from distributed.comm.core import CommClosedError
 
-from hsi_batch.engine.worker import ask_workers
-from hsi_batch.errors import ClusterError, ConfigError, HsiBatchError, HsiBatchWarning, StoreError
+from hsi_batch.engine.hanging import restart_hanging, settle, task_timeout, timeout_seconds
+from hsi_batch.engine.tasks import Task
+from hsi_batch.errors import ClusterError, HsiBatchError, StoreError
 
-__all__ = ["Outcome", "Task", "batch_count", "batches", "run_window", "total_threads"]
+__all__ = ["Outcome", "run_window", "total_threads"]
 
 
-#: Tasks take about a second; one that hangs must not hold up the end of a run.
-_SETTLE_SECONDS = 30.0
-#: Setting of Dask: how long no task may end before those that run are taken for hanging.
-_TIMEOUT = "hsi-batch.task-timeout"
-_DEFAULT_TIMEOUT = "30 minutes"
-#: A worker that is started again has so long to come back.
-_RESTART_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class Task:
-    """A batch of work that one worker does in about a second.
-
-    Attributes
-    ----------
-    key : str
-        Unique in the run.
-    items : tuple
-        The work; if a task kills its worker, each item is tried alone to find the culprit.
-    shared : tuple of Future
-        What this task needs besides the arguments of all tasks; passed on after them.
-    """
-
-    key: str
-    items: tuple[Any, ...]
-    shared: tuple[Any, ...] = ()
+#: Tasks that are much shorter than a second are handed out more at a time: as many as end in so
+#: many seconds, by the pace of so many tasks, and never more than so many per thread.
+_WINDOW_SECONDS = 0.2
+_PACE = 32
+_PER_THREAD_SHORT = 64
+#: Results that take longer to come are looked after.
+_LOOK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -76,79 +57,13 @@ def total_threads(client: Client) -> int:
     return threads
 
 
-def batches(
-    items: Iterable[Any],
-    size_of: Callable[[Any], int],
-    *,
-    threads: int,
-    target: int,
-    prefix: str,
-    within: Callable[[Any], object] = lambda _item: None,
-) -> Iterator[Task]:
-    """Group items in order into tasks of about ``target`` bytes, at least four per thread.
-
-    Parameters
-    ----------
-    items : iterable
-        Small descriptions of work.
-    size_of : callable
-        Bytes an item stands for.
-    threads : int
-        Of the cluster.
-    target : int
-        Bytes of a task.
-    prefix : str
-        Of the keys of the tasks.
-    within : callable
-        Items for which it differs come into different tasks.
-    """
-    ordered = list(items)
-    total = sum(size_of(item) for item in ordered)
-    limit = _limit(total, threads, target)
-    count = itertools.count()
-    group: list[Any] = []
-    held = 0
-    for item in ordered:
-        if group and within(item) != within(group[-1]):
-            yield Task(f"{prefix}-{next(count):06d}", tuple(group))
-            group, held = [], 0
-        group.append(item)
-        held += size_of(item)
-        if held >= limit:
-            yield Task(f"{prefix}-{next(count):06d}", tuple(group))
-            group, held = [], 0
-    if group:
-        yield Task(f"{prefix}-{next(count):06d}", tuple(group))
-
-
-def _limit(total: int, threads: int, target: int) -> int:
-    return min(target, max(total // (4 * threads), 1))
-
-
-def batch_count(sizes: NDArray[np.int64], *, threads: int, target: int) -> int:
-    """How many tasks :func:`batches` makes of items of these sizes, for millions of them.
-
-    Examples
-    --------
-    >>> batch_count(np.full(10, 100), threads=1, target=300)
-    4
-    """
-    ends = np.cumsum(sizes)
-    limit = _limit(int(ends[-1]) if len(ends) else 0, threads, target)
-    count = done = held = 0
-    while done < len(ends):
-        done = int(np.searchsorted(ends, held + limit)) + 1
-        held = int(ends[min(done, len(ends)) - 1])
-        count += 1
-    return count
-
-
 def run_window(
     client: Client,
     function: Callable[..., Any],
     tasks: Iterable[Task],
     *arguments: Any,
     keep: bool = False,
+    peek: Callable[[Any], Any] | None = None,
     per_thread: int = 3,
 ) -> Iterator[tuple[Outcome, Future[Any] | None]]:
     """Run ``function(items, key, *arguments)`` for every task; yield outcomes as they come.
@@ -172,91 +87,184 @@ def run_window(
         Passed on; futures among them are resolved on the worker, so that large things travel once.
     keep : bool
         Leave results on the workers and yield their futures; the outcome then has no result.
+    peek : callable, optional
+        Of results that are kept: what it makes of one, on the worker, is that of the outcome.
     per_thread : int
-        Tasks in flight per thread.
+        Tasks in flight per thread; where results are not kept and tasks are shorter than a
+        twentieth of a second or so, up to 64, as many as end in a fifth of a second.
 
     Raises
     ------
     hsi_batch.errors.HsiBatchError
         ``function`` raised it; anything it raises ends the run.
     """
-    queue = iter(tasks)
-    suspects: list[Task] = []
-    alone: Task | None = None
-    # Another run on the same cluster may use the same names for its tasks.
-    run = uuid.uuid4().hex[:12]
-    running: dict[Future[Any], Task] = {}
-    hung: set[str] = set()
-    finished = as_completed(raise_errors=False)
+    window = _Window(client, function, arguments, iter(tasks), keep, peek, per_thread)
+    try:
+        with _connected(client):
+            window.refill()
+        while window.running:
+            yield from window.ended()
+            with _connected(client):
+                window.refill()
+    finally:
+        window.close()
 
-    def submit(task: Task) -> None:
-        name = f"{task.key}-{run}" if task is not alone else f"{task.key}-alone-{run}"
-        future = client.submit(
-            function,
-            task.items,
-            task.key,
-            *arguments,
-            *task.shared,
-            key=name,
+
+class _Window:
+    """The tasks of one run that are in flight."""
+
+    def __init__(
+        self,
+        client: Client,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        queue: Iterator[Task],
+        keep: bool,
+        peek: Callable[[Any], Any] | None,
+        per_thread: int,
+    ) -> None:
+        self.client, self.function, self.arguments = client, function, arguments
+        self.queue, self.keep, self.peek, self.per_thread = queue, keep, peek, per_thread
+        self.running: dict[Future[Any], Task] = {}
+        #: Results that are kept, by the futures of what is told of them.
+        self.peeked: dict[Future[Any], Future[Any]] = {}
+        self.finished = as_completed(loop=client.loop, raise_errors=False)
+        self.suspects: list[Task] = []
+        self.alone: Task | None = None
+        self.hung: set[str] = set()
+        self.threads, self.counted_at = 1, -math.inf
+        self.workers: frozenset[str] = frozenset()
+        self.pace: deque[float] = deque(maxlen=_PACE)
+        # Another run on the same cluster may use the same names for its tasks.
+        self.run = uuid.uuid4().hex[:12]
+
+    def refill(self) -> None:
+        """Submit as many tasks as there is room for, when half of it is empty."""
+        threads = self._threads()
+        room = self.per_thread * threads
+        if not self.keep and len(self.pace) == _PACE:
+            room = max(room, min(_short(self.pace), _PER_THREAD_SHORT * threads))
+        busy = len(self.running) - len(self.peeked)
+        if busy > room // 2:
+            return
+        if chosen := list(itertools.islice(self.queue, room - busy)):
+            self._submit(chosen)
+        elif not self.running and self.suspects:
+            self.alone = self.suspects.pop(0)
+            self._submit([self.alone])
+
+    def _threads(self) -> int:
+        """Threads of all workers, as of a second ago or less: workers come and go."""
+        now = time.monotonic()
+        if now > self.counted_at + 1:
+            self.counted_at = now
+            threads = self.client.nthreads()
+            self.threads, self.workers = max(sum(threads.values()), 1), frozenset(threads)
+        return self.threads
+
+    def _submit(self, tasks: list[Task]) -> None:
+        # Tasks of several backgrounds are given more than those of one.
+        for _, alike in itertools.groupby(tasks, key=lambda task: len(task.shared)):
+            self._send(list(alike))
+
+    def _send(self, tasks: list[Task]) -> None:
+        # One message for all of them: a message costs the scheduler as much as several tasks do.
+        futures = self.client.map(
+            self.function,
+            [task.items for task in tasks],
+            [task.key for task in tasks],
+            *([argument] * len(tasks) for argument in self.arguments),
+            *zip(*(task.shared for task in tasks), strict=True),
+            key=[f"{t.key}{'-alone' if t is self.alone else ''}-{self.run}" for t in tasks],
             pure=False,
             retries=0,
         )
-        running[future] = task
-        finished.add(future)
+        self.running.update(zip(futures, tasks, strict=True))
+        self.finished.update(futures)
 
-    def refill() -> None:
-        room = max(per_thread * sum(client.nthreads().values()), per_thread)
-        for task in itertools.islice(queue, max(room - len(running), 0)):
-            submit(task)
-        if not running and suspects:
-            nonlocal alone
-            alone = suspects.pop(0)
-            submit(alone)
-
-    try:
-        refill()
-        while running:
-            future = _next(finished, lambda: hung.update(_restart_hanging(client, run)))
-            if future.status in ("lost", "pending"):
-                # Its worker died with the result; the scheduler runs it again.
-                finished.add(future)
+    def ended(self) -> Iterator[tuple[Outcome, Future[Any] | None]]:
+        """Wait until tasks end; what became of them."""
+        with _connected(self.client):
+            ready = _ready(self.finished, self._restart)
+            if self.peek is not None:
+                ready = self._peek(ready)
+            fetched = [f for f in ready if not self.keep or f in self.peeked]
+            results = _results(self.client, fetched, self._restart, self.workers)
+            del fetched
+        ready.reverse()
+        while ready:
+            future = ready.pop()
+            told = not self.keep or future in self.peeked
+            made_again = future.status == "finished" and told and future not in results
+            if made_again or future.status in ("lost", "pending"):
+                # Its worker died with the result; the scheduler runs it again, or has done so since
+                # results were asked for.
+                self.finished.add(future)
                 continue
-            task = running.pop(future)
+            task = self.running.pop(future)
+            kept = self.peeked.pop(future, future) if self.keep else None
+            self.pace.append(time.monotonic())
             if future.status == "finished":
-                yield (Outcome(task), future) if keep else (Outcome(task, future.result()), None)
+                yield Outcome(task, results.pop(future) if told else None), kept
             elif future.status == "error":
-                error = future.exception()
-                if not isinstance(error, KilledWorker):
-                    raise _shown(error)
-                if task is alone:
-                    yield Outcome(task, error=_killed(error, str(future.key) in hung)), None
-                elif len(task.items) == 1:
-                    suspects.append(task)
-                else:
-                    queue = itertools.chain(_cut(task), queue)
+                if outcome := self._erred(task, future):
+                    yield outcome, None
             else:
-                raise ClusterError(
-                    f"a task was {future.status}; the connection to the cluster was lost.",
-                    hint="Start the command again; it continues where it stopped.",
-                )
-            del future
-            refill()
-    finally:
+                raise _lost(f"a task was {future.status}")
+
+    def _peek(self, ready: list[Future[Any]]) -> list[Future[Any]]:
+        """Ask what is to be told of results that are kept; the others that ended."""
+        done = [f for f in ready if f.status == "finished" and f not in self.peeked]
+        if done:
+            assert self.peek is not None
+            # Before tasks that wait; nobody waits for it here, or workers would run out of tasks.
+            told = self.client.map(self.peek, done, pure=False, priority=10)
+            for peeked, kept in zip(told, done, strict=True):
+                self.running[peeked] = self.running.pop(kept)
+                self.peeked[peeked] = kept
+            self.finished.update(told)
+        return [future for future in ready if future not in done]
+
+    def _restart(self) -> None:
+        self.hung.update(restart_hanging(self.client, self.run))
+
+    def _erred(self, task: Task, future: Future[Any]) -> Outcome | None:
+        error = future.exception()
+        if not isinstance(error, KilledWorker):
+            raise _shown(error)
+        if task is self.alone:
+            return Outcome(task, error=_killed(error, str(future.key) in self.hung))
+        if len(task.items) == 1:
+            self.suspects.append(task)
+        else:
+            self.queue = itertools.chain(_cut(task), self.queue)
+        return None
+
+    def close(self) -> None:
+        """Cancel what is in flight."""
         with contextlib.suppress(Exception):
-            client.cancel(list(running))
-            if running:
-                _settle(client, run)
+            self.client.cancel(list(self.running))
+            if self.running:
+                settle(self.client, self.run)
 
 
-def _settle(client: Client, run: str) -> None:
-    """Wait for tasks that were cancelled while they ran; Dask cannot stop them, and they write."""
-    deadline = time.monotonic() + _SETTLE_SECONDS
-    while any(ask_workers(client, _executing, run).values()) and time.monotonic() < deadline:
-        time.sleep(0.05)
+@contextlib.contextmanager
+def _connected(client: Client) -> Iterator[None]:
+    """Of a scheduler that went away, say so; it is no trouble of the disk."""
+    try:
+        yield
+    except OSError as error:
+        told = isinstance(error, (CommClosedError, TimeoutError)) or "to connect" in str(error)
+        if told or client.status != "running":
+            raise _lost("the scheduler does not answer") from error
+        raise
 
 
-def _executing(run: str, dask_worker: Worker) -> bool:
-    return any(str(state.key).endswith(run) for state in dask_worker.state.executing)
+def _lost(why: str) -> ClusterError:
+    return ClusterError(
+        f"{why}; the connection to the cluster was lost.",
+        hint="Start the command again; it continues where it stopped.",
+    )
 
 
 def _cut(task: Task) -> list[Task]:
@@ -264,20 +272,52 @@ def _cut(task: Task) -> list[Task]:
     return [replace(task, key=f"{task.key}.{i}", items=(x,)) for i, x in enumerate(task.items)]
 
 
-def _timeout() -> float:
-    given = dask.config.get(_TIMEOUT, _DEFAULT_TIMEOUT)
-    try:
-        return float(parse_timedelta(given))
-    except (KeyError, ValueError, TypeError):
-        raise ConfigError(
-            f"{_TIMEOUT} {given!r} in Dask's configuration is no length of time.",
-            hint="Write for example 30m or 1h.",
-        ) from None
+def _short(ended: deque[float]) -> int:
+    """How many tasks end in the time that a window is to last, by those that ended last."""
+    return int(len(ended) * _WINDOW_SECONDS / max(ended[-1] - ended[0], 1e-9))
 
 
-def _next(finished: as_completed, hanging: Callable[[], None]) -> Future[Any]:
-    """The next future that ended; ``hanging`` is called whenever none did for too long."""
-    begun, seconds = time.monotonic(), _timeout()
+def _results(
+    client: Client,
+    futures: list[Future[Any]],
+    hanging: Callable[[], None],
+    workers: frozenset[str],
+) -> dict[Future[Any], Any]:
+    """Results of those that finished, asked for at once.
+
+    Those of ``workers`` that died since are left out, those of workers that hang are made anew.
+    """
+    done = [future for future in futures if future.status == "finished"]
+    loop: Any = client.loop
+    asked = asyncio.run_coroutine_threadsafe(
+        client.gather(done, asynchronous=True), loop.asyncio_loop
+    )
+    begun = time.monotonic()
+    while True:
+        try:
+            return dict(zip(done, asked.result(_LOOK_SECONDS), strict=True))
+        except KilledWorker:
+            # A result was lost with its worker, and what made it kills workers.
+            left = [future for future in done if future.status == "finished"]
+            if len(left) == len(done):
+                raise
+            return _results(client, left, hanging, workers)
+        except TimeoutError:
+            if asked.done():
+                raise
+            alive = frozenset(client.nthreads())
+            if workers - alive:
+                # Dask tries for minutes to reach one that died.
+                asked.cancel()
+                return _results(client, done, hanging, alive)
+            if time.monotonic() - begun > timeout_seconds():
+                hanging()
+                begun = time.monotonic()
+
+
+def _ready(finished: as_completed, hanging: Callable[[], None]) -> list[Future[Any]]:
+    """All futures that ended; ``hanging`` is called whenever none did for too long."""
+    begun, seconds = time.monotonic(), timeout_seconds()
     while not finished.has_ready():
         if time.monotonic() - begun > seconds:
             hanging()
@@ -285,28 +325,7 @@ def _next(finished: as_completed, hanging: Callable[[], None]) -> Future[Any]:
         # With a timeout, so that Ctrl-C is noticed.
         with finished.thread_condition:
             finished.thread_condition.wait(timeout=0.1)
-    future: Future[Any] = next(finished)
-    return future
-
-
-def _restart_hanging(client: Client, run: str) -> set[str]:
-    """Start workers again that hold tasks of a run; the keys of these tasks."""
-    held: dict[str, set[str]] = {}
-    with contextlib.suppress(Exception):
-        for address, keys in client.processing().items():
-            names = {str(key) for key in keys if str(key).endswith(run)}
-            if names:
-                held[address] = names
-        client.restart_workers(list(held), timeout=_RESTART_SECONDS, raise_for_error=False)
-    if held:
-        warnings.warn(
-            f"{len(held)} worker(s) gave no result for"
-            f" {dask.config.get(_TIMEOUT, _DEFAULT_TIMEOUT)} and were started again; if tasks may"
-            " take so long, set DASK_HSI_BATCH__TASK_TIMEOUT to more.",
-            HsiBatchWarning,
-            stacklevel=4,
-        )
-    return set().union(*held.values())
+    return list(finished.next_batch(block=False))
 
 
 def _shown(error: BaseException | None) -> BaseException:
@@ -328,7 +347,7 @@ def _killed(error: KilledWorker, hung: bool) -> str:
     if hung:
         return (
             "the worker gave no result for"
-            f" {dask.config.get(_TIMEOUT, _DEFAULT_TIMEOUT)}, or died, each of"
+            f" {task_timeout()}, or died, each of"
             f" {error.allowed_failures + 1} times it tried this"
         )
     return (

@@ -22,6 +22,7 @@ from hsi_batch.nodes.deciders import (
 )
 from hsi_batch.nodes.deep_svdd import DeepSVDDCenterTracker, DeepSVDDProjection, DeepSVDDScores
 from hsi_batch.nodes.derivatives import SpectralDerivative, SpectralDetrend
+from hsi_batch.nodes.destripe import Destripe
 from hsi_batch.nodes.factorization import NMFUnmixing
 from hsi_batch.nodes.fixed_projection import FixedPCAProjection
 from hsi_batch.nodes.frame_gate import FrameScoreGate
@@ -180,6 +181,7 @@ __all__ = [
     "DeepSVDDProjection",
     "DeepSVDDScores",
     "DeepSVDDSoftBoundaryLoss",
+    "Destripe",
     "DiceLoss",
     "DisplayNormalizer",
     "DistinctLabelCount",

@@ -99,7 +99,8 @@ class AnomalyMask(_AgreementNode):
         if self.channel >= cube.shape[-1]:
             raise PipelineError(
                 f"{self.name}: channel {self.channel} does not exist; the cube has"
-                f" {cube.shape[-1]} channels, 0 to {cube.shape[-1] - 1}."
+                f" {cube.shape[-1]} channels, 0 to {cube.shape[-1] - 1}.",
+                hint="Choose one of these.",
             )
         axis = self.axes.get("cube")
         shown = f"channel {self.channel}"

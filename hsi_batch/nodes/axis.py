@@ -23,6 +23,8 @@ class ChannelAxis:
         Number of channels.
     wavelength : numpy.ndarray of float64, shape (size,), optional
         Nanometres; None where channels are mixtures or the source does not know.
+    columns : numpy.ndarray of float64, shape (x, size), optional
+        Those of every column of a line scanner, where they are known.
 
     Examples
     --------
@@ -32,12 +34,18 @@ class ChannelAxis:
 
     size: int
     wavelength: NDArray[np.float64] | None = None
+    columns: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.wavelength is not None and self.wavelength.shape != (self.size,):
             raise PipelineError(
                 f"{self.size} channels come with wavelengths of shape {self.wavelength.shape};"
                 " one per channel is needed."
+            )
+        if self.columns is not None and self.columns.shape[1:] != (self.size,):
+            raise PipelineError(
+                f"{self.size} channels come with wavelengths of columns of shape"
+                f" {self.columns.shape}; one per column and channel is needed."
             )
 
     @classmethod
@@ -46,8 +54,14 @@ class ChannelAxis:
         values = np.asarray(wavelength, dtype=np.float64)
         return cls(values.size, values)
 
+    @property
+    def plain(self) -> ChannelAxis:
+        """Without the wavelengths of columns."""
+        return ChannelAxis(self.size, self.wavelength)
+
     def select(self, indices: Any) -> ChannelAxis:
         """Only the channels ``indices``."""
         picked = np.asarray(indices, dtype=np.intp)
         kept = None if self.wavelength is None else self.wavelength[picked]
-        return ChannelAxis(picked.size, kept)
+        columns = None if self.columns is None else self.columns[:, picked]
+        return ChannelAxis(picked.size, kept, columns)

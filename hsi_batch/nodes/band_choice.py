@@ -132,7 +132,10 @@ class Supervised(FalseColor):
         axis = axes["cube"]
         wavelengths = known_wavelengths(axis, self.name)
         if axis.size < 3:
-            raise PipelineError(f"{self.name} chooses 3 channels; {axis.size} reach it.")
+            raise PipelineError(
+                f"{self.name} chooses 3 channels; {axis.size} reach it.",
+                hint="Choose it behind fewer selections, or on another recording.",
+            )
         if not self._fitted:
             return {"rgb_image": ChannelAxis(3)}
         chosen = self._chosen()

@@ -70,7 +70,8 @@ def colour_map(name: str) -> str:
     """Check the name of a colour map of matplotlib."""
     if name not in colormaps:
         raise PipelineError(
-            f"cmap {name!r} is not a colour map of matplotlib.{did_you_mean(name, colormaps)}"
+            f"cmap {name!r} is not a colour map of matplotlib.{did_you_mean(name, colormaps)}",
+            hint="Take one, such as viridis or inferno.",
         )
     return name
 

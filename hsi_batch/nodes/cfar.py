@@ -87,6 +87,7 @@ class CFARThreshold(FittedThreshold):
     Attributes
     ----------
     threshold : torch.Tensor of float32, shape (1,)
+        Scores from here on are decided as anomalies.
 
     Examples
     --------

@@ -18,7 +18,7 @@ _BINS = 256
 def need_connectivity(connectivity: int) -> None:
     """Raise :class:`~hsi_batch.errors.PipelineError` if it is not 4 or 8."""
     if connectivity not in (4, 8):
-        raise PipelineError(f"connectivity {connectivity} is not 4 or 8.")
+        raise PipelineError(f"connectivity {connectivity} is not 4 or 8.", hint="Give 4 or 8.")
 
 
 def numbered(labels: NDArray[Any]) -> NDArray[np.int32]:

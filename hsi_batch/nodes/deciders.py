@@ -242,7 +242,8 @@ def threshold_of(
         return otherwise
     if given.numel() != 1 or not bool(torch.isfinite(given).all()):
         raise PipelineError(
-            f"{node.name}.{port} got {given.tolist()}; it takes one finite number, shape (1,)."
+            f"{node.name}.{port} got {given.tolist()}; it takes one finite number, shape (1,).",
+            hint="Connect one that gives a threshold.",
         )
     return float(given)
 

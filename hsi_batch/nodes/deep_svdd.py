@@ -305,7 +305,8 @@ class DeepSVDDScores(Node):
         if center.shape != embeddings.shape[-1:]:
             raise PipelineError(
                 f"{self.name}: the centre has shape {tuple(center.shape)}, embeddings have"
-                f" {embeddings.shape[-1]} dimensions."
+                f" {embeddings.shape[-1]} dimensions.",
+                hint="Connect what gives as many, or fit again.",
             )
         apart = embeddings.double() - center.double()
         return {"scores": apart.square().sum(dim=-1, keepdim=True).to(torch.float32)}

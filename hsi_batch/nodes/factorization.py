@@ -86,6 +86,7 @@ class NMFUnmixing(SteppedNode):
     Attributes
     ----------
     endmembers_buf : torch.Tensor of float32, shape (K, C)
+        Spectra that pixels are mixed of.
 
     Examples
     --------
@@ -236,7 +237,8 @@ class NMFUnmixing(SteppedNode):
         if endmembers.shape[1] != cube.shape[-1]:
             raise PipelineError(
                 f"{self.name}: endmembers have {endmembers.shape[1]} channels, its input"
-                f" {cube.shape[-1]}."
+                f" {cube.shape[-1]}.",
+                hint="Give endmembers of the same channels.",
             )
         found = {**unmixed(self, cube, endmembers, _STEPS, _TOL, 0.0), "endmembers": held}
         if held.requires_grad:

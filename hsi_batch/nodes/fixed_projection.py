@@ -167,7 +167,8 @@ class FixedPCAProjection(Node):
         if channels != axes["data"].size:
             raise PipelineError(
                 f"{self.name}: the projection {self.projection_path} takes {channels} channels,"
-                f" {axes['data'].size} reach it."
+                f" {axes['data'].size} reach it.",
+                hint="Project recordings of the same sensor, or resample them before.",
             )
         return {"projected": ChannelAxis(components)}
 
@@ -234,17 +235,23 @@ def _read(path: str) -> dict[str, NDArray[np.float64]]:
     try:
         arrays = read_npz(path)
     except (OSError, ValueError) as error:
-        raise PipelineError(f"projection_path {path} is not a .npz file ({error}).") from None
+        raise PipelineError(
+            f"projection_path {path} is not a .npz file ({error}).",
+            hint="Save it with numpy.savez.",
+        ) from None
     missing = [key for key in ("mean", "comps", "lo", "hi") if key not in arrays]
     if missing:
         raise PipelineError(
             f"projection_path {path} lacks {', '.join(missing)}; it has"
-            f" {', '.join(sorted(arrays)) or 'nothing'}."
+            f" {', '.join(sorted(arrays)) or 'nothing'}.",
+            hint="Save it with these names.",
         )
     try:
         found = {key: np.asarray(value, dtype=np.float64) for key, value in arrays.items()}
     except ValueError as error:
-        raise PipelineError(f"projection_path {path} holds no numbers: {error}.") from None
+        raise PipelineError(
+            f"projection_path {path} holds no numbers: {error}.", hint="Save arrays of numbers."
+        ) from None
     comps = found["comps"]
     fits = comps.ndim == 2 and found["mean"].shape == comps.shape[1:]
     if not fits or any(found[key].shape != comps.shape[:1] for key in ("lo", "hi")):

@@ -125,7 +125,8 @@ class FrameScoreGate(Node):
         deciding = scores if alarm_scores is None else alarm_scores
         if len(deciding) != len(scores):
             raise PipelineError(
-                f"{self.name}: {len(deciding)} alarm maps came with {len(scores)} score maps."
+                f"{self.name}: {len(deciding)} alarm maps came with {len(scores)} score maps.",
+                hint="Connect one alarm map for each, or none.",
             )
         images = deciding.detach().cpu().numpy().astype(np.float64)
         own = [top_mean(image.ravel(), self.topk_frac) for image in images]
@@ -150,7 +151,8 @@ class FrameScoreGate(Node):
             return own
         if len(own) != 1:
             raise PipelineError(
-                f"{self.name}: smooth_k {self.smooth_k} takes one frame at a time, got {len(own)}."
+                f"{self.name}: smooth_k {self.smooth_k} takes one frame at a time, got {len(own)}.",
+                hint="Set batch_size to 1, or smooth_k to 1.",
             )
         self._recent = [*self._recent, own[0]][-self.smooth_k :]
         return [sorted(self._recent)[len(self._recent) // 2]]

@@ -242,7 +242,10 @@ class HighContrastSelector(FalseColor):
 
     def compose(self, axis: ChannelAxis) -> Affine:  # noqa: ARG002
         """There is no map for all frames."""
-        raise PipelineError(f"{self.name} chooses the channels of every frame anew.")
+        raise PipelineError(
+            f"{self.name} chooses the channels of every frame anew.",
+            hint="Use it as a picture, not in front of nodes that need one map.",
+        )
 
     def info(self, axis: ChannelAxis) -> dict[str, Any]:  # noqa: ARG002
         """What channels are chosen by."""

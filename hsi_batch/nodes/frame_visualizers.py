@@ -163,7 +163,8 @@ class PipelineComparisonVisualizer(ImageArtifactVizBase):
         if max(self.hsi_channels) >= count:
             raise PipelineError(
                 f"{self.name}: channel {max(self.hsi_channels)} does not exist; the cube has"
-                f" {count} channels, 0 to {count - 1}."
+                f" {count} channels, 0 to {count - 1}.",
+                hint="Choose one of these.",
             )
         return self.hsi_channels
 

@@ -174,7 +174,8 @@ def _stacked(node: Node, maps: Sequence[Tensor] | Tensor) -> Tensor:
     shapes = {tuple(m.shape) for m in several}
     if len(shapes) != 1:
         raise PipelineError(
-            f"{node.name} takes maps of one shape; it got {sorted(shapes) or 'none'}."
+            f"{node.name} takes maps of one shape; it got {sorted(shapes) or 'none'}.",
+            hint="Connect maps of the same frames.",
         )
     return torch.stack(several)
 

@@ -67,6 +67,7 @@ class GaussianMixtureClusterer(SteppedNode):
     Attributes
     ----------
     means : torch.Tensor of float32, shape (K, C)
+        Means of the components.
     precisions_chol : torch.Tensor of float32, shape (K, C, C)
         Upper triangular ``F`` with ``F F^T`` the inverse of the covariance.
     weights : torch.Tensor of float32, shape (K,)

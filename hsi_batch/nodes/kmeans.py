@@ -70,6 +70,7 @@ class KMeansClusterer(SteppedNode):
     Attributes
     ----------
     centroids : torch.Tensor of float32, shape (K, C)
+        Means of the clusters.
 
     Examples
     --------

@@ -63,7 +63,8 @@ class BinaryAnomalyLabelMapper(Node):
         if both:
             raise PipelineError(
                 f"classes {both} are in normal_class_ids and in anomaly_class_ids;"
-                " a class is one or the other."
+                " a class is one or the other.",
+                hint="Remove them from one of the two.",
             )
         self.normal_class_ids = tuple(normal)
         self.anomaly_class_ids = None if anomaly is None else tuple(anomaly)

@@ -127,7 +127,8 @@ class LearnableChannelMixer(SizedNode):
             )
         if input_channels is not None and scheme[0] != input_channels:
             raise PipelineError(
-                f"reduction_scheme {scheme} must begin with input_channels {input_channels}."
+                f"reduction_scheme {scheme} must begin with input_channels {input_channels}.",
+                hint="Begin it with the number of channels, or leave it out.",
             )
         self.input_channels = input_channels
         self.output_channels = int(output_channels)

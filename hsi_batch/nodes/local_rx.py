@@ -76,12 +76,17 @@ class LocalRX(Node):
         super().__init__(name, guard=guard, outer=outer, shrinkage=shrinkage, loading=loading)
         for argument, side in (("guard", guard), ("outer", outer)):
             if side < 1 or side % 2 == 0:
-                raise PipelineError(f"{argument} {side} is not an odd number of pixels.")
+                raise PipelineError(
+                    f"{argument} {side} is not an odd number of pixels.",
+                    hint="Give 3, 5, 7 and so on.",
+                )
         if outer <= guard:
             raise PipelineError(f"outer {outer} must be larger than guard {guard}.")
         need_non_negative(loading=loading)
         if not 0 <= shrinkage <= 1:
-            raise PipelineError(f"shrinkage {shrinkage} is not from 0 to 1.")
+            raise PipelineError(
+                f"shrinkage {shrinkage} is not from 0 to 1.", hint="Give a number in it."
+            )
         self.guard = int(guard)
         self.outer = int(outer)
         self.shrinkage = float(shrinkage)

@@ -31,6 +31,22 @@ class LossNode(Node):
 
     A loss of pixels has the optional input ``valid`` (B, y, x, 1): pixels that are False there
     take no part, whatever their values are, NaN too. Without any pixel left a loss is 0.
+
+    Parameters
+    ----------
+    name : str, optional
+        Of the node in its graph.
+    **hparams
+        As for :class:`.Node`.
+
+    Examples
+    --------
+    >>> class MeanScore(LossNode):
+    ...     INPUT_SPECS = {"scores": PortSpec(torch.float32, (-1, -1, -1, 1))}
+    ...     def forward(self, scores):
+    ...         return {"loss": scores.mean()}
+    >>> MeanScore()(scores=torch.ones(1, 2, 2, 1))["loss"]
+    tensor(1.)
     """
 
     OUTPUT_SPECS = {"loss": PortSpec(torch.float32, (), "the loss")}

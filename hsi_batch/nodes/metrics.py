@@ -32,7 +32,20 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Context:
-    """Where a run stands; handed to nodes that ask for it."""
+    """Where a run stands; handed to nodes that ask for it.
+
+    Attributes
+    ----------
+    stage : Stage
+        What the batch is for.
+    epoch, batch_idx, global_step : int
+        Where the run is, counted from 0.
+
+    Examples
+    --------
+    >>> Context(stage=Stage.VAL, epoch=3).batch_idx
+    0
+    """
 
     stage: Stage = Stage.INFERENCE
     epoch: int = 0
@@ -41,7 +54,22 @@ class Context:
 
 
 class Metric(NamedTuple):
-    """A named value."""
+    """A named value.
+
+    Attributes
+    ----------
+    name : str
+        What is measured.
+    value : float
+        What it is.
+    stage, epoch, batch_idx
+        Where the run stood.
+
+    Examples
+    --------
+    >>> Metric("iou", 0.5).value
+    0.5
+    """
 
     name: str
     value: float
@@ -51,7 +79,13 @@ class Metric(NamedTuple):
 
 
 class ArtifactType(StrEnum):
-    """What an :class:`Artifact` holds."""
+    """What an :class:`Artifact` holds.
+
+    Examples
+    --------
+    >>> ArtifactType("image").name
+    'IMAGE'
+    """
 
     IMAGE = "image"
 
@@ -70,8 +104,15 @@ class Artifact(NamedTuple):
     desc : str
         What it shows, in words.
     type : ArtifactType
+        What it is, so that loggers know what to do with it.
     stage, epoch, batch_idx
         Where the run stood.
+
+    Examples
+    --------
+    >>> picture = np.zeros((4, 4, 3), dtype=np.uint8)
+    >>> Artifact("mask_00", picture, desc="the mask").type.value
+    'image'
     """
 
     name: str
@@ -89,6 +130,27 @@ class MetricNode(Node, ABC):
 
     A node starts empty. Each forward adds a batch; the port ``metrics`` and :meth:`compute` give
     the values of all batches since :meth:`reset`, which whoever runs a stage calls at its start.
+
+    Parameters
+    ----------
+    name : str, optional
+        Of the node in its graph.
+    **hparams
+        As for :class:`.Node`.
+
+    Examples
+    --------
+    >>> class Largest(MetricNode):
+    ...     INPUT_SPECS = {"scores": PortSpec(torch.float32, (-1, -1, -1, 1))}
+    ...     def reset(self):
+    ...         self.largest = 0.0
+    ...     def compute(self):
+    ...         return {"largest": self.largest}
+    ...     def forward(self, scores, context=None):
+    ...         self.largest = max(self.largest, float(scores.max()))
+    ...         return self.so_far(context)
+    >>> Largest()(scores=torch.ones(1, 2, 2, 1))["metrics"][0].value
+    1.0
     """
 
     OUTPUT_SPECS = {"metrics": PortSpec(list, (), "list of Metric")}

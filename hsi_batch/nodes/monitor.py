@@ -76,9 +76,15 @@ class TensorBoardMonitorNode(Node):
             flush_secs=flush_secs,
         )
         if run_name is not None and (not run_name or run_name in (".", "..") or "/" in run_name):
-            raise PipelineError(f"run_name {run_name!r} is not the name of one folder.")
+            raise PipelineError(
+                f"run_name {run_name!r} is not the name of one folder.",
+                hint="Give a name without slashes.",
+            )
         if "/" in comment:
-            raise PipelineError(f"comment {comment!r} holds a slash; it is part of a name.")
+            raise PipelineError(
+                f"comment {comment!r} holds a slash; it is part of a name.",
+                hint="Remove the slash.",
+            )
         if flush_secs < 1:
             raise PipelineError(f"flush_secs {flush_secs} must be at least 1.")
         self.output_dir = Path(output_dir)
@@ -163,7 +169,11 @@ def _make_first(parent: Path, names: Iterable[str]) -> Path:
         except FileExistsError:
             continue
         return parent / name
-    raise ConfigError("every name of a run is taken.", path=str(parent))
+    raise ConfigError(
+        "every name of a run is taken.",
+        path=str(parent),
+        hint="Choose another run_name, or remove old runs.",
+    )
 
 
 def _run_number(name: str) -> int:

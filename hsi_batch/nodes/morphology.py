@@ -94,7 +94,9 @@ class ShapeMorphology(Node):
                     f"{did_you_mean(each, _PROPERTIES)}"
                 )
         if not chosen:
-            raise PipelineError("properties must name at least one.")
+            raise PipelineError(
+                "properties must name at least one.", hint="Name some, such as area."
+            )
         if max_objects < 1:
             raise PipelineError(f"max_objects {max_objects} must be at least 1.")
         need_connectivity(connectivity)

@@ -19,6 +19,9 @@ from hsi_batch.statistics.affine import Affine
 
 __all__ = ["ALWAYS", "Node", "Quadratic", "Request", "Scope", "Stage", "need_non_negative"]
 
+#: More than any sensor has; squares of it are gigabytes already.
+_MOST_CHANNELS = 2**16
+
 
 class Node(nn.Module):
     """Base of all nodes.
@@ -43,6 +46,17 @@ class Node(nn.Module):
     Buffers are float32, as the cuvis-ai family stores them. What was fitted is kept beside them in
     float64 (:attr:`state`) and is used as long as the buffers are those it was rounded to: a
     buffer that somebody assigns wins.
+
+    Examples
+    --------
+    >>> class Doubled(Node):
+    ...     INPUT_SPECS = {"cube": PortSpec(torch.float32, (-1, -1, -1, -1))}
+    ...     OUTPUT_SPECS = {"cube": PortSpec(torch.float32, (-1, -1, -1, -1))}
+    ...     def forward(self, cube):
+    ...         return {"cube": 2 * cube}
+    >>> node = Doubled(name="twice")
+    >>> node.name, node.scope.value, node(cube=torch.ones(1, 1, 1, 1))["cube"].item()
+    ('twice', 'frame', 2.0)
     """
 
     INPUT_SPECS: ClassVar[Mapping[str, PortSpec]] = {}
@@ -75,6 +89,7 @@ class Node(nn.Module):
         super().__init__()
         self.name = name or type(self).__name__
         self.hparams: dict[str, Any] = hparams
+        _check_channels(self.CHANNEL_ARGUMENT, hparams)
         #: Channel axes of the inputs, set when the graph is resolved.
         self.axes: dict[str, ChannelAxis] = {}
         #: Names of the inputs that a connection feeds, set when the graph is resolved.
@@ -138,6 +153,16 @@ class Node(nn.Module):
     @property
     def halo(self) -> int:
         """Lines and columns that a window node needs around a pixel."""
+        return 0
+
+    @property
+    def by_column(self) -> bool:
+        """Whether what it makes of a pixel depends on the column; it is given whole lines."""
+        return False
+
+    @property
+    def width(self) -> int:
+        """Columns that such a node knows; 0 if any number will do."""
         return 0
 
     @property
@@ -333,6 +358,14 @@ class Node(nn.Module):
     def extra_repr(self) -> str:
         """Constructor arguments."""
         return ", ".join(f"{k}={v!r}" for k, v in self.hparams.items())
+
+
+def _check_channels(argument: str | None, hparams: Mapping[str, Any]) -> None:
+    count = None if argument is None else hparams.get(argument)
+    if isinstance(count, int) and not 1 <= count <= _MOST_CHANNELS:
+        raise PipelineError(
+            f"{argument} {count} must be a number of channels, from 1 to {_MOST_CHANNELS}."
+        )
 
 
 def need_non_negative(**values: float) -> None:

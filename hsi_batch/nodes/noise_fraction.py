@@ -97,7 +97,8 @@ class MNF(Node):
         if self.n_components is not None and self.n_components > size:
             raise PipelineError(
                 f"{self.name}: n_components {self.n_components} is more than the {size} channels of"
-                " its input."
+                " its input.",
+                hint="Lower it.",
             )
         return {"projected": ChannelAxis(self.n_components or size)}
 

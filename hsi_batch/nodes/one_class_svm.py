@@ -61,8 +61,11 @@ class OneClassSVMDetector(Node):
     Attributes
     ----------
     support_vectors : torch.Tensor of float32, shape (V, C)
+        Pixels that hold the boundary.
     dual_coef : torch.Tensor of float32, shape (V,)
+        Their weights.
     gamma_buf, offset_buf : torch.Tensor of float32, shape (1,)
+        Gamma and offset of the formula.
 
     Examples
     --------
@@ -204,7 +207,8 @@ class OneClassSVMDetector(Node):
         if vectors.shape[1] != cube.shape[-1]:
             raise PipelineError(
                 f"{self.name}: support vectors have {vectors.shape[1]} channels, its input"
-                f" {cube.shape[-1]}."
+                f" {cube.shape[-1]}.",
+                hint="Connect what it was fitted on, or fit again.",
             )
         pixels = cube.detach().double().cpu().numpy().reshape(-1, cube.shape[-1])
         scores = _decide(pixels, held, self.chunk_size).reshape(*cube.shape[:-1], 1)

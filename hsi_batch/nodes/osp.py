@@ -112,7 +112,8 @@ class OSP(TargetNode):
         elif self.background_components >= axes["data"].size:
             raise PipelineError(
                 f"{self.name}: background_components {self.background_components} leaves nothing of"
-                f" {axes['data'].size} channels."
+                f" {axes['data'].size} channels.",
+                hint="Lower background_components.",
             )
         return found
 

@@ -303,7 +303,10 @@ def _check(given: Mapping[str, Any]) -> None:
         ("joint_channels", False, "per_frame"),
     ):
         if given[name] != default and mode != needed:
-            raise PipelineError(f"{name} applies to norm_mode {needed!r} only, not to {mode!r}.")
+            raise PipelineError(
+                f"{name} applies to norm_mode {needed!r} only, not to {mode!r}.",
+                hint="Leave it out, or set norm_mode.",
+            )
     need_non_negative(eps=given["eps"], running_warmup_frames=float(given["running_warmup_frames"]))
     if not 0.0 <= given["quantile_low"] < given["quantile_high"] <= 1.0:
         raise PipelineError(

@@ -48,7 +48,8 @@ class PluginNode(Node):
         except Exception as error:
             raise PipelineError(
                 f"{self.WRAPPED.__module__}.{self.WRAPPED.__qualname__} cannot be made with these"
-                f" arguments: {type(error).__name__}: {error}."
+                f" arguments: {type(error).__name__}: {error}.",
+                hint="Correct its hparams.",
             ) from error
 
     @property
@@ -105,7 +106,8 @@ class PluginNode(Node):
         except Exception as error:
             raise DataError(
                 f"{self.name} ({type(self).__name__}) failed while it was fitted by a stream of"
-                f" frames: {type(error).__name__}: {error}."
+                f" frames: {type(error).__name__}: {error}.",
+                hint="Mend its statistical_initialization.",
             ) from error
         after = {name: value.detach() for name, value in module.state_dict().items()}
         if before != {name: value.ndim for name, value in after.items()}:
@@ -191,7 +193,8 @@ class PluginNode(Node):
         if not isinstance(result, Mapping):
             raise PipelineError(
                 f"{type(self).__name__} {self.name!r} gave {type(result).__name__}; a node gives a"
-                " dict of its outputs."
+                " dict of its outputs.",
+                hint="Return {port: tensor}.",
             )
         return {
             port: value.detach() if isinstance(value, Tensor) and not self.training else value

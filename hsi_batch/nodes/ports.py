@@ -35,6 +35,12 @@ class PortSpec:
         An input that takes any number of connections.
     flat : bool
         An input of one channel that also takes maps without the channel axis.
+
+    Examples
+    --------
+    >>> import torch
+    >>> PortSpec(torch.float32, (-1, -1, -1, "n_components"), "scores of components").optional
+    False
     """
 
     dtype: Any
@@ -56,7 +62,18 @@ class PortSpec:
 
 
 class PortRef(NamedTuple):
-    """Name of a port in a graph."""
+    """Name of a port in a graph.
+
+    Attributes
+    ----------
+    node, port : str
+        Names of a node and of one of its ports.
+
+    Examples
+    --------
+    >>> str(PortRef("rx", "scores"))
+    'rx.scores'
+    """
 
     node: str
     port: str
@@ -95,7 +112,23 @@ class _Port:
 
 
 class InputPort(_Port):
-    """An input of a node."""
+    """An input of a node.
+
+    Parameters
+    ----------
+    node : Node
+        The node that has it.
+    name : str
+        Name of the port.
+    spec : PortSpec
+        Type and shape that it takes.
+
+    Examples
+    --------
+    >>> from hsi_batch.nodes import RXGlobal
+    >>> RXGlobal().inputs.data.name
+    'data'
+    """
 
 
 class OutputPort(_Port):
@@ -103,6 +136,21 @@ class OutputPort(_Port):
 
     A port that stands for a parameter (``pca.components``) forwards array attributes such as
     ``shape`` and ``numpy()`` to the buffer it hands out.
+
+    Parameters
+    ----------
+    node : Node
+        The node that has it.
+    name : str
+        Name of the port.
+    spec : PortSpec
+        Type and shape that it gives.
+
+    Examples
+    --------
+    >>> from hsi_batch.nodes import RXGlobal
+    >>> RXGlobal().outputs.scores.name
+    'scores'
     """
 
     def __getattr__(self, attribute: str) -> Any:
@@ -130,7 +178,8 @@ class Ports(Mapping[str, Any]):
             side = "input" if self._kind is InputPort else "output"
             raise PipelineError(
                 f"{type(self._node).__name__} {self._node.name!r} has no {side} {name!r};"
-                f" it has {', '.join(self._specs) or 'none'}.{did_you_mean(name, self._specs)}"
+                f" it has {', '.join(self._specs) or 'none'}.{did_you_mean(name, self._specs)}",
+                hint="Name one of these.",
             )
         return self._kind(self._node, name, self._specs[name])
 

@@ -69,7 +69,8 @@ class BandpassByWavelength(Node):
         if max_wavelength_nm is not None and max_wavelength_nm < min_wavelength_nm:
             raise PipelineError(
                 f"max_wavelength_nm {max_wavelength_nm} is below min_wavelength_nm"
-                f" {min_wavelength_nm}."
+                f" {min_wavelength_nm}.",
+                hint="Exchange them.",
             )
         self.missing = missing
         self.low = float(min_wavelength_nm)

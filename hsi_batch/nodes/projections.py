@@ -264,6 +264,7 @@ def _component_axis(
     if count > axes["data"].size:
         raise PipelineError(
             f"{name}: n_components {count} is more than the {axes['data'].size} channels of its"
-            " input."
+            " input.",
+            hint="Lower it.",
         )
     return {"projected": ChannelAxis(count)}

@@ -59,6 +59,11 @@ def node_class(class_name: str) -> type[Node]:
 
     Nothing is imported: a name that is not in the library is an error.
 
+    Parameters
+    ----------
+    class_name : str
+        ``RXGlobal``, or a path that ends so.
+
     Examples
     --------
     >>> node_class("cuvis_ai.node.anomaly.rx_detector.RXGlobal").__name__

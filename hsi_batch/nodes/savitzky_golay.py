@@ -131,7 +131,8 @@ class SavitzkyGolay(SpectralMap):
         if kernel.size != self.window_length:
             raise PipelineError(
                 f"{self.name}: coefs has {kernel.size} weights; window_length is"
-                f" {self.window_length}."
+                f" {self.window_length}.",
+                hint="Give as many.",
             )
         return kernel
 
@@ -176,7 +177,8 @@ class SavitzkyGolay(SpectralMap):
         if step == 0:
             raise PipelineError(
                 f"{self.name}: most channels have the wavelength of their neighbour, so there is no"
-                " step to differentiate by."
+                " step to differentiate by.",
+                hint="Differentiate without wavelengths, or mend them.",
             )
         return (self.delta / step) ** self.deriv
 

@@ -54,6 +54,7 @@ class MeanCenter(_FittedChannels):
     Attributes
     ----------
     mean_c : torch.Tensor of float32, shape (C,)
+        Mean of each channel.
 
     Examples
     --------

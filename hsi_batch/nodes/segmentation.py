@@ -65,7 +65,8 @@ class IntensityThresholdSegmenter(Node):
         size = axes["cube"].size
         if self.reduction == "band" and not -size <= self.band_index < size:
             raise PipelineError(
-                f"{self.name}: band_index {self.band_index} is not among the {size} channels."
+                f"{self.name}: band_index {self.band_index} is not among the {size} channels.",
+                hint="Choose one from 0 on.",
             )
         return {}
 

@@ -120,7 +120,8 @@ class SoftChannelSelector(Annealed, Node):
         if n_select > channels:
             raise PipelineError(
                 f"{self.name}: n_select {n_select} is more than the {channels} channels of its"
-                " input."
+                " input.",
+                hint="Lower it.",
             )
 
     def channel_axis(self, axes: Mapping[str, ChannelAxis]) -> dict[str, ChannelAxis]:
@@ -235,6 +236,9 @@ class TopKIndices(Node):
     def forward(self, weights: Tensor) -> dict[str, Tensor]:
         """Rank ``weights`` (C,)."""
         if self.k > len(weights):
-            raise PipelineError(f"{self.name}: k {self.k} is more than the {len(weights)} weights.")
+            raise PipelineError(
+                f"{self.name}: k {self.k} is more than the {len(weights)} weights.",
+                hint="Lower it.",
+            )
         order = torch.sort(weights, descending=True, stable=True).indices
         return {"indices": order[: self.k]}

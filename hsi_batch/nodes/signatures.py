@@ -167,7 +167,8 @@ class SpectralSignatureExtractor(Node):
         if len(cube) != 1 or tuple(mask.shape) != tuple(cube.shape[:3]):
             raise PipelineError(
                 f"{self.name} takes one frame at a time, with a mask of its size; found a cube"
-                f" {tuple(cube.shape)} and a mask {tuple(mask.shape)}."
+                f" {tuple(cube.shape)} and a mask {tuple(mask.shape)}.",
+                hint="Set batch_size to 1, and connect the mask of the frame.",
             )
         pixels, labels = _array(cube)[0], _array(mask)[0]
         wanted = np.unique(labels[labels != 0]) if object_ids is None else _array(object_ids)[0]

@@ -70,7 +70,10 @@ class GridSubsample(GridNode):
     def __init__(self, stride: int = 4, name: str | None = None) -> None:
         super().__init__(name, stride=stride)
         if isinstance(stride, bool) or stride != int(stride) or stride < 1:
-            raise PipelineError(f"stride {stride!r} is not a whole number of at least 1.")
+            raise PipelineError(
+                f"stride {stride!r} is not a whole number of at least 1.",
+                hint="Give 1, 2, 3 and so on.",
+            )
         self.stride = int(stride)
 
     def output_grid(self, grids: Mapping[str, Grid]) -> Grid:
@@ -212,7 +215,10 @@ class SpatialRotateNode(GridNode):
         super().__init__(name, rotation=rotation)
         degrees = rotation or 0
         if degrees not in (0, 90, -90, 180, -180, 270, -270):
-            raise PipelineError(f"rotation {rotation!r} is not 0, 90, 180 or 270 degrees.")
+            raise PipelineError(
+                f"rotation {rotation!r} is not 0, 90, 180 or 270 degrees.",
+                hint="Give one of these, or a negative one.",
+            )
         self.turns = int(degrees) // 90 % 4
 
     def output_grid(self, grids: Mapping[str, Grid]) -> Grid:

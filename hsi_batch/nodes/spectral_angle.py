@@ -109,7 +109,8 @@ class SpectralAngleMapper(Node):
         if references.shape[-1] != cube.shape[-1]:
             raise PipelineError(
                 f"{self.name}: references have {references.shape[-1]} channels, its input"
-                f" {cube.shape[-1]}."
+                f" {cube.shape[-1]}.",
+                hint="Give references of the same channels, or a library with wavelengths.",
             )
         units = self._unit(references)
         groups = torch.split(cube.reshape(-1, cube.shape[-1]), _GROUP)
@@ -145,13 +146,20 @@ def reference_spectra(references: Sequence[Sequence[float]]) -> Tensor:
     try:
         values = np.asarray(references, dtype=np.float64)
     except ValueError:
-        raise PipelineError("references differ in their number of channels.") from None
+        raise PipelineError(
+            "references differ in their number of channels.",
+            hint="Give all of them the same channels.",
+        ) from None
     if values.ndim != 2 or not values.size:
         raise PipelineError(
             f"references have shape {values.shape}; expected one row of values per spectrum."
         )
     if not np.isfinite(values).all():
-        raise PipelineError("references hold values that are not finite.")
+        raise PipelineError(
+            "references hold values that are not finite.", hint="Remove these spectra."
+        )
     if not np.any(values, axis=1).all():
-        raise PipelineError("references hold a spectrum of zeros, which has no direction.")
+        raise PipelineError(
+            "references hold a spectrum of zeros, which has no direction.", hint="Remove it."
+        )
     return torch.from_numpy(values.copy())

@@ -34,6 +34,7 @@ class SID(TargetNode):
     Attributes
     ----------
     targets : torch.Tensor of float32, shape (K, C)
+        Spectra that are looked for.
 
     Examples
     --------

@@ -59,17 +59,27 @@ class SpectralLibrary:
         """
         named = spectra if isinstance(spectra, dict) else dict(enumerate(spectra or ()))
         if not named:
-            raise PipelineError(f"{where} holds no spectrum.")
-        lengths = {np.size(values) for values in named.values()}
-        if len(lengths) > 1:
-            raise PipelineError(f"{where} holds spectra of {sorted(lengths)} channels.")
+            raise PipelineError(f"{where} holds no spectrum.", hint="Put at least one into it.")
         try:
-            values = np.array(list(named.values()), dtype=np.float64)
+            rows = [np.array(values, dtype=np.float64) for values in named.values()]
             axis = None if wavelength is None else np.array(wavelength, dtype=np.float64)
         except (TypeError, ValueError):
-            raise PipelineError(f"{where} holds values that are no numbers.") from None
-        if values.ndim != 2 or not np.isfinite(values).all():
-            raise PipelineError(f"{where} holds values that are no finite numbers.")
+            raise PipelineError(
+                f"{where} holds values that are no numbers.", hint="Remove or mend these spectra."
+            ) from None
+        lengths = {row.size for row in rows}
+        if len(lengths) > 1:
+            raise PipelineError(
+                f"{where} holds spectra of {sorted(lengths)} channels.",
+                hint="Give all of them the same channels.",
+            )
+        values = np.concatenate(rows, axis=None).reshape(len(rows), -1)
+        flat = values.size and all(row.ndim == 1 for row in rows)
+        if not (flat and np.isfinite(values).all()):
+            raise PipelineError(
+                f"{where} holds values that are no finite numbers.",
+                hint="Remove or mend these spectra.",
+            )
         if axis is not None and (axis.shape != values.shape[1:] or np.any(~(np.diff(axis) > 0))):
             raise PipelineError(
                 f"{where} has {np.size(axis)} wavelengths for {values.shape[1]} channels; one per"
@@ -111,7 +121,9 @@ class SpectralLibrary:
                 hint="A path in a pipeline file is relative to that file.",
             ) from None
         except (OSError, KeyError, ValueError, csv.Error, ConfigError) as error:
-            raise PipelineError(f"library {source} cannot be read: {error}") from None
+            raise PipelineError(
+                f"library {source} cannot be read: {error}", hint="Check the path and the format."
+            ) from None
         found = cls.of(spectra, wavelength, where=f"library {source}")
         return replace(found, quantity=quantity)
 

@@ -49,7 +49,9 @@ class SupervisedCIRSelector(Windowed):
     Attributes
     ----------
     selected_indices : torch.Tensor of int64, shape (3,)
+        The chosen channels.
     band_scores, fisher_scores, auc_scores, mi_scores : torch.Tensor of float32, shape (C,)
+        Weighted sum, and the three measures that it is made of.
 
     Examples
     --------
@@ -119,7 +121,9 @@ class SupervisedWindowedSelector(Windowed):
     Attributes
     ----------
     selected_indices : torch.Tensor of int64, shape (3,)
+        The chosen channels.
     band_scores, fisher_scores, auc_scores, mi_scores : torch.Tensor of float32, shape (C,)
+        Weighted sum, and the three measures that it is made of.
 
     Examples
     --------
@@ -187,7 +191,9 @@ class SupervisedFullSpectrumSelector(Supervised):
     Attributes
     ----------
     selected_indices : torch.Tensor of int64, shape (3,)
+        The chosen channels.
     band_scores, fisher_scores, auc_scores, mi_scores : torch.Tensor of float32, shape (C,)
+        Weighted sum, and the three measures that it is made of.
 
     Examples
     --------

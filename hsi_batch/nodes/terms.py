@@ -14,7 +14,13 @@ __all__ = ["ALWAYS", "Quadratic", "Request", "Scope", "Stage"]
 
 
 class Scope(StrEnum):
-    """What a node must see at once to give its answer."""
+    """What a node must see at once to give its answer.
+
+    Examples
+    --------
+    >>> [scope.value for scope in Scope]
+    ['pixel', 'window', 'frame', 'sequence']
+    """
 
     PIXEL = "pixel"
     WINDOW = "window"
@@ -23,7 +29,13 @@ class Scope(StrEnum):
 
 
 class Stage(StrEnum):
-    """When a node runs."""
+    """When a node runs.
+
+    Examples
+    --------
+    >>> [stage.value for stage in Stage]
+    ['train', 'val', 'test', 'inference']
+    """
 
     TRAIN = "train"
     VAL = "val"
@@ -45,6 +57,11 @@ class Request(NamedTuple):
         Which statistic of its pixels.
     mask : str, optional
         Name of an input that restricts it to pixels above 0.
+
+    Examples
+    --------
+    >>> Request("data", "moments").mask is None
+    True
     """
 
     port: str
@@ -58,7 +75,16 @@ class Quadratic(NamedTuple):
     Attributes
     ----------
     factor : numpy.ndarray of float64, shape (k, C)
+        Rows that the input is multiplied by.
     offset : numpy.ndarray of float64, shape (k,)
+        Added after that.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> form = Quadratic(np.eye(2), np.array([0.0, -1.0]))
+    >>> float(((form.factor @ [3.0, 1.0] + form.offset) ** 2).sum())
+    9.0
     """
 
     factor: NDArray[np.float64]

@@ -143,6 +143,7 @@ class ArchiveQuantileDecider(FittedThreshold):
     Attributes
     ----------
     threshold : torch.Tensor of float32, shape (1,)
+        Scores from here on are decided as anomalies.
 
     Examples
     --------

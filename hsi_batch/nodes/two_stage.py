@@ -182,6 +182,7 @@ class TwoStageBinaryDecider(Node):
         Parameters
         ----------
         scores : torch.Tensor, shape (B, y, x, C)
+            Of pixels.
         targets : torch.Tensor, shape (B, y, x, 1)
             Above 0 where anomalous.
 

@@ -52,7 +52,7 @@ def channels_of(text: str) -> NDArray[np.intp]:
             )
         found.extend(range(int(first), int(last or first) + 1))
     if found != sorted(set(found)):
-        raise PipelineError(f"channels {text!r} do not ascend.")
+        raise PipelineError(f"channels {text!r} do not ascend.", hint="Sort them.")
     return np.array(found, dtype=np.intp)
 
 

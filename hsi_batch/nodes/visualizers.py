@@ -198,6 +198,13 @@ class ImageArtifactVizBase(PictureNode):
         Frames of a batch that are drawn.
     log_every_n_batches : int
         Draw in the batches whose number is a multiple of this.
+
+    Examples
+    --------
+    >>> from hsi_batch.nodes.metrics import Context
+    >>> node = ImageArtifactVizBase(log_every_n_batches=2)
+    >>> [node.is_due(Context(batch_idx=batch)) for batch in range(3)]
+    [True, False, True]
     """
 
     stages = frozenset({Stage.TRAIN, Stage.VAL, Stage.TEST})

@@ -41,7 +41,12 @@ def resolve_axes(graph: Graph, axis: ChannelAxis) -> None:
             unknown.add(name)
             continue
         except KeyError as error:
-            found.append(Problem(f"{_unknown(name, error.args[0], fed)}."))
+            found.append(
+                Problem(
+                    f"{_unknown(name, error.args[0], fed)}.",
+                    hint="Connect a node that says its channels.",
+                )
+            )
             unknown.add(name)
             continue
         for port, spec in node.OUTPUT_SPECS.items():
@@ -66,7 +71,8 @@ def _check_sizes(node: Node, fed: dict[str, PortRef]) -> None:
             origin = f" from {fed[port]}" if port in fed else ""
             raise PipelineError(
                 f"{node.name}.{port} takes {size} channel{'' if size == 1 else 's'}, but"
-                f" {axis.size} reach it{origin}."
+                f" {axis.size} reach it{origin}.",
+                hint="Connect a port of that many, or change the node before it.",
             )
 
 

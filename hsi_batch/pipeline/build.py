@@ -188,6 +188,10 @@ def _node(document: Document, index: int, entry: NodeConfig, graph: Graph, stray
         # The messages begin with the name of the argument.
         where = (*at, "hparams", str(error).split(" ", 1)[0])
         raise PipelineError.collect([document.problem(str(error), where)]) from None
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        # Of sizes that no memory holds.
+        text = f"{cls.__name__} cannot be made with these parameters: {error}"
+        raise PipelineError.collect([document.problem(text, (*at, "hparams"))]) from None
 
 
 def _version(document: Document) -> str:
@@ -288,7 +292,8 @@ def _end(graph: Graph, text: str, side: str, missing: set[str]) -> Any:
         return None
     if name not in graph.nodes:
         raise PipelineError(
-            f"{text!r}: there is no node {name!r}.{did_you_mean(name, graph.nodes)}"
+            f"{text!r}: there is no node {name!r}.{did_you_mean(name, graph.nodes)}",
+            hint="Name a node of the graph.",
         )
     node = graph.nodes[name]
     if graph.lenient:

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from hsi_batch.pipeline.graph import Graph
     from hsi_batch.pipeline.pipeline import Pipeline
 
-__all__ = ["TOLERANCE_NM", "apart", "check_channels", "differ", "same_channel_nm", "tolerance_of"]
+__all__ = [
+    "TOLERANCE_NM",
+    "apart",
+    "check_channels",
+    "check_width",
+    "differ",
+    "same_channel_nm",
+    "tolerance_of",
+]
 
 #: Wavelengths that differ by no more than this are the same channel.
 TOLERANCE_NM = 0.01
@@ -27,6 +35,8 @@ def differ(a: ChannelAxis, b: ChannelAxis, tolerance: float = TOLERANCE_NM) -> s
     if a.wavelength is None or b.wavelength is None:
         return None
     far = apart(a, b)
+    if a.columns is not None and b.columns is not None and len(a.columns) != len(b.columns):
+        return f"wavelengths of {len(a.columns)} columns against {len(b.columns)}"
     if far > tolerance:
         return f"wavelengths differ by up to {far:.3g} nm, the tolerance is {tolerance:.3g} nm"
     return None
@@ -36,7 +46,10 @@ def apart(a: ChannelAxis, b: ChannelAxis) -> float:
     """Nanometres between the channels of two axes of one size, at most; 0 if one knows none."""
     if a.wavelength is None or b.wavelength is None:
         return 0.0
-    return float(np.max(np.abs(a.wavelength - b.wavelength)))
+    far = float(np.max(np.abs(a.wavelength - b.wavelength)))
+    if a.columns is None or b.columns is None or a.columns.shape != b.columns.shape:
+        return far
+    return max(far, float(np.max(np.abs(a.columns - b.columns))))
 
 
 def same_channel_nm(axis: ChannelAxis) -> float:
@@ -98,3 +111,34 @@ def check_channels(
     if problems:
         graph.axis = held
         raise PlanError.collect(problems)
+
+
+def check_width(pipeline: Pipeline, width: int, who: str, *, fitted: bool = True) -> None:
+    """Refuse lines of another width than nodes know that treat columns one by one.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    width : int
+        Columns.
+    who : str
+        What has them.
+    fitted : bool
+        Nodes keep what they were fitted on.
+
+    Raises
+    ------
+    hsi_batch.errors.PlanError
+        The width is another.
+    """
+    for name, node in pipeline.nodes.items():
+        # What will be fitted anew knows other columns then.
+        known = node.fitted if fitted else not node.requires_initial_fit
+        if node.by_column and known and node.width not in (0, width):
+            knows = "was fitted on" if node.requires_initial_fit else "has wavelengths of"
+            raise PlanError(
+                f"{who} has lines of {width} columns; {name} ({type(node).__name__}) {knows}"
+                f" {node.width}.",
+                hint="Fit one background per sensor or session (--background sensor), or select"
+                " recordings of one width.",
+            )

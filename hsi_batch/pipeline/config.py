@@ -37,7 +37,28 @@ class ConnectionConfig(_Model):
 
 
 class PipelineMetadata(_Model):
-    """Who made a pipeline, when and what for; the keys of the cuvis-ai family."""
+    """Who made a pipeline, when and what for; the keys of the cuvis-ai family.
+
+    Parameters
+    ----------
+    name : str
+        What it is called in lists and reports.
+    description : str
+        What it is for.
+    created : str
+        When, in any form.
+    author : str
+        Who made it.
+    cuvis_ai_version : str
+        Version of cuvis-ai that it was written for.
+    tags : list of str
+        Words to find it by.
+
+    Examples
+    --------
+    >>> PipelineMetadata(name="RX", tags=["statistical"]).name
+    'RX'
+    """
 
     name: str = "Pipeline"
     description: str = ""

@@ -23,7 +23,7 @@ from hsi_batch.pipeline.program import compile_program, frame_nodes
 from hsi_batch.pipeline.quadratic import QuadraticMap
 from hsi_batch.pipeline.schedule import Job, schedule
 from hsi_batch.pipeline.stream import is_streamed
-from hsi_batch.statistics import Moments
+from hsi_batch.statistics import Measure, Moments
 from hsi_batch.wording import counted
 
 __all__ = ["FitPlan", "Fitting", "PlannedNode", "PlannedStream", "plan_fit"]
@@ -109,13 +109,13 @@ def statistical_nodes(pipeline: Pipeline) -> list[str]:
     return [n for n in pipeline.order() if pipeline.nodes[n].requires_initial_fit]
 
 
-def plan_fit(pipeline: Pipeline, stored: Iterable[str] = ()) -> FitPlan:
+def plan_fit(pipeline: Pipeline, stored: Iterable[str | Measure] = ()) -> FitPlan:
     """Find the fewest passes that fit a pipeline.
 
     Parameters
     ----------
     pipeline : Pipeline
-    stored : iterable of str
+    stored : iterable of str or Measure
         Kinds of statistics of the cube that the archive holds for the pixels in question.
 
     Raises
@@ -134,7 +134,7 @@ def plan_fit(pipeline: Pipeline, stored: Iterable[str] = ()) -> FitPlan:
                 hint="Freeze it, or remove it from the pipeline.",
             )
     # What is stored counts other pixels than those that the graph marks as valid.
-    held = frozenset() if _marks(pipeline) else frozenset(stored)
+    held: frozenset[str | Measure] = frozenset() if _marks(pipeline) else frozenset(stored)
     asked: dict[str, list[tuple[Need, tuple[str, ...]]]] = {}
     jobs: list[Job] = []
     for name in statistical_nodes(pipeline):
@@ -192,7 +192,7 @@ def _needs(pipeline: Pipeline, name: str) -> list[tuple[Need, tuple[str, ...]]]:
     return found
 
 
-def _is_held(need: Need, held: Collection[str]) -> bool:
+def _is_held(need: Need, held: Collection[str | Measure]) -> bool:
     return need.root == CUBE and need.mask is None and need.kind in held
 
 
@@ -317,7 +317,7 @@ class Fitting:
             program = compile_program(
                 self.pipeline, (folded.root,), precision=self.pipeline.precision
             )
-            if program.halo:
+            if program.halo or program.by_column:
                 sample = None
             else:
                 stored = sample[None]

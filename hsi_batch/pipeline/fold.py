@@ -8,6 +8,7 @@ from typing import NamedTuple
 from hsi_batch.nodes import CU3SDataNode, Node, PortRef, Request, Scope
 from hsi_batch.pipeline.graph import Graph
 from hsi_batch.statistics import Affine, Measure
+from hsi_batch.statistics.columns import COLUMNS
 
 __all__ = ["CUBE", "Folded", "fold", "need_of", "node_at", "root_of"]
 
@@ -82,17 +83,18 @@ def root_of(
 ) -> tuple[PortRef, tuple[str, ...]]:
     """Where a statistic of a port can be taken, and the nodes it is carried through.
 
-    Unlike :func:`fold` this needs no fitted node. Extrema pass only nodes that keep channels
-    apart, histograms and measures pass none but a data node that hands on what is stored.
+    Unlike :func:`fold` this needs no fitted node. Extrema and moments of columns pass only nodes
+    that keep channels apart, histograms and measures pass none but a data node that hands on what
+    is stored.
     """
     node = graph.nodes[port.node]
     before = _steps(graph, node, port)
     if before is None:
         return port, ()
     if node.is_source:
-        taken = kind in ("moments", "extrema") or as_stored(node)
+        taken = kind in ("moments", "extrema", COLUMNS) or as_stored(node)
         return (CUBE, (port.node,)) if taken else (port, ())
-    passes = kind == "moments" or (kind == "extrema" and not node.mixes_channels)
+    passes = kind == "moments" or (kind in ("extrema", COLUMNS) and not node.mixes_channels)
     if not passes:
         return port, ()
     root, via = root_of(graph, before, kind)

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from graphlib import TopologicalSorter
 from typing import Any, NamedTuple
-
-import numpy as np
-import torch
 
 from hsi_batch.errors import PipelineError, Problem, did_you_mean
 from hsi_batch.nodes import ChannelAxis, InputPort, Node, OutputPort, PortRef, Scope, Stage
 from hsi_batch.nodes.metrics import Context
 from hsi_batch.nodes.ports import mismatch
 from hsi_batch.pipeline.axes import resolve_axes
-from hsi_batch.pipeline.channels import check_channels
+from hsi_batch.pipeline.forward import forward
 from hsi_batch.pipeline.grids import grid_problems
 
 __all__ = ["Edge", "Graph"]
 
-#: Batches state wavelengths in whole nanometres.
-_WHOLE_NM = 0.5
-
 
 class Edge(NamedTuple):
-    """A connection from an output to an input."""
+    """A connection from an output to an input.
+
+    Attributes
+    ----------
+    source, target : PortRef
+        The output that is read, and the input that it goes to.
+
+    Examples
+    --------
+    >>> str(Edge(PortRef("data", "cube"), PortRef("rx", "data")))
+    'data.cube -> rx.data'
+    """
 
     source: PortRef
     target: PortRef
@@ -46,6 +50,14 @@ class Graph:
     lenient : bool
         A declared channel count that disagrees with the data is corrected with a warning (files in
         the dialects of cuvis-ai) instead of being an error.
+
+    Examples
+    --------
+    >>> from hsi_batch.nodes import MeanCenter, RXGlobal
+    >>> graph, centre, rx = Graph("small"), MeanCenter(), RXGlobal()
+    >>> graph.connect((centre.outputs.cube, rx.inputs.data))
+    >>> [str(edge) for edge in graph.edges]
+    ['MeanCenter.cube -> RXGlobal.data']
     """
 
     def __init__(self, name: str = "Pipeline", *, lenient: bool = False) -> None:
@@ -77,7 +89,8 @@ class Graph:
             return node
         if "." in node.name:
             raise PipelineError(
-                f"the name {node.name!r} holds a dot, which stands between nodes and ports."
+                f"the name {node.name!r} holds a dot, which stands between nodes and ports.",
+                hint="Choose a name without one.",
             )
         base, count = node.name, 0
         while node.name in self._nodes:
@@ -129,12 +142,16 @@ class Graph:
             )
         why = mismatch(source, target, declared=not self.lenient)
         if why:
-            raise PipelineError(f"these ports do not fit: {why}.")
+            raise PipelineError(
+                f"these ports do not fit: {why}.", hint="Connect ports of one type and shape."
+            )
         self.add_node(source.node)
         self.add_node(target.node)
         edge = Edge(source.ref, target.ref)
         if edge in self._edges:
-            raise PipelineError(f"the connection {edge} is there already.")
+            raise PipelineError(
+                f"the connection {edge} is there already.", hint="Remove one of the two."
+            )
         writer = self.writer(edge.target)
         if writer is not None and not target.spec.variadic:
             raise PipelineError(
@@ -320,59 +337,7 @@ class Graph:
             Outputs that were produced, by ``(node, port)``.
         """
         at = Context(stage=Stage(stage)) if context is None else context
-        self.verify()
-        self._resolve_batch(batch)
-        values: dict[PortRef, Any] = {}
-        with torch.set_grad_enabled(at.stage is Stage.TRAIN and torch.is_grad_enabled()):
-            names = [n for n in self.order() if at.stage in self._nodes[n].stages]
-            for done, name in enumerate(names):
-                node = self._nodes[name]
-                # A frozen node does in training what it does in inference.
-                node.train(at.stage is Stage.TRAIN and not node.frozen)
-                given: dict[str, Any] | None = self._gather(node, batch, values)
-                given = given if feed is None else feed(node, given or {})
-                if given is None:
-                    continue
-                if "context" in inspect.signature(node.forward).parameters:
-                    given["context"] = at
-                for port, value in node(**given).items():
-                    values[PortRef(name, port)] = value
-                if keep is not None:
-                    ahead = set(names[done + 1 :])
-                    wanted = {e.source for e in self._edges if e.target.node in ahead}
-                    values = {r: v for r, v in values.items() if r in wanted or r.port in keep}
-        return values
-
-    def _gather(
-        self, node: Node, batch: Mapping[str, Any], values: Mapping[PortRef, Any]
-    ) -> dict[str, Any]:
-        if node.is_source:
-            given = {port: batch[port] for port in node.INPUT_SPECS if port in batch}
-        else:
-            given = {}
-            for port, refs in self.sources_of(node.name).items():
-                present = [values[ref] for ref in refs if ref in values]
-                if present:
-                    given[port] = present if node.INPUT_SPECS[port].variadic else present[0]
-        for port, spec in node.INPUT_SPECS.items():
-            if port not in given and not spec.optional:
-                raise PipelineError(
-                    f"{node.name}.{port} got nothing.",
-                    hint="Give it in the batch."
-                    if node.is_source
-                    else "What feeds it does not run in this stage.",
-                )
-        return given
-
-    def _resolve_batch(self, batch: Mapping[str, Any]) -> None:
-        if "cube" not in batch:
-            raise PipelineError(f"the batch has no 'cube'; it has {', '.join(batch) or 'nothing'}.")
-        size = int(batch["cube"].shape[-1])
-        wavelength = batch.get("wavelengths")
-        if wavelength is not None:
-            wavelength = np.asarray(wavelength, dtype=np.float64)
-            wavelength = wavelength[0] if wavelength.ndim == 2 else wavelength
-        check_channels(self, ChannelAxis(size, wavelength), "the batch", _WHOLE_NM)
+        return forward(self, batch, at, keep=keep, feed=feed)
 
     def scopes(self) -> Iterator[tuple[str, Scope]]:
         """Name and scope of every node, in order."""

@@ -45,7 +45,10 @@ def grid_problems(graph: Graph) -> Iterator[Problem]:
             fed = {port: inputs[refs[0]] for port, refs in ports.items() if refs[0] in inputs}
             wrong = node.grid_problem(fed)
             if wrong:
-                yield Problem(f"{name} ({type(node).__name__}): {wrong}")
+                yield Problem(
+                    f"{name} ({type(node).__name__}): {wrong}",
+                    hint="Connect it where its inputs lie as it needs them.",
+                )
         elif len(set(inputs.values())) > 1:
             yield Problem(" ".join(_different(f"the inputs of {name}", inputs)))
         if node.MARKS_VALID is not None and grid != WHOLE:

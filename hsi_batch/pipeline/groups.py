@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from hsi_batch.pipeline.reference import Reference
 from hsi_batch.wording import counted, some
 
 if TYPE_CHECKING:
-    from hsi_batch.pipeline.pipeline import Pipeline
+    from hsi_batch.pipeline.fitted_graph import FittedGraph
 
 __all__ = [
     "ARCHIVE",
@@ -38,12 +38,14 @@ __all__ = [
     "one_background",
 ]
 
+G = TypeVar("G", bound="FittedGraph")
+
 #: What people type for one background of everything.
 ARCHIVE = "archive"
 #: Stands for that background where groups are named; no group has an empty name.
 POOLED = ""
 _ATTRIBUTE = "attr:"
-_OF_ALL = ("digest", "sources", "left_out", "groups", "fallback")
+_OF_ALL = ("digest", "sources", "inputs", "left_out", "groups", "fallback")
 #: Columns of the catalog that have another name among the attributes.
 _COLUMNS = {"mode": "processing_mode"}
 
@@ -165,7 +167,7 @@ class GroupState:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, pipeline: Pipeline, nodes: Iterable[str], unfitted: Pipeline) -> Self:
+    def of(cls, pipeline: FittedGraph, nodes: Iterable[str], unfitted: FittedGraph) -> Self:
         """What a fit of ``nodes`` has set in a pipeline that was ``unfitted`` before."""
         buffers, state, digest, hparams = {}, {}, {}, {}
         for name in nodes:
@@ -195,14 +197,15 @@ class GroupState:
             dict(pipeline.provenance),
         )
 
-    def put_into(self, pipeline: Pipeline) -> None:
+    def put_into(self, pipeline: FittedGraph) -> None:
         """Make a pipeline one that was fitted to the group."""
         for name, buffers in self.buffers.items():
             node = pipeline.nodes.get(name)
             if node is None:
                 raise ConfigError(
                     f"the weights are of another pipeline: the node {name!r} is not in"
-                    f" {pipeline.name!r}."
+                    f" {pipeline.name!r}.",
+                    hint="Load the weights that were saved with this YAML.",
                 )
             node.hparams.update(self.hparams.get(name, {}))
             set_buffers(node, {k: torch.from_numpy(np.array(v)) for k, v in buffers.items()})
@@ -267,7 +270,7 @@ class Groups:
             " as it is fitted: --fallback archive (all pixels of the fit), or a group.",
         )
 
-    def take(self, pipeline: Pipeline, group: str) -> Pipeline:
+    def take(self, pipeline: G, group: str) -> G:
         """A pipeline of its own with the state of a group; ``""`` is that of all pixels."""
         # What names the whole fit stays behind.
         short = {k: v for k, v in pipeline.provenance.items() if k not in _OF_ALL}

@@ -36,7 +36,11 @@ def axis_of(cube: xr.DataArray) -> ChannelAxis:
     """Channel axis of a cube, with the wavelengths of its coordinate ``wavelength``."""
     if "wavelength" not in cube.coords:
         return ChannelAxis(cube.sizes["channel"])
-    return ChannelAxis.of(cube.coords["wavelength"].to_numpy())
+    plain = ChannelAxis.of(cube.coords["wavelength"].to_numpy())
+    mapped = cube.coords.get("wavelength_map")
+    if mapped is None or mapped.dims != ("x", "channel"):
+        return plain
+    return ChannelAxis(plain.size, plain.wavelength, mapped.to_numpy().astype(np.float64))
 
 
 def apply(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from hsi_batch.errors import PipelineError
-from hsi_batch.nodes import PortRef
+from hsi_batch.nodes import Node, PortRef
 from hsi_batch.nodes.grid import WHOLE
 from hsi_batch.pipeline.graph import Graph
 from hsi_batch.pipeline.grids import node_grids
 
-__all__ = ["INVALID_DECISION", "MapSpec", "as_stored", "map_spec", "stored_port"]
+__all__ = ["INVALID_DECISION", "MapSpec", "as_stored", "map_spec", "map_wavelengths", "stored_port"]
 
 #: Stands for an invalid pixel where values are decisions.
 INVALID_DECISION = 255
@@ -64,7 +65,8 @@ def map_spec(graph: Graph, name: str) -> MapSpec:
         if axis is None:
             raise PipelineError(
                 f"the channels of {ref} are not known: {type(node).__name__} does not say them"
-                " (channel_axis)."
+                " (channel_axis).",
+                hint="Say them in channel_axis of that class.",
             )
         size = axis.size
     integers = (torch.int32, torch.int64, torch.int16)
@@ -72,6 +74,17 @@ def map_spec(graph: Graph, name: str) -> MapSpec:
         "uint8" if spec.dtype is torch.bool else "int32" if spec.dtype in integers else "float32"
     )
     return MapSpec(short, ref, dtype, size)
+
+
+def map_wavelengths(nodes: Mapping[str, Node], specs: Iterable[MapSpec]) -> dict[str, list[float]]:
+    """Wavelengths in nm, by name, of the maps whose channels still have some."""
+    found = {}
+    for spec in specs:
+        node = nodes[spec.ref.node]
+        axis = node.channel_axis(node.axes).get(spec.ref.port) if spec.channels > 1 else None
+        if axis is not None and axis.wavelength is not None and axis.size == spec.channels:
+            found[spec.name] = axis.wavelength.tolist()
+    return found
 
 
 def stored_port(graph: Graph, name: str) -> PortRef:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import yaml
-from torch import nn
 
 from hsi_batch.documents import Document, read_yaml
-from hsi_batch.errors import ConfigError, HsiBatchWarning, PipelineError, did_you_mean
+from hsi_batch.errors import HsiBatchWarning, PipelineError
 from hsi_batch.files import write_atomically
-from hsi_batch.nodes import Node, PortRef
+from hsi_batch.nodes import PortRef
 from hsi_batch.nodes.trust import from_the_driver, plugins_allowed
 from hsi_batch.pipeline.build import build
 from hsi_batch.pipeline.config import PipelineMetadata
-from hsi_batch.pipeline.graph import Graph
-from hsi_batch.pipeline.groups import POOLED, Groups, group_of, one_background
-from hsi_batch.pipeline.precision import Precision
-from hsi_batch.pipeline.reference import Reference, fit_tags
+from hsi_batch.pipeline.fitted_graph import FittedGraph
+from hsi_batch.pipeline.groups import one_background
+from hsi_batch.pipeline.reference import fit_tags
 from hsi_batch.pipeline.vouching import check_pair, names_weights, vouched
 from hsi_batch.pipeline.weights import dump_weights, load_weights
 from hsi_batch.pipeline.written import (
@@ -43,27 +41,15 @@ __all__ = ["CuvisPipeline", "Pipeline"]
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-class Pipeline(Graph):
-    """A graph of nodes with its fitted state.
+class Pipeline(FittedGraph):
+    """A graph of nodes with its fitted state, which it shares with files and applies lazily.
+
+    Its attributes are those of :class:`.FittedGraph`.
 
     Parameters
     ----------
     name : str
         Name of the pipeline.
-
-    Attributes
-    ----------
-    precision : dict
-        Arithmetic of each quadratic score, chosen by the fit.
-    provenance : dict
-        What the pipeline was fitted on, when and with which software.
-    reference : Reference, optional
-        Count, mean and covariance of the pixels of the fit, as recorded; None if the fit did not
-        have them.
-    groups : Groups, optional
-        One state per background, if it was fitted so; :meth:`for_group` gives the pipeline of one.
-        The nodes themselves then hold the state of all pixels, if the fallback is ``archive``, and
-        are not fitted otherwise.
 
     Examples
     --------
@@ -75,16 +61,6 @@ class Pipeline(Graph):
     (True, False)
     """
 
-    def __init__(self, name: str = "Pipeline", *, lenient: bool = False) -> None:
-        super().__init__(name, lenient=lenient)
-        self.metadata = PipelineMetadata(name=name)
-        self.precision: dict[str, Precision] = {}
-        self.provenance: dict[str, Any] = {}
-        self.reference: Reference | None = None
-        self.groups: Groups | None = None
-
-    # -- files -------------------------------------------------------------------------------
-
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str], *, plugins: Iterable[str] = ()) -> Self:
         """Read a pipeline file; weights beside it (same stem, ``.pt``) are loaded if they exist.
@@ -92,6 +68,7 @@ class Pipeline(Graph):
         Parameters
         ----------
         path : path
+            A pipeline, bare or fitted.
         plugins : iterable of str
             Packages whose node classes the file may import; what it lists itself is not enough.
 
@@ -204,7 +181,9 @@ class Pipeline(Graph):
         Parameters
         ----------
         path : path
+            The YAML to write; its weights go beside it, as ``.pt``.
         metadata : PipelineMetadata or mapping, optional
+            Wins over what the pipeline has.
         dialect : {"hsi-batch", "cuvis-ai"}
             Ours, or what ``CuvisPipeline.load_pipeline`` of cuvis-ai 0.19.3 accepts: full class
             paths, only arguments that it knows (a warning names the others), its port table.
@@ -248,6 +227,7 @@ class Pipeline(Graph):
         Parameters
         ----------
         path : path
+            The ``.pt``.
         beside : path, optional
             The YAML that was written with it; both must vouch for each other then.
 
@@ -274,114 +254,6 @@ class Pipeline(Graph):
             pipeline = cls.from_document(read_yaml("pipeline", text=text))
             load_weights(pipeline, weights)
         return pipeline
-
-    # -- state -------------------------------------------------------------------------------
-
-    @property
-    def fitted(self) -> bool:
-        """Whether every node is ready to run, if need be with the state of a group."""
-        grouped = frozenset() if self.groups is None else self.groups.nodes
-        return all(node.fitted or name in grouped for name, node in self.nodes.items())
-
-    def for_group(self, group: str) -> Self:
-        """The pipeline with the state of one background; it holds no others.
-
-        Raises
-        ------
-        hsi_batch.errors.PipelineError
-            There is no such group, or there are none.
-        """
-        return self._need_groups().take(self, group)  # type: ignore[return-value]
-
-    def pooled(self) -> Self:
-        """The pipeline with the state of all pixels of a fit with the fallback ``archive``."""
-        return self._need_groups().take(self, POOLED)  # type: ignore[return-value]
-
-    def for_session(self, session: str, attrs: Mapping[str, Any] | None = None) -> Self:
-        """The pipeline with the state that a session is scored with.
-
-        Parameters
-        ----------
-        session : str
-            Its name.
-        attrs : mapping, optional
-            Attributes of its group in the archive.
-
-        Raises
-        ------
-        hsi_batch.errors.ConfigError
-            It lacks the attribute, or its background is not known and no fallback was named.
-        """
-        groups = self._need_groups()
-        group = group_of(groups.by, session, attrs or {})
-        if group is None:
-            raise ConfigError(
-                f"the pipeline has one background per {groups.by}, which the session {session} does"
-                " not state.",
-                hint="Name the group: pipeline.for_group(name).",
-            )
-        found = groups.find(group)
-        if found is None:
-            raise groups.unseen(f"session {session}", [group])
-        return groups.take(self, found)  # type: ignore[return-value]
-
-    def _need_groups(self) -> Groups:
-        if self.groups is None:
-            raise PipelineError(
-                f"the pipeline {self.name!r} has one background for everything.",
-                hint="Fit it with a background per session, sensor or attr:NAME to have more.",
-            )
-        return self.groups
-
-    def in_words(self) -> dict[str, str]:
-        """What the fit has settled that people want to read, by node: thresholds.
-
-        Of several backgrounds, that of the first.
-        """
-        if self.groups is not None and self.groups.states:
-            first, *others = self.groups.states
-            which = f" (background {first}; each of {len(others)} more has its own)"
-            words = self.for_group(first).in_words()
-            return {name: text + which * bool(others) for name, text in words.items()}
-        said = {name: node.in_words() for name, node in self.nodes.items()}
-        return {name: text for name, text in said.items() if text}
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """All parameters; those of nodes that are not frozen have ``requires_grad``."""
-        for node in self.nodes.values():
-            yield from node.parameters()
-
-    def unfreeze_nodes_by_name(self, names: Iterable[str]) -> None:
-        """Let a gradient stage train these nodes.
-
-        Raises
-        ------
-        hsi_batch.errors.PipelineError
-            A name that no node has; then none is changed.
-        """
-        for node in self._named(names):
-            node.unfreeze()
-
-    def freeze_nodes_by_name(self, names: Iterable[str]) -> None:
-        """Undo :meth:`unfreeze_nodes_by_name`."""
-        for node in self._named(names):
-            node.freeze()
-
-    def _named(self, names: Iterable[str]) -> list[Node]:
-        wanted = [names] if isinstance(names, str) else list(names)
-        unknown = [name for name in wanted if name not in self.nodes]
-        if unknown:
-            raise PipelineError(
-                f"the pipeline has no node {unknown[0]!r}.{did_you_mean(unknown[0], self.nodes)}",
-                hint=f"It has {', '.join(self.nodes) or 'none'}.",
-            )
-        return [self.nodes[name] for name in wanted]
-
-    def to(self, device: str) -> Self:
-        """Move all parameters and buffers to a torch device."""
-        for node in self.nodes.values():
-            node.to(device)
-        return self
 
     def apply(
         self,
@@ -413,9 +285,15 @@ class Pipeline(Graph):
         return super().forward(*arguments, **options)
 
     def __repr__(self) -> str:
-        if self.groups is None:
-            return super().__repr__()
-        return f"{super().__repr__()}\n  {self.groups}"
+        text = super().__repr__()
+        said = [str(self.groups)] if self.groups is not None else []
+        said += [t for t in fit_tags((), self.provenance) if t.startswith("fitted-on: ")]
+        return "\n  ".join([text, *said])
+
+    def _repr_html_(self) -> str:
+        from hsi_batch.pipeline.card import pipeline_card
+
+        return pipeline_card(self)
 
 
 class CuvisPipeline(Pipeline):
@@ -423,6 +301,20 @@ class CuvisPipeline(Pipeline):
 
     A declared number of channels that disagrees with the data is corrected with a warning, where a
     :class:`Pipeline` made in Python refuses it.
+
+    Parameters
+    ----------
+    name : str
+        Of the pipeline, as in its metadata.
+    lenient : bool
+        False refuses what a :class:`Pipeline` refuses.
+
+    Examples
+    --------
+    >>> from hsi_batch.nodes import MinMaxNormalizer
+    >>> pipeline = CuvisPipeline("scaled")
+    >>> pipeline.add_node(MinMaxNormalizer(name="scaling")).name, list(pipeline.nodes)
+    ('scaling', ['scaling'])
     """
 
     def __init__(self, name: str = "Pipeline", *, lenient: bool = True) -> None:

@@ -162,6 +162,11 @@ class Program:
         return max((reach.get(ref, 0) for ref in self.wanted), default=0)
 
     @property
+    def by_column(self) -> bool:
+        """Whether a value depends on the column that it is in."""
+        return any(isinstance(step, NodeStep) and step.node.by_column for step in self.steps)
+
+    @property
     def producers(self) -> dict[PortRef, Step]:
         """The step that gives each port."""
         return {ref: step for step in self.steps for ref in step.outputs}
@@ -279,12 +284,14 @@ class _Compiler:
             )
         if node.is_source:
             raise PipelineError(
-                f"{ref} comes with the batch; it cannot be had while scoring block by block."
+                f"{ref} comes with the batch; it cannot be had while scoring block by block.",
+                hint="Ask for another output.",
             )
         if node.scope in (Scope.FRAME, Scope.SEQUENCE):
             raise PipelineError(
                 f"{ref.node} ({type(node).__name__}) has scope {node.scope}; it cannot run block"
-                " by block."
+                " by block.",
+                hint="Score whole frames, or ask for another output.",
             )
         node._need_fit()  # noqa: SLF001
         ports, constants = inputs_of(self.graph, ref.node, self.tables)
@@ -340,6 +347,8 @@ def _constant(graph: Graph, ref: PortRef) -> Any:
         return np.rint(wavelength).astype(np.int32)
     buffer = node.port_buffer(ref.port)
     if buffer is None:
-        raise PipelineError(f"{ref} cannot be had while scoring block by block.")
+        raise PipelineError(
+            f"{ref} cannot be had while scoring block by block.", hint="Ask for another output."
+        )
     node._need_fit()  # noqa: SLF001
     return buffer

@@ -69,6 +69,8 @@ def dump_weights(pipeline: Pipeline, metadata: Mapping[str, Any], digest: str = 
             "size": pipeline.axis.size,
             "wavelength": None if wavelength is None else torch.from_numpy(wavelength.copy()),
         }
+        if pipeline.axis.columns is not None:
+            ours["axis"]["columns"] = torch.from_numpy(pipeline.axis.columns.copy())
     if pipeline.groups is not None:
         ours["groups"] = groups_to_plain(pipeline.groups)
     content = {
@@ -101,7 +103,11 @@ def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> 
         isinstance(v, dict) and all(isinstance(name, str) for name in (k, *v))
         for k, v in stored.items()
     ):
-        raise ConfigError("the file holds no `state_dict` per node.", path=path)
+        raise ConfigError(
+            "the file holds no `state_dict` per node.",
+            path=path,
+            hint="Name a file that a pipeline was saved to.",
+        )
     ours = _ours(content.get(KEY), path)
     unknown = sorted(set(stored) - set(pipeline.nodes))
     if unknown:
@@ -109,6 +115,7 @@ def load_weights(pipeline: Pipeline, source: bytes | str | os.PathLike[str]) -> 
             f"the weights are of another pipeline: nodes {unknown} are not in"
             f" {pipeline.name!r} ({', '.join(pipeline.nodes)}).",
             path=path,
+            hint="Load the weights that were saved with this YAML.",
         )
     for name, node in pipeline.nodes.items():
         if name in stored:
@@ -212,6 +219,7 @@ def _ours(raw: Any, path: str | None) -> _Ours | None:
     try:
         axis = raw.get("axis")
         wavelength = None if axis is None else axis["wavelength"]
+        columns = None if axis is None else axis.get("columns")
         reference = raw.get("reference")
         return _Ours(
             list(raw["fitted"]),
@@ -224,7 +232,9 @@ def _ours(raw: Any, path: str | None) -> _Ours | None:
             None
             if axis is None
             else ChannelAxis(
-                int(axis["size"]), None if wavelength is None else np.asarray(wavelength.numpy())
+                int(axis["size"]),
+                None if wavelength is None else np.asarray(wavelength.numpy()),
+                None if columns is None else np.asarray(columns.numpy()),
             ),
             None
             if reference is None

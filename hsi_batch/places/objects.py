@@ -96,7 +96,11 @@ class ObjectsAt(ObjectStore[Any]):
         if _denied(error):
             return StorageError("access is denied.", path=place, hint=_DENIED)
         if isinstance(error, FileNotFoundError):
-            return StorageError("there is no such bucket or container.", path=place)
+            return StorageError(
+                "there is no such bucket or container.",
+                path=place,
+                hint="Check its name, or make it.",
+            )
         # The first line; the others are the library's own view of itself.
         said = str(error).strip().splitlines()[0][:300]
         return StorageError(

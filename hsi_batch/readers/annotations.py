@@ -1,4 +1,4 @@
-"""Labels beside recordings: COCO files, mask images, masks inside ``.npz`` files.
+"""Labels beside recordings: COCO, mask images, ENVI classes and regions, polygons on the ground.
 
 A label is an int16 per pixel: 0 background, 1 and up the classes. A frame that the annotation does
 not mention is unlabelled, which is not the same as all background.
@@ -11,7 +11,6 @@ import re
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,29 +18,26 @@ from numpy.typing import NDArray
 from hsi_batch.errors import SourceError
 from hsi_batch.files import Closing
 from hsi_batch.readers.envi import DATA_SUFFIXES
+from hsi_batch.readers.geography import Geography
+from hsi_batch.readers.labels_border import AdjustedLabels, Labels, Rest
 from hsi_batch.readers.labels_coco import CocoLabels
+from hsi_batch.readers.labels_envi import EnviClassLabels
 from hsi_batch.readers.labels_image import ImageLabels
 from hsi_batch.readers.labels_npz import LABEL_KEYS, NpzLabels
+from hsi_batch.readers.labels_roi import ROI_SUFFIXES, RoiLabels, is_roi
+from hsi_batch.readers.labels_vector import VECTOR_SUFFIXES, VectorLabels, is_vector
 from hsi_batch.readers.npz_file import NpzFile
 from hsi_batch.readers.raw import check_lines
 
-__all__ = ["Annotation", "find_annotation", "open_annotation"]
+__all__ = ["LABEL_SUFFIXES", "Annotation", "find_annotation", "names_of", "open_annotation"]
 
 _IMAGE_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+LABEL_SUFFIXES = (".json", *_IMAGE_SUFFIXES, ".npz", ".hdr", *ROI_SUFFIXES, *VECTOR_SUFFIXES)
 _MASK_NAME = re.compile(
     r"(?P<stem>.+?)[ _.-]?(?:gt|masks?|labels?|ground[ _-]?truth|annotations?)", re.IGNORECASE
 )
 # A folder that changed this recently may change again within the resolution of its time stamp.
 _SETTLED_NS = 2_000_000_000
-
-
-class _Labels(Protocol):
-    classes: dict[int, str]
-    digest: str
-
-    def raster(self, frame: int) -> NDArray[np.int16] | None: ...
-
-    def close(self) -> None: ...
 
 
 class Annotation(Closing):
@@ -65,7 +61,7 @@ class Annotation(Closing):
         SHA-256 of what the labels are made from, hexadecimal.
     """
 
-    def __init__(self, path: str, labels: _Labels, shape: tuple[int, int], frames: int) -> None:
+    def __init__(self, path: str, labels: Labels, shape: tuple[int, int], frames: int) -> None:
         self.path = path
         self.files = (path,)
         self.classes = dict(sorted(labels.classes.items()))
@@ -104,25 +100,41 @@ class Annotation(Closing):
         self._labels.close()
 
 
-def open_annotation(path: str, *, shape: tuple[int, int], frames: int) -> Annotation:
+def open_annotation(
+    path: str,
+    *,
+    shape: tuple[int, int],
+    frames: int,
+    geography: Geography | None = None,
+    rest: Rest | None = None,
+    ignore_border: int = 0,
+) -> Annotation:
     """Open labels and check them against the recording they belong to.
 
     Parameters
     ----------
     path : str
-        A COCO ``.json`` file, a mask image (``.png``, ``.bmp``, ``.tif``, ``.tiff``) or an
-        ``.npz`` file with ``mask`` or ``class_mask``. What each of them may hold is said in
-        :mod:`~hsi_batch.readers.labels_coco`, :mod:`~hsi_batch.readers.labels_image` and
-        :mod:`~hsi_batch.readers.labels_npz`.
+        A COCO ``.json`` file, a mask image (``.png``, ``.bmp``, ``.tif``, ``.tiff``), an ``.npz``
+        file with ``mask`` or ``class_mask``, the ``.hdr`` of an ENVI classification, ENVI regions
+        of interest (``.xml``, ``.roi`` or ``.txt``), GeoJSON or a GeoPackage. What each of them may
+        hold is said in the module of its name, such as :mod:`~hsi_batch.readers.labels_coco`.
     shape : tuple of int
         ``(y, x)`` of the recording's frames.
     frames : int
         Number of frames.
+    geography : Geography, optional
+        Where the recording is, for labels in map coordinates.
+    rest : {"background", "unlabelled"}, optional
+        What pixels are that are not marked, in frames that are mentioned. By default what the kind
+        of file says: background for COCO, images and ``.npz``, unlabelled for the others.
+    ignore_border : int
+        Pixels on either side of each border between labels that become unlabelled.
 
     Raises
     ------
     hsi_batch.errors.SourceError
-        Unreadable, malformed, or of another size than the frames.
+        Unreadable, malformed, of another size than the frames, or in map coordinates of a recording
+        that is not georeferenced.
 
     Examples
     --------
@@ -134,20 +146,49 @@ def open_annotation(path: str, *, shape: tuple[int, int], frames: int) -> Annota
     ([[0, 0, 1]], 'anomaly')
     """
     suffix = Path(path).suffix.lower()
-    labels: _Labels
-    if suffix == ".json":
-        labels = CocoLabels(path, shape, frames)
-    elif suffix in _IMAGE_SUFFIXES:
-        labels = ImageLabels(path, shape, frames)
-    elif suffix == ".npz":
-        labels = NpzLabels(path, shape, frames)
+    labels: Labels
+    marks = True
+    if is_vector(path):
+        labels = VectorLabels(path, shape, geography)
+    elif suffix == ".hdr":
+        labels = EnviClassLabels(path, shape, frames)
+    elif is_roi(path):
+        labels = RoiLabels(path, shape, frames, geography)
     else:
-        raise SourceError(
-            f"{suffix or 'a file without suffix'} is not a known kind of annotation.",
-            path=path,
-            hint=f"Known are .json (COCO), {', '.join(_IMAGE_SUFFIXES)} and .npz.",
-        )
+        marks = False
+        labels = _marked_frames(path, suffix, shape, frames)
+    if rest is not None or ignore_border:
+        labels = AdjustedLabels(labels, rest, ignore_border, marks_background=marks)
     return Annotation(path, labels, shape, frames)
+
+
+def _marked_frames(path: str, suffix: str, shape: tuple[int, int], frames: int) -> Labels:
+    """Annotations in which what is not marked is background."""
+    if suffix == ".json":
+        return CocoLabels(path, shape, frames)
+    if suffix in _IMAGE_SUFFIXES:
+        return ImageLabels(path, shape, frames)
+    if suffix == ".npz":
+        return NpzLabels(path, shape, frames)
+    known = ", ".join(LABEL_SUFFIXES[1:])
+    raise SourceError(
+        f"{suffix or 'a file without suffix'} is not a known kind of annotation.",
+        path=path,
+        hint=f"Known are .json (COCO), {known}.",
+    )
+
+
+def names_of(annotation: str) -> set[str]:
+    """Stems of the recordings that an annotation may belong to, by its name.
+
+    Examples
+    --------
+    >>> sorted(names_of("labels/scan_3_gt.png")), sorted(names_of("scan_3.json"))
+    (['scan_3', 'scan_3_gt'], ['scan_3'])
+    """
+    stem = Path(annotation).stem
+    match = _MASK_NAME.fullmatch(stem)
+    return {stem} | ({match["stem"]} if match else set())
 
 
 def find_annotation(recording: str) -> str | None:
@@ -200,7 +241,9 @@ def _listing(folder: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
         return _listing_of(str(folder), changed)
     except OSError as error:
         raise SourceError(
-            f"the folder cannot be searched for labels: {error.strerror}.", path=str(folder)
+            f"the folder cannot be searched for labels: {error.strerror}.",
+            path=str(folder),
+            hint="Check the permissions, or say --annotations none.",
         ) from error
 
 

@@ -82,7 +82,9 @@ def parse_mode(name: str | None, references: Collection[str] = ()) -> Mode:
         )
     if references and not mode.references:
         raise ConfigError(
-            f"{' and '.join(references)} reference files are given, but mode {mode.name} uses none."
+            f"{' and '.join(references)} reference files are given, but mode {mode.name} uses"
+            " none.",
+            hint="Leave them out, or choose another mode.",
         )
     return mode
 
@@ -151,6 +153,7 @@ class Processing:
                 f"asked for {self.mode.name}, the Cuvis SDK made {made}.",
                 path=self._path,
                 frame=frame,
+                hint="Choose another mode, or look at the SDK's version.",
             )
 
     def references(self) -> dict[str, str]:
@@ -164,7 +167,11 @@ class Processing:
         session = call("open the reference", cuvis.SessionFile, file, path=file)
         reference = call("read the reference", session.get_measurement, 0, path=file)
         if reference is None:
-            raise SourceError("the first frame of the reference was dropped.", path=file)
+            raise SourceError(
+                "the first frame of the reference was dropped.",
+                path=file,
+                hint="Record the reference again.",
+            )
         reference.data = {}  # copies of its images, of no use here
         self._replaced.append(reference)
         call(

@@ -19,6 +19,7 @@ from hsi_batch.errors import SourceError
 from hsi_batch.files import Closing
 from hsi_batch.readers.envi_fields import foreign_format, read_fields
 from hsi_batch.readers.envi_header import EnviHeader, read_header
+from hsi_batch.readers.geometry_names import geometry_reason
 from hsi_batch.readers.protocol import FrameInfo, SourceInfo, refuse_mode
 from hsi_batch.readers.raw import RawFile, bytes_of, check_lines, native, reading
 from hsi_batch.readers.reference_names import reference_reason
@@ -69,7 +70,8 @@ class EnviReader:
             kind = ""
         if "library" in kind.casefold() or "classification" in kind.casefold():
             return f"an {kind}" if kind.upper().startswith("ENVI") else f"its file type is {kind}"
-        return reference_reason(Path(path).stem)
+        stem = Path(path).stem
+        return reference_reason(stem) or geometry_reason(stem)
 
     def open(self, path: str, *, mode: str | None = None) -> EnviSource:
         """Open a cube; see :meth:`hsi_batch.readers.protocol.Reader.open`.
@@ -140,6 +142,7 @@ class EnviSource(Closing):
                 "there is no such frame; an ENVI file holds frame 0 only.",
                 path=self.info.path,
                 frame=index,
+                hint="Ask for frame 0.",
             )
         fill = {"bip": _fill_bip, "bil": _fill_bil, "bsq": _fill_bsq}[self._interleave]
         return EnviFrame(self._file, self._header, fill)

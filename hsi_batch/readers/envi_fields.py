@@ -103,9 +103,17 @@ def read_fields(path: str) -> EnviFields:
                 raise SourceError(f"not an ENVI header: {found}.", path=path, hint=hint)
             content += file.read(_MAX_BYTES)
     except OSError as error:
-        raise SourceError(f"the header cannot be read: {error.strerror}.", path=path) from error
+        raise SourceError(
+            f"the header cannot be read: {error.strerror}.",
+            path=path,
+            hint="Check the permissions of the file.",
+        ) from error
     if len(content) > _MAX_BYTES:
-        raise SourceError(f"the header is larger than {_MAX_BYTES >> 20} MB.", path=path)
+        raise SourceError(
+            f"the header is larger than {_MAX_BYTES >> 20} MB.",
+            path=path,
+            hint="Name the header, not the data file.",
+        )
     text, places, opened = _normalised(_decoded(content))
     if opened is not None:
         raise SourceError(
@@ -190,7 +198,11 @@ def _parsed(text: str, path: str) -> dict[str, str | list[str]]:
         try:
             values: dict[str, str | list[str]] = read_envi_header(os.dup(file.fileno()))
         except EnviException as error:
-            raise SourceError(f"the header cannot be parsed: {error}", path=path) from error
+            raise SourceError(
+                f"the header cannot be parsed: {error}",
+                path=path,
+                hint="Mend that line, or write the header again.",
+            ) from error
     return {
         name: [v for v in value if v] if isinstance(value, list) else value
         for name, value in values.items()

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from hsi_batch.readers.envi_fields import EnviFields
 
-__all__ = ["Geography", "geography_of"]
+__all__ = ["Geography", "crs_of", "geography_of"]
 
 _ARBITRARY = ("arbitrary", "unknown")
 
@@ -92,6 +92,13 @@ def geography_of(fields: EnviFields) -> Geography | None:
     y = north - column * linear[2] - line * linear[3]
     transform = (x, linear[0], linear[1], y, linear[2], linear[3])
     return Geography(transform, _crs(fields, entries))
+
+
+def crs_of(fields: EnviFields) -> str | None:
+    """Coordinate reference system of a header, with ``map info`` or without; None if unknown."""
+    given = fields.values.get("map info") or "unknown"
+    entries = [e.strip() for e in (given if isinstance(given, list) else given.split(","))]
+    return _crs(fields, entries)
 
 
 def _crs(fields: EnviFields, entries: list[str]) -> str | None:

@@ -52,7 +52,11 @@ class CocoLabels:
             content = Path(path).read_bytes()
             document = json.loads(content)
         except OSError as error:
-            raise SourceError(f"cannot be read: {error.strerror}.", path=path) from error
+            raise SourceError(
+                f"cannot be read: {error.strerror}.",
+                path=path,
+                hint="Check the permissions of the file.",
+            ) from error
         except json.JSONDecodeError as error:
             raise SourceError(
                 f"not valid JSON: {error.msg} (column {error.colno}).",
@@ -61,7 +65,9 @@ class CocoLabels:
                 hint="Export the annotations again.",
             ) from error
         except (UnicodeDecodeError, RecursionError) as error:
-            raise SourceError(f"not valid JSON: {error}.", path=path) from error
+            raise SourceError(
+                f"not valid JSON: {error}.", path=path, hint="Write it again as COCO JSON."
+            ) from error
         if not isinstance(document, dict):
             raise self._error(f"it holds a {type(document).__name__}; expected a COCO object")
         self.digest = hashlib.sha256(content).hexdigest()

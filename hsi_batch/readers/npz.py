@@ -113,6 +113,7 @@ class NpzSource(Closing):
                 f"there is no such frame; the file holds frames 0 to {info.frames - 1}.",
                 path=info.path,
                 frame=index,
+                hint="Ask for one of these.",
             )
         if info.access == "frame":
             with reading(info.path, index, 0, info.shape[0]):

@@ -77,7 +77,11 @@ class NpzFile(Closing):
         try:
             self._zip = zipfile.ZipFile(path)
         except OSError as error:
-            raise SourceError(f"cannot be opened: {error.strerror}.", path=path) from error
+            raise SourceError(
+                f"cannot be opened: {error.strerror}.",
+                path=path,
+                hint="Check the permissions of the file.",
+            ) from error
         except Exception as error:  # zipfile lets out whatever it stumbles on
             raise SourceError(
                 f"not a complete npz file: {_what_it_is(path, error)}.",

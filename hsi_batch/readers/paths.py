@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from hsi_batch.files import expand_home
+
 __all__ = ["files_named", "natural_key"]
 
 # Stores of this project, and others like them: folders full of files, none of them a recording.
@@ -33,8 +35,7 @@ def files_named(pattern: str, suffixes: Collection[str]) -> list[tuple[str, str 
         Absolute paths, possibly with repetitions; empty if nothing matches.
     """
     try:
-        expanded = os.path.expanduser(pattern)  # noqa: PTH111 - pathlib raises for unknown users
-        return list(_candidates(expanded, suffixes))
+        return list(_candidates(str(expand_home(pattern)), suffixes))
     except OSError as error:
         return [(os.path.abspath(pattern), f"cannot be reached: {error.strerror}.")]  # noqa: PTH100
 

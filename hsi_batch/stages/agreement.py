@@ -21,7 +21,8 @@ _TYPED = 6
 
 def axis_of(session: Session) -> ChannelAxis:
     """Channel axis of a session."""
-    return ChannelAxis(session.geometry.shape[2], session.wavelength)
+    columns = session.wavelength_map
+    return ChannelAxis(session.geometry.shape[2], session.wavelength, columns)
 
 
 def check_tolerance(tolerance: float | None) -> float:
@@ -87,7 +88,9 @@ def common_axis(sessions: Mapping[str, Session], tolerance: float = TOLERANCE_NM
 
     groups = _grouped(sessions, lambda a, b: same_sensor(a, b) or _difference(a, b))
     if len(groups) == 1:
-        return axis_of(groups[0][0])
+        # A session that knows those of its columns speaks for the others of its sensor.
+        mapped = (s for s in sessions.values() if s.wavelength_map is not None)
+        return axis_of(next(mapped, groups[0][0]))
     described = "; ".join(f"{_shown(names)} ({_what(session)})" for session, names, _ in groups[:6])
     first = groups[0][0]
     raise PlanError(

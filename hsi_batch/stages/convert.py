@@ -5,121 +5,51 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, get_args
 
 from distributed import Client
 
 from hsi_batch.archive.catalog import is_published
 from hsi_batch.archive.leftovers import remove_leftovers
-from hsi_batch.archive.record_objects import record_writer
-from hsi_batch.archive.records import BlockRecord, Records
+from hsi_batch.archive.records import Records
 from hsi_batch.archive.storage import preset_of
 from hsi_batch.archive.store import ARCHIVE, create_root, state_folder
 from hsi_batch.archive.transactions import absorb, committed
 from hsi_batch.engine.events import Observer, Progress
-from hsi_batch.engine.window import Task, batches
 from hsi_batch.errors import ConfigError, did_you_mean
-from hsi_batch.places import Place, absolute, place, public
+from hsi_batch.places import absolute, place, public
 from hsi_batch.readers.protocol import Quantity
 from hsi_batch.readers.references import Reference
 from hsi_batch.stages.convert_blocks import convert_items
 from hsi_batch.stages.convert_commit import Finished, accept_touched, begin, finish_session, publish
 from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan
+from hsi_batch.stages.convert_positions import check_position_options
 from hsi_batch.stages.convert_references import ReferenceMeans, check_options
+from hsi_batch.stages.convert_result import ConvertResult
 from hsi_batch.stages.convert_scan import plan_convert
 from hsi_batch.stages.convert_slices import prepare_slices
-from hsi_batch.stages.convert_work import ConvertItem, HashItem, ShardItem, item_keys
+from hsi_batch.stages.convert_tasks import convert_tasks, record_killed
+from hsi_batch.stages.convert_work import item_keys
 from hsi_batch.stages.memory import check_memory
 from hsi_batch.stages.outputs import held_store
+from hsi_batch.stages.referring import confirm_replacing
 from hsi_batch.stages.run import (
     TASK_BYTES,
     BlockWork,
     Failure,
-    Memory,
     Run,
-    failed_frames,
     run_blocks,
 )
 from hsi_batch.stages.slices import (
     forget_slices,
     kept_hashes,
-    prepared_text,
     refuse_missing,
 )
-from hsi_batch.wording import counted
 
 __all__ = ["ConvertResult", "convert"]
-
-
-@dataclass(frozen=True)
-class ConvertResult:
-    """What a conversion did.
-
-    Attributes
-    ----------
-    archive : str
-    converted : tuple of Finished
-        Sessions that were converted in this run.
-    up_to_date : int
-        Sessions that needed nothing.
-    changed : tuple of str
-        Sessions whose source differs from what was converted; ``replace`` would redo them.
-    broken : tuple of (path, reason)
-        Sources that could not be opened, or of which no frame could be read.
-    failures : tuple of Failure
-        Blocks that failed in this run.
-    earlier : tuple of Failure
-        Blocks that failed in earlier runs and were left alone.
-    skipped : tuple of (path, reason)
-        Files that are no recordings.
-    blocks, bytes : int
-        Done in this run.
-    seconds : float
-    prepared : int
-        Slices that the blocks were left to.
-    memory : Memory, optional
-    """
-
-    archive: str
-    converted: tuple[Finished, ...] = ()
-    up_to_date: int = 0
-    changed: tuple[str, ...] = ()
-    broken: tuple[tuple[str, str], ...] = ()
-    failures: tuple[Failure, ...] = ()
-    earlier: tuple[Failure, ...] = ()
-    skipped: tuple[tuple[str, str], ...] = ()
-    blocks: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
-    prepared: int = 0
-    memory: Memory | None = None
-    plan: ConvertPlan | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def failed(self) -> int:
-        """Frames and sources that are not in the archive but should be."""
-        return failed_frames(*self.failures, *self.earlier) + len(self.broken) + len(self.changed)
-
-    def __str__(self) -> str:
-        if self.prepared and self.plan is not None:
-            return prepared_text(self.plan.blocks, self.plan.bytes, self.prepared)
-        parts = [f"{counted(len(self.converted), 'session')} converted"]
-        if self.up_to_date:
-            parts.append(f"{self.up_to_date} up to date")
-        if self.changed:
-            parts.append(f"{len(self.changed)} changed since and kept as converted (use --replace)")
-        if self.skipped:
-            parts.append(f"{counted(len(self.skipped), 'file')} skipped")
-        if self.failed > len(self.changed):
-            parts.append(f"{self.failed - len(self.changed)} failed")
-        rate = f", {self.bytes / 1e6 / max(self.seconds, 1e-9):.0f} MB/s" if self.bytes else ""
-        memory = f"; {self.memory}" if self.memory and self.blocks else ""
-        done = f"{counted(self.blocks, 'block')} in {self.seconds:.1f} s"
-        return f"{', '.join(parts)}; {done}{rate}{memory}"
 
 
 def convert(
@@ -138,6 +68,11 @@ def convert(
     panel: str | float | os.PathLike[str] | None = None,
     crop: str | None = None,
     quantity: str | None = None,
+    roi: str | None = None,
+    dead_columns: str | None = None,
+    igm: str | os.PathLike[str] = "sibling",
+    gps: str | os.PathLike[str] = "sibling",
+    wavelength_map: str | os.PathLike[str] | None = None,
     replace: bool = False,
     force: bool = False,
     only_failed: bool = False,
@@ -148,6 +83,8 @@ def convert(
     observer: Observer | None = None,
     slices: int = 0,
     finalise: bool = False,
+    confirm: Callable[[str], bool] | None = None,
+    rescored: str | os.PathLike[str] | None = None,
 ) -> ConvertResult:
     """Convert recordings into an archive; what is there already and has not changed is left alone.
 
@@ -180,6 +117,17 @@ def convert(
         ``"T,B,L,R"``: lines cut off at top and bottom, columns at left and right.
     quantity : {"dn", "reflectance", "radiance"}, optional
         What the numbers are, where the sources do not say it.
+    roi : str, optional
+        Region outside of which pixels are flagged ``outside_roi``: columns ``100:900``,
+        ``x=100:900,y=0:50``, or ``polygon (x,y) (x,y) (x,y)``; positions count from 0, after
+        ``crop``.
+    dead_columns : str, optional
+        Columns that are flagged ``dead``: ``31,47,100-102``.
+    igm, gps : path
+        Where pixels are (an ENVI file of two or three bands), and where the platform was at lines
+        (a table): ``"sibling"`` (``scan_igm.hdr``, ``scan_gps.csv``), ``"none"``, or one file.
+    wavelength_map : path, optional
+        Wavelengths in nm, a row for each column: ``.csv``, ``.npy``, or ENVI.
     replace : bool
         Convert sources again that changed since, or were converted with other settings.
     force : bool
@@ -200,6 +148,11 @@ def convert(
         Convert nothing: prepare so many slices (:func:`~.convert_slices.slice_convert`).
     finalise : bool
         Convert nothing: commit what slices have done, or fail if blocks are missing.
+    confirm : callable, optional
+        Asked before sessions are converted again that scores refer to, or that have labels or masks
+        which were added to them; it gets a sentence, and says whether to go on.
+    rescored : path, optional
+        Scores that are made again after this; ``confirm`` is not asked about them.
 
     Returns
     -------
@@ -215,7 +168,9 @@ def convert(
 
     Examples
     --------
-    >>> result = convert("recordings/", "archive.zarr")  # doctest: +SKIP
+    >>> result = convert("recordings/", "archive.zarr")
+    >>> result.failed, [planned.name for planned in result.plan.sessions]
+    (0, ['scene_000', 'scene_001'])
     """
     begun = time.monotonic()
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
@@ -233,9 +188,15 @@ def convert(
         _panel(panel),
         crop,
         quantity,
+        roi,
+        dead_columns,
+        _absolute(os.fspath(igm)),
+        _absolute(os.fspath(gps)),
+        None if wavelength_map is None else str(Path(wavelength_map).absolute()),
     )
     _check_annotations(options.annotations)
     check_options(options)
+    check_position_options(options)
     if quantity not in (None, *get_args(Quantity)):
         raise ConfigError(
             f"quantity {quantity!r} is not one of {', '.join(get_args(Quantity))}."
@@ -257,10 +218,12 @@ def convert(
 
         if dry_run:
             plan = planned()
-            plan.tasks = sum(1 for _ in _tasks(plan, run.expected_threads, task_bytes))
+            plan.tasks = sum(1 for _ in convert_tasks(plan, run.expected_threads, task_bytes))
             return _result(plan, begun)
         with held_store(target, "convert") as target:
             plan = planned()
+            if confirm is not None:
+                confirm_replacing(plan, confirm, rescored)
             touched = [s for s in plan.sessions if s.touched and s.status == "done"]
             if touched:
                 accept_touched(target, touched)
@@ -346,12 +309,12 @@ def _execute(run: Run, plan: ConvertPlan, begun: float, task_bytes: int) -> Conv
     work = BlockWork(Progress("convert", plan.blocks, plan.bytes))
     run.observer(work.progress)
     hashes = kept_hashes(plan.archive)
-    tasks = _tasks(plan, run.threads, task_bytes, hashes)
+    tasks = convert_tasks(plan, run.threads, task_bytes, hashes)
     for items, report in run_blocks(
         run, work, convert_items, tasks, str(folder), blocks_of=item_keys
     ):
         if report is None:
-            _record_killed(folder, items, work)
+            record_killed(folder, items, work)
         else:
             absorb(plan.archive, report.changes)
             for name, found in report.hashes.items():
@@ -371,6 +334,8 @@ def _execute(run: Run, plan: ConvertPlan, begun: float, task_bytes: int) -> Conv
         plan,
         begun,
         converted=converted,
+        flags=_flags(converted),
+        pixels=sum(f.pixels for f in converted),
         broken=tuple(
             (planned.path, f.problem)
             for planned, f in zip(plan.todo, finished, strict=True)
@@ -383,53 +348,14 @@ def _execute(run: Run, plan: ConvertPlan, begun: float, task_bytes: int) -> Conv
     )
 
 
+def _flags(converted: Iterable[Finished]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for finished in converted:
+        total.update(finished.flags)
+    return dict(total)
+
+
 def _of_kept(failures: Sequence[Failure], finished: Sequence[Finished]) -> tuple[Failure, ...]:
     """Failures of sessions that are in the archive; the others are reported as broken sources."""
     gone = {f.name for f in finished if f.problem is not None}
     return tuple(f for f in failures if f.key.session not in gone)
-
-
-def _tasks(
-    plan: ConvertPlan,
-    threads: int,
-    task_bytes: int,
-    hashes: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
-) -> Iterable[Task]:
-    items: list[ConvertItem | ShardItem | HashItem] = []
-    sizes: dict[int, int] = {}
-    token = uuid.uuid4().hex
-    for planned in plan.todo:
-        assert planned.info is not None
-        job = replace(planned.job(plan.archive, plan.options), run=token)
-        for item in planned.items(job):
-            sizes[id(item)] = sum(job.geometry.bytes_of(key) for key in item_keys(item))
-            items.append(item)
-        if planned.status != "retry":
-            for file, mark in planned.signature.items():
-                if file in hashes.get(planned.name, {}):
-                    continue
-                hashed = HashItem(planned.name, file)
-                sizes[id(hashed)] = (mark[0] if mark else 0) // 8
-                items.append(hashed)
-    return batches(
-        items,
-        lambda item: sizes[id(item)],
-        threads=threads,
-        target=task_bytes,
-        prefix="convert",
-    )
-
-
-def _record_killed(
-    folder: Place, items: Sequence[ConvertItem | ShardItem], work: BlockWork
-) -> None:
-    """Record blocks whose conversion kept killing its worker, in the worker's place."""
-    reasons = {failure.key: failure.reason for failure in work.failures}
-    with record_writer(folder, "killed") as writer:
-        for item in items:
-            if isinstance(item, HashItem):
-                continue
-            for key in item_keys(item):
-                writer.write(
-                    BlockRecord(key, "failed", item.job.digest, reason=reasons.get(key, ""))
-                )

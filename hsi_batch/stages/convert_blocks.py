@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
-from hsi_batch.archive.packing import row_array
+from hsi_batch.archive.packing import ROWS, row_array
 from hsi_batch.archive.partials import partials_of, save_partial
 from hsi_batch.archive.record_objects import Writer, record_writer
 from hsi_batch.archive.records import BlockRecord
@@ -35,6 +36,8 @@ from hsi_batch.stages.convert_handles import (
     session_of,
     source_of,
 )
+from hsi_batch.stages.convert_places import placed_flags
+from hsi_batch.stages.convert_sums import partial_of, session_sums
 from hsi_batch.stages.convert_work import (
     ConvertItem,
     ConvertReport,
@@ -43,7 +46,7 @@ from hsi_batch.stages.convert_work import (
     ShardItem,
     item_keys,
 )
-from hsi_batch.stages.run import Failure, count_done, failed_record, worker_name
+from hsi_batch.stages.run import TASK_BYTES, Failure, count_done, failed_record, worker_name
 from hsi_batch.statistics import Bundle, Forest
 from hsi_batch.statistics.grid import summary_forests
 from hsi_batch.statistics.quality import flag_pixels
@@ -92,10 +95,11 @@ class _Task:
         self.report = report
         self.worker = worker_name()
         self.archive = ""
-        # Sessions whose statistics are kept in rows over many blocks: their records wait until
-        # the statistics of the task are on the disk.
+        # Statistics of many blocks, by session: the records of these wait until the statistics
+        # are on the disk.
         self.rows: dict[str, Bundle] = {}
         self.waiting: dict[str, list[BlockRecord]] = {}
+        self.waiting_bytes = 0
 
     def convert(self, item: ConvertItem | ShardItem, writer: Writer) -> None:
         """Convert the blocks of one frame, or of one shard."""
@@ -104,6 +108,8 @@ class _Task:
             if not isinstance(item, ShardItem):
                 for record in self._convert(item, lines, writer):
                     self._record(record, item.job, writer)
+                    if self.waiting_bytes >= TASK_BYTES:
+                        self.commit_rows(writer)
                 return
             done = [r for member in item.items for r in self._convert(member, lines, writer)]
             lines.commit()
@@ -144,7 +150,7 @@ class _Task:
             except Exception as error:  # noqa: BLE001 - as above
                 self._fail(item, ((start, stop),), _unexpected(job, item.frame, error), writer)
                 continue
-            if sums is not None:
+            if len(sums):
                 held = self.rows.get(job.name, Bundle())
                 self.rows[job.name] = held.merge(sums)
             yield BlockRecord(
@@ -163,10 +169,11 @@ class _Task:
         """Keep the record of a block that is on the disk."""
         at = (record.key.frame, record.key.start // job.geometry.lines, 0, 0)
         whole = replace(record, tail=chunk_tail(session_of(job).cube, at) or "")
-        if job.geometry.row_frames is None:
+        if job.name not in self.rows:
             writer.write(whole)
-        else:
-            self.waiting.setdefault(job.name, []).append(whole)
+            return
+        self.waiting.setdefault(job.name, []).append(whole)
+        self.waiting_bytes += job.geometry.bytes_of(record.key)
 
     def _left(self, item: ConvertItem, writer: Writer) -> ConvertItem:
         """The item without what an earlier attempt of this task did before its worker died."""
@@ -179,7 +186,7 @@ class _Task:
                 record is None
                 or record.outcome != "done"
                 or record.digest != job.digest
-                or "partial" in record.info
+                or (partial_of(record) and not self._kept(job, record))
                 or chunk_tail(session_of(job).cube, index) != record.tail
             ):
                 left.append(span)
@@ -188,17 +195,24 @@ class _Task:
                 self.report.done_bytes += job.geometry.bytes_of(key)
         return ConvertItem(job, item.frame, tuple(left))
 
+    def _kept(self, job: SessionJob, record: BlockRecord) -> bool:
+        """Whether the file is there that holds what a block adds to many."""
+        return (partials_of(job.archive, job.name) / str(partial_of(record))).is_file()
+
     def commit_rows(self, writer: Writer) -> None:
-        """Write the statistics of small blocks, then their records."""
+        """Write the statistics of many blocks, then the records of these."""
         for name, bundle in self.rows.items():
-            file = partials_of(self.archive, name) / f"{self.folder.name}-{self.key}.npz"
+            # A name of its own: another attempt of the task never writes over what records name.
+            unique = f"{self.folder.name}-{self.key}-{uuid.uuid4().hex[:8]}.npz"
+            file = partials_of(self.archive, name) / unique
             save_partial(file, bundle)
-            writer.write(
-                *(
-                    BlockRecord(**{**vars(r), "info": {**r.info, "partial": file.name}})
-                    for r in self.waiting[name]
-                )
-            )
+            rows = any(kind.partition(":")[0] in ROWS for kind in bundle)
+            told = {"partial" if rows else "sums": file.name}
+            records = self.waiting.get(name, [])
+            writer.write(*(replace(r, info={**r.info, **told}) for r in records))
+        self.rows.clear()
+        self.waiting.clear()
+        self.waiting_bytes = 0
 
     def _fail(
         self,
@@ -240,11 +254,12 @@ def _frame_info(frame: Frame) -> dict[str, Any]:
 
 def _convert_block(
     job: SessionJob, frame: Frame, key: BlockKey, writer: LineWriter
-) -> tuple[dict[str, Any], Bundle | None]:
+) -> tuple[dict[str, Any], Bundle]:
     """Read, write and sum one block; returns what the record keeps, and sums that must wait."""
     session, geometry = session_of(job), job.geometry
     lines = frame.read(key.start, key.stop)
-    expected = (key.stop - key.start, *geometry.shape[1:])
+    _, width, channels = geometry.shape
+    expected = (key.stop - key.start, width, channels)
     kind = job.recorded or geometry.dtype
     if lines.shape != expected or lines.dtype != np.dtype(kind):
         raise SourceError(
@@ -258,6 +273,7 @@ def _convert_block(
     flags = flag_pixels(lines, nodata=job.nodata, saturation=job.saturation, used=used)
     if job.recorded is not None:
         lines, flags = calibrated(job, lines, flags, used)
+    flags = placed_flags(flags, key.start, expected[:2], job.roi, job.dead_columns)
     annotation = annotation_of(job)
     labels = None
     if annotation is not None:
@@ -272,11 +288,13 @@ def _convert_block(
         writer.put(_array(session, "label"), key, filled)
     _write_sample(session, geometry, key, lines, flags if job.recorded else None)
     valid = None if flags is None else flags == 0
-    sums = _write_statistics(session, geometry, key, lines, valid, labels, annotation is not None)
+    sums = _write_statistics(session, job, key, lines, valid, labels)
     info: dict[str, Any] = {"checksum": checksum(lines)}
     if flags is not None:
-        counts = np.bincount(flags.ravel(), minlength=32)
+        counts = np.bincount(flags.ravel())
         info["flags"] = {str(bits): int(n) for bits, n in enumerate(counts) if bits and n}
+    if not len(sums):
+        info["sums"] = ""
     if labels is not None:
         info["labelled"] = int(np.count_nonzero(labels >= 0))
         info["anomalous"] = int(np.count_nonzero(labels > 0))
@@ -286,7 +304,11 @@ def _convert_block(
 def _array(session: Session, name: str) -> Any:
     array = session.optional(name)
     if array is None:
-        raise StoreError(f"the array {name!r} is missing.", session=session.name)
+        raise StoreError(
+            f"the array {name!r} is missing.",
+            session=session.name,
+            hint="Convert the session again with --force.",
+        )
     return array
 
 
@@ -308,15 +330,15 @@ def _write_sample(
 
 def _write_statistics(
     session: Session,
-    geometry: Geometry,
+    job: SessionJob,
     key: BlockKey,
     lines: NDArray[Any],
     valid: NDArray[np.bool_] | None,
     labels: NDArray[np.int16] | None,
-    labelled: bool,
-) -> Bundle | None:
+) -> Bundle:
+    geometry = job.geometry
     masks: dict[str, Any] = {"": valid}
-    if labelled:
+    if job.annotation is not None:
         if labels is None:
             masks["_normal"] = np.zeros(lines.shape[:2], dtype=bool)
         else:
@@ -337,13 +359,17 @@ def _write_statistics(
                 lines, mask, start=key.start, height=geometry.shape[0], prefix=prefix
             )
         forests[f"moments{variant}"], forests[f"extrema{variant}"] = found
+    known = labels if job.classes else None
+    normal = (forests["moments_normal"], forests["extrema_normal"]) if known is not None else None
+    sums = session_sums(geometry, key, lines, valid, known, normal)
     if row is not None:
-        return Bundle({f"{name}:{key.frame // row}": f for name, f in forests.items()})
+        rows = {f"{name}:{key.frame // row}": f for name, f in forests.items()}
+        return sums.merge(Bundle(rows))
     for name, forest in forests.items():
         value: Any = forest.result()
         stored = value.row if name.startswith("moments") else value.bounds
         write_row(_array(session, row_array(name)), geometry.index(key), stored)
-    return None
+    return sums
 
 
 def _equal(a: NDArray[np.bool_] | None, b: NDArray[np.bool_] | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,19 @@ from hsi_batch.archive.chunks import remove_partial
 from hsi_batch.archive.gathering import consolidate, session_heads
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.leftovers import remove_leftovers
+from hsi_batch.archive.masks import forget_masks
 from hsi_batch.archive.packing import ROWS, pack_rows, row_array, sweep_rows, unpack_rows
 from hsi_batch.archive.partials import load_partial, partials_of
 from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.store import ARCHIVE, create_array, open_root, plain_group
+from hsi_batch.archive.store import ARCHIVE, create_array, member, open_root, plain_group
 from hsi_batch.archive.writer import create_session, disk_errors
 from hsi_batch.errors import IncompleteError, StoreError
 from hsi_batch.places import place, remove_tree
+from hsi_batch.readers.cropped import Crop
 from hsi_batch.readers.registry import resolved
 from hsi_batch.stages.convert_plan import ConvertPlan, PlannedSession
+from hsi_batch.stages.convert_positions import write_positions
 from hsi_batch.stages.convert_references import (
     PreparedReferences,
     ReferenceMeans,
@@ -34,6 +37,8 @@ from hsi_batch.stages.convert_references import (
 )
 from hsi_batch.stages.convert_scan import settings_of
 from hsi_batch.stages.convert_sources import signature
+from hsi_batch.stages.convert_sums import forget_sums, write_sums
+from hsi_batch.stages.workflow_text import workflow_written
 from hsi_batch.statistics import Bundle, Extrema
 from hsi_batch.statistics.quality import Quality
 
@@ -66,12 +71,17 @@ class Finished:
         Frames in all, and frames that could not be converted.
     problem : str, optional
         Why the session is not in the archive.
+    flags : dict of int
+        Pixels by flag.
+    pixels : int
     """
 
     name: str
     frames: int
     failed: int
     problem: str | None = None
+    flags: Mapping[str, int] = field(default_factory=dict)
+    pixels: int = 0
 
 
 def begin(root: zarr.Group, plan: ConvertPlan, means: ReferenceMeans) -> None:
@@ -79,6 +89,8 @@ def begin(root: zarr.Group, plan: ConvertPlan, means: ReferenceMeans) -> None:
     with disk_errors(plan.archive):
         # A run that is killed must not leave sessions listed that are no more, or others unlisted.
         forget_catalog(plan.archive)
+        made = any(planned.status in ("new", "replace") for planned in plan.todo)
+        workflow = workflow_written(root) if made else {}
         for planned in plan.todo:
             if planned.status in ("new", "replace"):
                 assert planned.info is not None
@@ -101,22 +113,29 @@ def begin(root: zarr.Group, plan: ConvertPlan, means: ReferenceMeans) -> None:
                         "annotation": planned.annotation,
                         "settings": settings_of(plan.options),
                         "software": f"hsi_batch {__version__}",
+                        **workflow,
                         "complete": False,
                     },
                 )
                 if prepared is not None:
                     write_references(session, prepared)
+                if planned.positions is not None:
+                    crop = None if plan.options.crop is None else Crop.parse(plan.options.crop)
+                    write_positions(session, planned.positions, planned.info, crop)
                 # Last: without it a session was never wholly made, and is made again.
                 session.group.attrs["digest"] = planned.digest
             elif planned.status == "retry":
                 # Arrays will come and go.
-                plain_group(root[planned.name]).attrs["complete"] = False  # type: ignore[arg-type]
+                group = plain_group(member(root, planned.name))
+                group.attrs["complete"] = False
+                forget_sums(Session(planned.name, group))
             if planned.status in ("retry", "resume") and planned.todo:
+                forget_masks(Session(planned.name, plain_group(member(root, planned.name))))
                 _unpack(root, planned)
 
 
 def _unpack(root: zarr.Group, planned: PlannedSession) -> None:
-    session = Session(planned.name, root[planned.name])  # type: ignore[arg-type]
+    session = Session(planned.name, member(root, planned.name))
     if session.geometry.row_frames is None:
         keys = [*planned.todo, *(failure.key for failure in planned.earlier)]
         unpack_rows(session, {session.geometry.index(key) for key in keys})
@@ -159,7 +178,7 @@ def finish_session(
     hsi_batch.errors.IncompleteError
         A block has no record.
     """
-    session = Session(planned.name, root[planned.name])  # type: ignore[arg-type]
+    session = Session(planned.name, member(root, planned.name))
     geometry = session.geometry
     keys = list(geometry.keys(planned.name))
     known = {k: records[k] for k in keys if k in records and records[k].digest == planned.digest}
@@ -186,6 +205,7 @@ def finish_session(
         _blank_failed(session, keys, known, failed)
         if geometry.row_frames is None:
             pack_rows(session)
+        write_sums(session, plan.archive, known, failed)
         flags: Counter[int] = Counter()
         for record in known.values():
             flags.update({int(bits): n for bits, n in record.info.get("flags", {}).items()})
@@ -193,7 +213,9 @@ def finish_session(
             del session.group["quality"]
         source = dict(session.attrs["source"])
         if checksums and planned.info is not None:
-            source |= {"checksums": checksums, "sha256": checksums.get(planned.info.pixels, "")}
+            # In order, whichever was summed up first.
+            ordered = dict(sorted(checksums.items()))
+            source |= {"checksums": ordered, "sha256": ordered.get(planned.info.pixels, "")}
         source |= _marks(planned)
         session.group.attrs.update(
             {
@@ -205,7 +227,10 @@ def finish_session(
             }
         )
         session.group.attrs["complete"] = True
-    return Finished(planned.name, geometry.frames, len(failed))
+    height, width, _ = geometry.shape
+    pixels = geometry.frames * height * width
+    named = _flag_names(flags)
+    return Finished(planned.name, geometry.frames, len(failed), None, named, pixels)
 
 
 def _marks(planned: PlannedSession) -> dict[str, Any]:
@@ -218,7 +243,7 @@ def accept_touched(archive: str, touched: Sequence[PlannedSession]) -> None:
     with disk_errors(archive):
         root = open_root(archive, ARCHIVE, mode="r+")
         for planned in touched:
-            session = Session(planned.name, root[planned.name])  # type: ignore[arg-type]
+            session = Session(planned.name, member(root, planned.name))
             session.group.attrs["source"] = {**session.attrs["source"], **_marks(planned)}
         consolidate(root)
         save_catalog(archive, root)
@@ -259,8 +284,8 @@ def _write_frame_arrays(session: Session, known: Mapping[BlockKey, BlockRecord])
         if record.outcome == "done":
             by_frame.setdefault(key.frame, record.info)
     made = []
-    for name, (field, dtype, absent, attrs) in _FRAME_ARRAYS.items():
-        values = [by_frame.get(frame, {}).get(field) for frame in range(frames)]
+    for name, (entry, dtype, absent, attrs) in _FRAME_ARRAYS.items():
+        values = [by_frame.get(frame, {}).get(entry) for frame in range(frames)]
         if all(value is None for value in values):
             continue
         array = create_array(
@@ -324,6 +349,8 @@ def _write_rows(
         merged = merged.merge(partial)
     for name, forest in merged.items():
         kind, _, row = name.rpartition(":")
+        if kind not in ROWS:
+            continue
         value = forest.result()
         array = session.optional(kind)
         assert array is not None
@@ -360,7 +387,7 @@ def publish(
     """Consolidate metadata, write the catalog, pack the records."""
     with disk_errors(archive):
         for name in converted:
-            sweep_rows(Session(name, root[name]))  # type: ignore[arg-type]
+            sweep_rows(Session(name, member(root, name)))
         consolidate(root)
         save_catalog(archive, root)
         present = session_heads(place(archive))

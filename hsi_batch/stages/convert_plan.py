@@ -10,10 +10,12 @@ from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.storage import DEFAULT_PRESET
 from hsi_batch.readers.cropped import Crop
 from hsi_batch.readers.protocol import SourceInfo
+from hsi_batch.stages.convert_sums import CLASS_LIMIT
 from hsi_batch.stages.convert_work import ConvertItem, SessionJob, ShardItem, shard_items
 from hsi_batch.stages.run import Failure
 
 if TYPE_CHECKING:
+    from hsi_batch.stages.convert_positions import SessionPositions
     from hsi_batch.stages.convert_references import SessionReferences
 
 __all__ = ["ConvertOptions", "ConvertPlan", "PlannedSession", "Status"]
@@ -21,6 +23,8 @@ __all__ = ["ConvertOptions", "ConvertPlan", "PlannedSession", "Status"]
 #: Bytes that a frame may take while it is converted, in frames, where the reader holds frames.
 FRAMES_HELD = 4
 BLOCKS_HELD = 3
+#: Copies of the moments of columns in a worker: parts of the tree, and one that is made.
+COLUMNS_HELD = 6
 
 Status = Literal["new", "resume", "done", "changed", "replace", "retry"]
 
@@ -49,6 +53,15 @@ class ConvertOptions:
         ``T,B,L,R``: lines and columns that are cut off.
     quantity : str, optional
         What the numbers of the sources are, where they do not say it, or say it wrongly.
+    roi : str, optional
+        Columns, lines or polygon outside of which pixels are flagged.
+    dead_columns : str, optional
+        Columns that are flagged.
+    igm, gps : str
+        Positions of pixels and of lines: ``sibling`` (files that lie beside a scan), ``none``, or
+        one file.
+    wavelength_map : str, optional
+        Wavelengths of every column.
     """
 
     mode: str | None = None
@@ -62,6 +75,11 @@ class ConvertOptions:
     panel: str | None = None
     crop: str | None = None
     quantity: str | None = None
+    roi: str | None = None
+    dead_columns: str | None = None
+    igm: str = "sibling"
+    gps: str = "sibling"
+    wavelength_map: str | None = None
 
 
 @dataclass
@@ -96,6 +114,8 @@ class PlannedSession:
         What the scan is calibrated with.
     raw : SourceInfo, optional
         What a scan that is calibrated holds as recorded.
+    positions : optional
+        Where its pixels are.
     """
 
     name: str
@@ -114,6 +134,7 @@ class PlannedSession:
     shard: tuple[int, int] | None = None
     references: SessionReferences | None = None
     raw: SourceInfo | None = None
+    positions: SessionPositions | None = None
 
     def job(self, archive: str, options: ConvertOptions) -> SessionJob:
         """What a worker must know."""
@@ -133,7 +154,10 @@ class PlannedSession:
             saturation=raw.saturation,
             used=good,
             annotation=self.annotation,
+            classes=self.classes is not None and len(self.classes) <= CLASS_LIMIT,
             crop=None if options.crop is None else Crop.parse(options.crop),
+            roi=options.roi,
+            dead_columns=options.dead_columns,
             recorded=None if self.raw is None else raw.dtype.name,
             retry=self.status == "retry",
         )
@@ -203,7 +227,8 @@ class ConvertPlan:
             if s.info is None or s.geometry is None or not s.todo:
                 continue
             held = FRAMES_HELD * s.geometry.frame_bytes if s.info.access == "frame" else 0
-            needs.append(max(held, BLOCKS_HELD * s.geometry.block_bytes))
+            columns = COLUMNS_HELD * s.geometry.column_bytes if s.geometry.keeps_columns else 0
+            needs.append(max(held, BLOCKS_HELD * s.geometry.block_bytes) + columns)
         return max(needs)
 
     def counts(self) -> dict[str, int]:

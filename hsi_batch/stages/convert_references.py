@@ -21,6 +21,7 @@ from hsi_batch.readers.cropped import Crop
 from hsi_batch.readers.protocol import SourceInfo
 from hsi_batch.readers.references import Reference, find_references
 from hsi_batch.readers.registry import open_source
+from hsi_batch.stages.convert_places import dead_columns, region_of
 from hsi_batch.stages.convert_plan import ConvertOptions
 
 __all__ = [
@@ -98,6 +99,10 @@ def check_options(options: ConvertOptions) -> None:
     """
     if options.crop is not None:
         Crop.parse(options.crop)
+    if options.roi is not None:
+        region_of(options.roi)
+    if options.dead_columns is not None:
+        dead_columns(options.dead_columns)
     for option, given in (("white", options.white), ("dark", options.dark)):
         if given not in (_SIBLING, _NONE) and not Path(Reference.parse(given).path).exists():
             raise ConfigError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from dataclasses import replace as replace_fields
 from typing import Any
 
@@ -17,9 +17,10 @@ from hsi_batch.archive.names import session_names
 from hsi_batch.archive.partials import partials_of
 from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.session import Session
-from hsi_batch.archive.storage import DEFAULT_PRESET, preset_of
+from hsi_batch.archive.storage import preset_of
 from hsi_batch.archive.store import ARCHIVE, open_root, state_folder
-from hsi_batch.engine.window import batches, run_window
+from hsi_batch.engine.tasks import batches
+from hsi_batch.engine.window import run_window
 from hsi_batch.errors import ConfigError, DataWarning, HsiBatchError, Problem, StoreError
 from hsi_batch.files import digest_json
 from hsi_batch.places import place
@@ -28,7 +29,13 @@ from hsi_batch.readers.cropped import Crop
 from hsi_batch.readers.paths import natural_key
 from hsi_batch.readers.protocol import SourceInfo
 from hsi_batch.readers.registry import discover, open_source, resolved
+from hsi_batch.stages.convert_places import check_places
 from hsi_batch.stages.convert_plan import ConvertOptions, ConvertPlan, PlannedSession, Status
+from hsi_batch.stages.convert_positions import (
+    SessionPositions,
+    choose_positions,
+    with_mapped_wavelengths,
+)
 from hsi_batch.stages.convert_references import (
     SessionReferences,
     as_calibrated,
@@ -39,14 +46,9 @@ from hsi_batch.stages.run import Failure, Run
 
 __all__ = ["plan_convert", "settings_of", "unchanged"]
 
-_LATER = {
-    "preset": DEFAULT_PRESET,
-    "white": "sibling",
-    "dark": "sibling",
-    "panel": None,
-    "crop": None,
-    "quantity": None,
-}
+#: Settings that every archive has; those of before there were others are of their defaults.
+_ALWAYS = ("mode", "nodata", "saturation", "annotations", "block_lines")
+_LATER = {f.name: f.default for f in fields(ConvertOptions) if f.name not in _ALWAYS}
 #: Skipped files that are named where nothing else was given.
 _SHOWN = 20
 
@@ -61,6 +63,7 @@ class Described:
     classes: Mapping[int, str] | None = None
     error: str | None = None
     references: SessionReferences | None = None
+    positions: SessionPositions | None = None
 
 
 def describe(path: str, options: ConvertOptions) -> Described:
@@ -82,13 +85,16 @@ def describe(path: str, options: ConvertOptions) -> Described:
         if found is not None:
             with open_annotation(found, shape=info.shape[:2], frames=info.frames) as labels:
                 classes = labels.classes
+        positions = choose_positions(path, info, options)
+        info = with_mapped_wavelengths(info, positions)
         if options.crop is not None:
             info = Crop.parse(options.crop).info(info)
+        check_places(path, info.shape, options.roi, options.dead_columns)
     except HsiBatchError as error:
         if isinstance(error, ConfigError) or error.exit_code == 2:
             raise
         return Described(path, error=str(error))
-    return Described(path, info, found, classes, references=references)
+    return Described(path, info, found, classes, references=references, positions=positions)
 
 
 def describe_all(items: Iterable[str], _key: str, options: ConvertOptions) -> Any:
@@ -175,7 +181,12 @@ def _all_skipped(skipped: Sequence[tuple[str, str]]) -> ConfigError:
         for path, reason in skipped[:_SHOWN]
     ]
     if len(skipped) > _SHOWN:
-        problems.append(Problem(f"and {len(skipped) - _SHOWN} more files that are no recordings."))
+        problems.append(
+            Problem(
+                f"and {len(skipped) - _SHOWN} more files that are no recordings.",
+                hint="Look at their names.",
+            )
+        )
     return ConfigError.collect(problems)
 
 
@@ -223,15 +234,8 @@ def _owners(paths: Sequence[str], existing: Mapping[str, Session]) -> dict[str, 
 
 def settings_of(options: ConvertOptions) -> dict[str, Any]:
     """Settings as they are kept with a session."""
-    return {
-        "mode": options.mode,
-        "nodata": options.nodata,
-        "saturation": options.saturation,
-        "annotations": options.annotations,
-        "block_lines": options.block_lines,
-        # Archives of before there were these settings are of their defaults.
-        **{name: value for name in _LATER if (value := getattr(options, name)) != _LATER[name]},
-    }
+    later = {n: v for n, default in _LATER.items() if (v := getattr(options, n)) != default}
+    return {name: getattr(options, name) for name in _ALWAYS} | later
 
 
 def unchanged(session: Session, path: str, options: ConvertOptions) -> bool:
@@ -289,17 +293,19 @@ def missing_blocks(
 ) -> list[BlockKey]:
     """Blocks without a record, or whose record does not match the store."""
     geometry = session.geometry
-    held = {}
+    held, lost = {}, []
     for record in records:
         if record.digest != digest:
             continue
         index = (record.key.frame, record.key.start // geometry.lines, 0, 0)
         if record.outcome == "done" and chunk_tail(session.cube, index) != record.tail:
+            lost.append(record)
             continue
         held[record.key] = record
     # A file of statistics over many blocks is lost as a whole if any of its blocks is.
     present = {file.name for file in partials_of(archive, session.name).glob("*.npz")}
     broken = {r.info["partial"] for r in held.values() if "partial" in r.info} - present
+    broken |= {r.info.get("partial") for r in lost} - {None}
     return [
         key
         for key in geometry.keys(session.name)
@@ -353,6 +359,7 @@ def _place(
     references = described.references
     files = (*info.files, *([described.annotation] if described.annotation else []))
     files += references.files if references is not None else ()
+    files += described.positions.files if described.positions is not None else ()
     nodata, saturation = plan.options.nodata, plan.options.saturation
     info = replace_fields(
         info,
@@ -381,6 +388,7 @@ def _place(
         shard=geometry.shard if preset_of(plan.options.preset).sharded else None,
         references=references,
         raw=raw,
+        positions=described.positions,
     )
     if status == "changed" and held is not None:
         planned.why = why_changed(held, marks, settings_of(plan.options))

@@ -42,8 +42,12 @@ class SessionJob:
         Channels that decide whether a pixel is valid.
     annotation : str, optional
         File of labels.
+    classes : bool
+        Statistics of each label class are kept.
     crop : Crop, optional
         What is cut off frames and labels.
+    roi, dead_columns : str, optional
+        Pixels outside, and columns, that are flagged.
     recorded : str, optional
         Type of the counts of a scan that is calibrated.
     retry : bool
@@ -63,7 +67,10 @@ class SessionJob:
     saturation: float | None = None
     used: tuple[bool, ...] | None = None
     annotation: str | None = None
+    classes: bool = False
     crop: Crop | None = None
+    roi: str | None = None
+    dead_columns: str | None = None
     recorded: str | None = None
     retry: bool = False
     run: str = ""

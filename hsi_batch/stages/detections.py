@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,12 +16,14 @@ from distributed import Client
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import SCORES, groups_of, open_member, open_root
 from hsi_batch.engine.events import Observer, Progress
-from hsi_batch.engine.window import batches, run_window
+from hsi_batch.engine.tasks import batches
+from hsi_batch.engine.window import run_window
 from hsi_batch.errors import ConfigError, HsiBatchError, StoreError
 from hsi_batch.nodes.data import anomalous
 from hsi_batch.pipeline.maps import INVALID_DECISION
 from hsi_batch.readers.geography import Geography
 from hsi_batch.readers.paths import natural_key
+from hsi_batch.stages.places import LinePositions, Located, PixelPositions, place_of, position_of
 from hsi_batch.stages.regions import Runs, regions_of, runs_of
 from hsi_batch.stages.run import Run
 from hsi_batch.wording import counted
@@ -64,18 +66,19 @@ class Detections:
         (ends outside), ``area`` (pixels), ``max_score``, ``mean_score``, ``peak_y``, ``peak_x``,
         ``centre_y``, ``centre_x``, ``class``, ``labelled`` (pixels that labels call anomalous; -1
         without labels), and where the recording is georeferenced ``map_x``, ``map_y`` (of the
-        centre) and ``crs``.
+        centre), ``crs``, and ``position``: ``map``, ``pixel`` (input geometry) or ``line`` (where
+        the platform was, not the detection).
     regions : list of FrameRegions
     shapes : dict
         Lines and columns of the frames of each session.
-    places : dict of Geography
-        Of the sessions that are georeferenced.
+    places : dict of Geography or PixelPositions
+        Of the sessions whose pixels are georeferenced; those of which only lines are, are not here.
     """
 
     table: pd.DataFrame
     regions: list[FrameRegions]
     shapes: dict[str, tuple[int, int]]
-    places: dict[str, Geography]
+    places: dict[str, Geography | PixelPositions]
 
     def __str__(self) -> str:
         frames = sum(len(found.boxes) > 0 for found in self.regions)
@@ -151,7 +154,7 @@ def find_detections(
         for frame in range(frames):
             items.append(_Item(name, frame))
             sizes[items[-1]] = height * width * 5
-    progress = Progress("detections", len(items), sum(sizes.values()))
+    progress = Progress("detections", len(items), sum(sizes.values()), unit="frames")
     found: dict[_Item, FrameRegions] = {}
     with Run(client, workers=workers, observer=observer) as run:
         tasks = batches(
@@ -163,23 +166,18 @@ def find_detections(
         )
         for outcome, _ in run_window(run.client, _find, tasks, job):
             if outcome.error is not None:
-                raise HsiBatchError(f"the detections could not be found: {outcome.error}")
+                raise HsiBatchError(
+                    f"the detections could not be found: {outcome.error}",
+                    hint="Look at the scores with hsi-batch verify --deep.",
+                )
             for one in outcome.result:
                 found[_Item(one.session, one.frame)] = one
             progress.done += len(outcome.task.items)
             run.observer(progress)
     regions = [found[item] for item in items if item in found]
-    places = {n: g for n in shapes if (g := _geography(place, n)) is not None}
-    return Detections(_table(regions, places), regions, shapes, places)
-
-
-def _geography(archive: str | None, name: str) -> Geography | None:
-    if archive is None:
-        return None
-    try:
-        return Geography.of_attrs(Session.open(archive, name).attrs.get("geography"))
-    except StoreError:
-        return None
+    known_places = {n: g for n in shapes if (g := place_of(place, n)) is not None}
+    places = {n: g for n, g in known_places.items() if not isinstance(g, LinePositions)}
+    return Detections(_table(regions, known_places), regions, shapes, places)
 
 
 def _find(items: Iterable[_Item], _key: str, job: _Job) -> list[FrameRegions]:
@@ -231,7 +229,7 @@ def _labels_of(item: _Item, job: _Job) -> Session | None:
     return session if session.labelled else None
 
 
-def _table(regions: list[FrameRegions], places: dict[str, Geography]) -> pd.DataFrame:
+def _table(regions: list[FrameRegions], places: Mapping[str, Located]) -> pd.DataFrame:
     import pandas as pd
 
     frames = []
@@ -243,7 +241,9 @@ def _table(regions: list[FrameRegions], places: dict[str, Geography]) -> pd.Data
         part["class"] = "anomaly"
         place = places.get(found.session)
         if place is not None:
-            part["map_x"], part["map_y"] = place.at(part["centre_x"] + 0.5, part["centre_y"] + 0.5)
+            centre = (part[f"centre_{axis}"].to_numpy() + 0.5 for axis in "xy")
+            part["map_x"], part["map_y"] = place.at(*centre)
             part["crs"] = place.crs
+            part["position"] = position_of(place)
         frames.append(part)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

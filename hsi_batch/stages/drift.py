@@ -244,7 +244,9 @@ def moved(
     values, vectors = eigh(reference.covariance)
     rank = max(covariance_rank(values), 1)
     if values[0] <= 0:
-        raise ConfigError("the pixels of the fit did not vary at all.")
+        raise ConfigError(
+            "the pixels of the fit did not vary at all.", hint="Fit on pixels that differ."
+        )
     factor = vectors[:rank] / np.sqrt(values[:rank])[:, None]
     away = mean - reference.mean
     shift = float(np.linalg.norm(factor @ away))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from hsi_batch.archive.store import SCORES, archive_stamp, groups_of, open_root
 from hsi_batch.archive.transactions import pinned
 from hsi_batch.engine.events import Progress
 from hsi_batch.engine.reduce import TreeReduction
-from hsi_batch.engine.window import batches, run_window
+from hsi_batch.engine.tasks import batches
+from hsi_batch.engine.window import run_window
 from hsi_batch.nodes.data import CU3SDataNode, anomalous
 from hsi_batch.patience import patiently
 from hsi_batch.pipeline.maps import INVALID_DECISION
@@ -28,12 +30,12 @@ from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.readers.paths import natural_key
 from hsi_batch.stages.evaluation import Evaluation, save_evaluation
 from hsi_batch.stages.frames import session_of
+from hsi_batch.stages.label_use import label_stamps
 from hsi_batch.stages.run import Run
 from hsi_batch.stages.score_plan import ScorePlan
-from hsi_batch.statistics import Confusion, FloatHistogram, Forest, Moments, roc_curve
-from hsi_batch.statistics.grid import lines_forest
+from hsi_batch.statistics import Confusion, FloatHistogram, roc_curve
 
-__all__ = ["covered", "evaluate"]
+__all__ = ["covered", "evaluate", "holds"]
 
 _QUANTILES = {"score_p50": 0.5, "score_p95": 0.95, "score_p99": 0.99, "score_p999": 0.999}
 _TASK_BYTES = 32 * 2**20
@@ -56,18 +58,25 @@ class _Scored(NamedTuple):
     lines: tuple[tuple[int, int], ...]
 
 
-def covered(archive: Archive, plan: ScorePlan) -> dict[str, str]:
+def covered(archive: Archive, plan: ScorePlan) -> tuple[dict[str, str], dict[str, str]]:
     """Sessions in the store that hold scores of the planned pipeline and of the archive as it is.
 
-    A store may hold more: sessions that were scored with another pipeline and not selected since.
+    With the versions of their labels (:func:`~.label_use.label_stamps`). A store may hold more:
+    sessions that were scored with another pipeline and not selected since.
     """
     found = {}
     groups = {n: g for n, g in groups_of(open_root(plan.store, SCORES)).items() if n in archive}
-    for name, session in archive.sessions(groups).items():
+    sessions = archive.sessions(groups)
+    for name, session in sessions.items():
         digest = plan.states.digest_of(session)
         if digest is not None and groups[name].attrs.get("digest") == digest:
             found[name] = digest
-    return found
+    return found, label_stamps({name: sessions[name] for name in found})
+
+
+def holds(found: Evaluation, archive: Archive, plan: ScorePlan) -> bool:
+    """Whether an evaluation is of these scores, and of the labels that hold now."""
+    return (found.covers, found.labels) == covered(archive, plan)
 
 
 def evaluate(
@@ -97,11 +106,11 @@ def evaluate(
         str(archive.path.absolute()), archive_stamp(archive.path), pinned(store), normal, anomaly
     )
     root = open_root(store, SCORES)
-    covers = covered(archive, plan)
+    covers, labels = covered(archive, plan)
     items = _scored_frames(root, covers, records)
     widths = {name: archive.session(name).geometry.shape[1] for name in covers}
     sizes = {item: sum(b - a for a, b in item.lines) * widths[item.session] * 4 for item in items}
-    progress = Progress("evaluate", len(items), sum(sizes.values()))
+    progress = Progress("evaluate", len(items), sum(sizes.values()), unit="frames")
     reduction = TreeReduction(run.client)
     tasks = batches(
         items,
@@ -118,6 +127,7 @@ def evaluate(
         run.observer(progress)
     found: Evaluation = reduction.result() or Evaluation()
     found.covers = covers
+    found.labels = labels
     found.stale = tuple(sorted(set(groups_of(root)) - set(covers), key=natural_key))
     save_evaluation(found, store)
     return found
@@ -150,10 +160,10 @@ def _evaluate_items(items: Iterable[_Scored], _key: str, job: _Job) -> Evaluatio
 
 def _evaluate_frame(session: Session, group: zarr.Group, item: _Scored, job: _Job) -> Evaluation:
     geometry, frame = session.geometry, item.frame
-    height, width, _ = geometry.shape
+    width = geometry.shape[1]
     scores, decisions = group.get("scores"), group.get("decisions")
     found = Evaluation(decided=isinstance(decisions, zarr.Array))
-    forest: Forest[Moments] = Forest()
+    sums: list[float] = []
     best = (-np.inf, 0, 0)
     valid_pixels = flagged = labelled = targets = 0
     scored = [
@@ -168,12 +178,10 @@ def _evaluate_frame(session: Session, group: zarr.Group, item: _Scored, job: _Jo
         if isinstance(scores, zarr.Array):
             values = read_lines(scores, frame, start, stop)
             valid = ~np.isnan(values)
-            cube = values[..., None]
-            forest = forest.merge(
-                lines_forest(Moments.empty(1, "float32"), cube, valid, start=start, height=height)
-            )
-            found.scores = found.scores.update(values[valid][:, None])
-            best = max(best, _peak(values, start), key=lambda peak: peak[0])
+            # By lines, so that their exact sum does not depend on the height of blocks.
+            sums += np.where(valid, values, 0).sum(axis=1, dtype=np.float64).tolist()
+            found.scores = found.scores.update(values.reshape(-1, 1))
+            best = max(best, _peak(values, valid, start), key=lambda peak: peak[0])
             if known is not None and true is not None:
                 for chosen, name in ((known & ~true, "background"), (known & true, "target")):
                     pixels = values[chosen & valid][:, None]
@@ -198,7 +206,7 @@ def _evaluate_frame(session: Session, group: zarr.Group, item: _Scored, job: _Jo
         "valid": valid_pixels,
     }
     if isinstance(scores, zarr.Array):
-        row |= _score_columns(forest.result(), found.scores, best)
+        row |= _score_columns(sums, found.scores, best)
     if found.decided:
         row["flagged"] = flagged
     if labelled:
@@ -220,14 +228,14 @@ def _evaluate_frame(session: Session, group: zarr.Group, item: _Scored, job: _Jo
 
 
 def _score_columns(
-    moments: Moments | None, scores: FloatHistogram, best: tuple[float, int, int]
+    sums: list[float], scores: FloatHistogram, best: tuple[float, int, int]
 ) -> dict[str, float | None]:
     """Spread of the scores of a frame; nothing where no pixel is valid."""
-    if moments is None or moments.count == 0:
+    if scores.count == 0:
         return dict.fromkeys(("score_mean", "score_max", "max_y", "max_x", *_QUANTILES))
     quantiles = scores.quantile(list(_QUANTILES.values()))[:, 0]
     return {
-        "score_mean": float(moments.mean[0]),
+        "score_mean": _exact_sum(sums) / scores.count,
         "score_max": best[0],
         "max_y": best[1],
         "max_x": best[2],
@@ -244,8 +252,15 @@ def _targets(
     return labels >= 0, np.asarray(anomalous(labels, job.normal, job.anomaly))
 
 
-def _peak(values: NDArray[Any], start: int) -> tuple[float, int, int]:
-    if np.isnan(values).all():
+def _exact_sum(values: list[float]) -> float:
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):  # too large, or infinities of both signs
+        return float(np.sum(values))
+
+
+def _peak(values: NDArray[Any], valid: NDArray[np.bool_], start: int) -> tuple[float, int, int]:
+    if not valid.any():
         return (-np.inf, 0, 0)
-    y, x = np.unravel_index(int(np.nanargmax(values)), values.shape)
+    y, x = np.unravel_index(int(np.argmax(np.where(valid, values, -np.inf))), values.shape)
     return float(values[y, x]), start + int(y), int(x)

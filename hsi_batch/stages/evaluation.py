@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hsi_batch.archive.store import state_folder
-from hsi_batch.files import digest_of, read_npz, sealed, unsealed, write_atomically
+from hsi_batch.files import digest_of, read_npz, read_table, sealed, unsealed, write_atomically
 from hsi_batch.places import Place
 from hsi_batch.readers.paths import natural_key
 from hsi_batch.statistics import Confusion, FloatHistogram, roc_curve
@@ -54,6 +54,9 @@ class Evaluation:
         Digest of the scores of each session that is counted.
     stale : tuple of str
         Sessions in the store that are not, for they were scored with something else.
+    labels : dict
+        Versions of labels that scores were compared with, of sessions that were labelled after
+        their conversion.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -64,6 +67,7 @@ class Evaluation:
     decided: bool = False
     covers: Mapping[str, str] = field(default_factory=dict)
     stale: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def merge(self, other: Evaluation) -> Evaluation:
         """Union of both."""
@@ -132,6 +136,7 @@ def save_evaluation(found: Evaluation, store: str) -> None:
         "frames": len(found.rows),
         "covers": found.covers,
         "stale": found.stale,
+        "labels": found.labels,
         "files": digests,
     }
     write_atomically(folder / _METRICS, sealed(content))
@@ -159,8 +164,6 @@ def _metrics(raw: bytes) -> dict[str, Any]:
 
 def load_evaluation(store: str | Place) -> Evaluation | None:
     """What :func:`save_evaluation` left beside a store of scores; None if it is missing or torn."""
-    import pandas as pd
-
     folder = state_folder(store)
     try:
         content = _metrics((folder / _METRICS).read_bytes())
@@ -168,7 +171,7 @@ def load_evaluation(store: str | Place) -> Evaluation | None:
         found = {name: digest_of(part) for name, part in raw.items()}
         if content.get("files", found) != found:
             return None
-        table = pd.read_parquet(io.BytesIO(raw[_SUMMARY]))
+        table = read_table(raw[_SUMMARY])
         file = read_npz(raw[_HISTOGRAMS])
         histograms = {
             name: FloatHistogram.from_arrays(
@@ -188,6 +191,7 @@ def load_evaluation(store: str | Place) -> Evaluation | None:
             decided=bool(content["decided"]),
             covers=content["covers"],
             stale=tuple(content["stale"]),
+            labels=content.get("labels", {}),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

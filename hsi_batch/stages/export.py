@@ -17,17 +17,21 @@ from distributed import Client
 from hsi_batch._version import __version__
 from hsi_batch.archive.store import SCORES, groups_of, open_root
 from hsi_batch.engine.events import Observer
-from hsi_batch.errors import ConfigError, DataWarning, did_you_mean
+from hsi_batch.errors import ConfigError, DataWarning, StoreError, did_you_mean
 from hsi_batch.files import write_atomically
+from hsi_batch.places import place
 from hsi_batch.readers.paths import natural_key
 from hsi_batch.stages.detections import Detections, find_detections
+from hsi_batch.stages.evaluation import load_evaluation
+from hsi_batch.stages.moved import warn_of_scores
 from hsi_batch.stages.outputs import check_place
-from hsi_batch.stages.provenance import moved_on
+from hsi_batch.stages.report_facts import failures_of
+from hsi_batch.stages.report_tables import summary_by_session
 from hsi_batch.wording import counted, some
 
 __all__ = ["ExportResult", "Format", "export"]
 
-Format = Literal["parquet", "coco", "gpkg", "geotiff"]
+Format = Literal["parquet", "csv", "coco", "gpkg", "geotiff", "envi", "png"]
 
 
 @dataclass(frozen=True)
@@ -65,25 +69,37 @@ def export(
     min_area: int = 1,
     archive: str | os.PathLike[str] | None = None,
     ortho: str | os.PathLike[str] | None = None,
+    interleave: str = "bsq",
+    limits: tuple[float, float] | None = None,
     client: Client | None = None,
     workers: int | None = None,
     observer: Observer | None = None,
 ) -> ExportResult:
-    """Write detections (``parquet``, ``coco``, ``gpkg``) or maps (``geotiff``) of scores.
+    """Write detections (``parquet``, ``coco``, ``gpkg``), maps or tables of scores.
+
+    Maps are written by ``geotiff``, ``envi`` and ``png``. ``csv`` writes what the report lists:
+    ``frames.csv``, a row per frame, and ``sessions.csv``; ``parquet`` writes these tables as well,
+    beside the detections.
 
     Parameters
     ----------
     store : path
         Scores.
-    kind : {"parquet", "coco", "gpkg", "geotiff"}
+    kind : {"parquet", "csv", "coco", "gpkg", "geotiff", "envi", "png"}
     out : path
         Folder; made if needed.
     outputs : sequence of str, optional
-        Maps that are written as GeoTIFF; all that have one channel by default.
+        Maps that are written: by default all as ENVI, those of one channel as PNG, scores and
+        decisions as GeoTIFF.
     threshold, min_area, archive, client, workers, observer
         As for :func:`.find_detections`.
     ortho : path, optional
-        ENVI header of a geographic lookup table (GLT): GeoTIFFs are put onto its map grid.
+        ENVI header of a geographic lookup table (GLT): GeoTIFFs are put onto its map grid. ``igm``
+        makes one from the longitude and latitude of the pixels of each session.
+    interleave : {"bsq", "bil", "bip"}
+        Of ENVI files.
+    limits : (float, float), optional
+        Values at the ends of the grey scale of PNGs; see :func:`.write_pngs`.
 
     Raises
     ------
@@ -100,14 +116,7 @@ def export(
             "a lookup table (--ortho) is of use for --format geotiff only.",
             hint="Leave it out, or export geotiff.",
         )
-    moved = moved_on(store)
-    if moved:
-        warnings.warn(
-            f"the archive has moved on: {some(list(moved))} changed since these scores were made."
-            " Score again to have what belongs together.",
-            DataWarning,
-            stacklevel=2,
-        )
+    warn_of_scores(store, archive)
     folder = Path(out)
     check_place(folder / "file")
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,6 +125,24 @@ def export(
 
         files, unplaced = write_geotiffs(store, folder, outputs, archive=archive, ortho=ortho)
         return ExportResult(files, None, _warned(unplaced))
+    if kind == "envi":
+        from hsi_batch.stages.export_envi import write_envi
+
+        files, unplaced = write_envi(store, folder, outputs, interleave=interleave, archive=archive)
+        return ExportResult(files, None, _warned(unplaced))
+    if kind == "png":
+        from hsi_batch.stages.export_png import write_pngs
+
+        return ExportResult(write_pngs(store, folder, outputs, limits=limits))
+    if kind == "csv":
+        tables = write_tables(store, folder, "csv")
+        if not tables:
+            raise StoreError(
+                "the summary of the scores is missing.",
+                path=str(store),
+                hint="Finish scoring first: run hsi-batch score again.",
+            )
+        return ExportResult(tables)
     found = find_detections(
         store,
         threshold=threshold,
@@ -131,7 +158,8 @@ def export(
         temporary = target.with_name(".detections.parquet.new")
         found.table.to_parquet(temporary)
         temporary.replace(target)
-        return ExportResult((str(target),), len(found.table))
+        tables = write_tables(store, folder, "parquet")
+        return ExportResult((str(target), *tables), len(found.table))
     if kind == "coco":
         target = folder / "detections.json"
         write_atomically(target, json.dumps(coco_of(found, store), indent=1))
@@ -143,11 +171,30 @@ def export(
     return ExportResult((str(target),), len(found.table), _warned(unplaced))
 
 
+def write_tables(
+    store: str | os.PathLike[str], folder: Path, kind: Literal["csv", "parquet"]
+) -> tuple[str, ...]:
+    """Write ``frames`` and ``sessions`` as the summary of the scores has them; none without one."""
+    evaluation = load_evaluation(place(store))
+    if evaluation is None or not evaluation.rows:
+        return ()
+    frames = evaluation.table()
+    failures = failures_of(open_root(str(store), SCORES))
+    files = []
+    for name, table in (("frames", frames), ("sessions", summary_by_session(frames, failures))):
+        target = folder / f"{name}.{kind}"
+        text = table.to_csv(index=False) if kind == "csv" else table.to_parquet(index=False)
+        write_atomically(target, text)
+        files.append(str(target))
+    return tuple(files)
+
+
 def _warned(unplaced: tuple[str, ...]) -> tuple[str, ...]:
     if unplaced:
         warnings.warn(
-            f"{some(list(unplaced))}: nothing says where on the ground these sessions are; what is"
-            " written of them is in pixel coordinates.",
+            f"{some(list(unplaced))}: nothing says where on the ground the pixels of these sessions"
+            " are, or not on a grid (--ortho igm puts them onto one); what is written of them is in"
+            " pixel coordinates.",
             DataWarning,
             stacklevel=3,
         )

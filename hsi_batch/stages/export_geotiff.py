@@ -11,17 +11,21 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import SCORES, open_root
-from hsi_batch.errors import ConfigError, SourceError, StoreError
+from hsi_batch.errors import ConfigError, SourceError
 from hsi_batch.pipeline.maps import INVALID_DECISION
 from hsi_batch.readers.envi import EnviSource
 from hsi_batch.readers.envi_fields import read_fields
 from hsi_batch.readers.geography import Geography, geography_of
 from hsi_batch.stages.export import score_groups
 from hsi_batch.stages.extras import need
+from hsi_batch.stages.ortho import NearestPixels
+from hsi_batch.stages.places import Located, PixelPositions, place_of
 
-__all__ = ["write_geotiffs"]
+__all__ = ["IGM", "write_geotiffs"]
+
+#: Stands for the positions that a session itself holds, in the place of a lookup table.
+IGM = "igm"
 
 #: Lines of a map that are written at once.
 _LINES = 256
@@ -51,11 +55,15 @@ def write_geotiffs(
     """
     need("rasterio", "a GeoTIFF")
     known = archive or open_root(str(store), SCORES).attrs.get("archive")
-    table = None if ortho is None else Lookup(str(ortho))
+    own = ortho is not None and str(ortho) == IGM
+    glt = None if ortho is None or own else Lookup(str(ortho))
     files, unplaced = [], []
     for name, group in score_groups(store).items():
-        place = table.place if table is not None else _place(known, name)
-        if place is None:
+        located = place_of(_present(known), name)
+        table = _own_table(located, name) if own else glt
+        place = table.place if table is not None else located
+        if not isinstance(place, Geography):
+            place = None
             unplaced.append(name)
         for output in outputs or _maps(group):
             array = group.get(output)
@@ -79,13 +87,17 @@ def _maps(group: zarr.Group) -> list[str]:
     return sorted(n for n, a in group.arrays() if a.ndim == 3 and n in ("scores", "decisions"))
 
 
-def _place(archive: Any, name: str) -> Geography | None:
-    if not archive or not Path(str(archive)).exists():
-        return None
-    try:
-        return Geography.of_attrs(Session.open(str(archive), name).attrs.get("geography"))
-    except StoreError:
-        return None
+def _present(archive: Any) -> str | None:
+    return str(archive) if archive and Path(str(archive)).exists() else None
+
+
+def _own_table(located: Located | None, name: str) -> NearestPixels:
+    if not isinstance(located, PixelPositions):
+        raise ConfigError(
+            f"session {name} has no longitude and latitude of its pixels.",
+            hint="Convert it with its input geometry (--igm FILE), or give a GLT: --ortho GLT.hdr.",
+        )
+    return NearestPixels(located, name)
 
 
 class Lookup:
@@ -101,7 +113,7 @@ class Lookup:
 
     def __init__(self, path: str) -> None:
         if not Path(path).exists():
-            raise ConfigError("there is no such lookup table.", path=path)
+            raise ConfigError("there is no such lookup table.", path=path, hint="Check the path.")
         try:
             with EnviSource(path) as source:
                 info = source.info
@@ -145,7 +157,11 @@ class Lookup:
 
 
 def _write(
-    array: zarr.Array[Any], frame: int, target: Path, place: Geography | None, table: Lookup | None
+    array: zarr.Array[Any],
+    frame: int,
+    target: Path,
+    place: Geography | None,
+    table: Lookup | NearestPixels | None,
 ) -> None:
     import warnings
 

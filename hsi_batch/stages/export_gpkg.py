@@ -12,6 +12,7 @@ from hsi_batch.readers.geography import Geography
 from hsi_batch.stages.detections import Detections
 from hsi_batch.stages.export import merged_runs
 from hsi_batch.stages.extras import need
+from hsi_batch.stages.places import PixelPositions
 
 __all__ = ["write_gpkg"]
 
@@ -63,7 +64,7 @@ def write_gpkg(found: Detections, target: Path) -> None:
     temporary.replace(target)
 
 
-def _layer(place: Geography | None, systems: dict[str, str | None]) -> str:
+def _layer(place: Geography | PixelPositions | None, systems: dict[str, str | None]) -> str:
     if place is None:
         systems["pixels"] = None
         return "pixels"
@@ -75,7 +76,7 @@ def _layer(place: Geography | None, systems: dict[str, str | None]) -> str:
     return name
 
 
-def _polygon(shapely: Any, runs: Any, place: Geography | None) -> Any:
+def _polygon(shapely: Any, runs: Any, place: Geography | PixelPositions | None) -> Any:
     transform = place or Geography((0.0, 1.0, 0.0, 0.0, 0.0, -1.0))
     corners = []
     for y0, y1, x0, x1 in merged_runs(runs):

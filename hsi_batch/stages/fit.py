@@ -18,6 +18,7 @@ from hsi_batch.archive.stored import has_statistics
 from hsi_batch.engine.events import Observer
 from hsi_batch.errors import ConfigError
 from hsi_batch.nodes.gaussian import single_thread
+from hsi_batch.pipeline.channels import check_width
 from hsi_batch.pipeline.fitting import FitPlan, plan_fit
 from hsi_batch.pipeline.groups import ARCHIVE, POOLED, Groups, check_background
 from hsi_batch.pipeline.pipeline import Pipeline
@@ -30,8 +31,11 @@ from hsi_batch.stages.fit_pass import PassReader
 from hsi_batch.stages.fit_plan import count_plan
 from hsi_batch.stages.fit_result import FitResult, provenance_of, told_of
 from hsi_batch.stages.fit_stream import read_streams
+from hsi_batch.stages.label_use import fits_on_labels, picks_by_label
 from hsi_batch.stages.pixels import arrays_of, check_pixels, need_pixels
 from hsi_batch.stages.run import TASK_BYTES, Run
+from hsi_batch.statistics import Measure
+from hsi_batch.statistics.columns import COLUMNS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -69,9 +73,9 @@ def fit(
         An archive, or any cube with dimensions ``(frame,) y, x, channel``.
     frames : str or sequence of str, optional
         Selection; everything by default.
-    pixels : {"valid", "labelled-normal", "mask:NAME"}
-        All valid pixels, those that are labelled as background (unlabelled is not normal), or
-        those within a mask (:func:`.mask`).
+    pixels : {"valid", "labelled-normal", "class:NAME", "mask:NAME"}
+        All valid pixels, those that are labelled as background (unlabelled is not normal) or as
+        another class, or those within a mask (:func:`.mask`).
     background : {"archive", "session", "sensor", "attr:NAME"}
         One state for everything, or one for each session, sensor, or value of an attribute of the
         sessions; each is what a fit of its frames alone would give, in as many passes.
@@ -110,6 +114,23 @@ def fit(
         The graph is wrong, the selection is empty, sessions do not agree.
     hsi_batch.errors.DataError
         Too few pixels, a constant channel, a singular covariance.
+
+    Examples
+    --------
+    On an archive, whose statistics spare the passes over the pixels:
+
+    >>> from hsi_batch.pipeline import Pipeline
+    >>> pipeline = Pipeline.from_yaml("workflows/pipelines/rx_statistical.yaml")
+    >>> fit(pipeline, "archive.zarr", frames="scene_000").pixels
+    1200
+
+    On an array, without workers:
+
+    >>> import numpy as np, xarray as xr
+    >>> pixels = np.random.default_rng(0).integers(0, 4096, (16, 16, 4), dtype=np.uint16)
+    >>> cube = xr.DataArray(pixels, dims=("y", "x", "channel"))
+    >>> fit(Pipeline.from_yaml("workflows/pipelines/rx_statistical.yaml"), cube).pixels
+    256
     """
     if not isinstance(pipeline, Pipeline):
         pipeline = Pipeline.from_yaml(pipeline)
@@ -165,13 +186,15 @@ class _Fit:
         see(pipeline, view_of(pipeline, choice, self.sessions, self.selection, axis))
         pipeline.resolve(axis)
         check_targets(pipeline, self.sessions)
+        for name, session in self.sessions.items():
+            check_width(pipeline, session.geometry.shape[1], f"session {name}", fitted=False)
         self.parts = parts_of(self.by, self.fallback, self.selection, self.sessions)
         self.passes = 0
 
     def execute(self, task_bytes: int, kept: KeptFits, *, dry_run: bool) -> FitResult:
         """Plan, take what is stored, read what is not, fit."""
         self.pipeline.groups = None
-        plans: dict[tuple[str, ...], FitPlan] = {}
+        plans: dict[tuple[str | Measure, ...], FitPlan] = {}
         kinds = {group: self._kinds(part) for group, part in self.parts.items()}
         for held in kinds.values():
             if held not in plans:
@@ -195,7 +218,7 @@ class _Fit:
             told = {**told_of([], self.by), "groups": len([g for g in self.parts if g])}
             return self._result(reader, plan, {**told, "worker_bytes": needed})
         members = self._members(reader, plans, kinds)
-        refuse(members, self.by)
+        refuse(members, self.by, by_label=picks_by_label(self.pixels))
         while True:
             streams = {m.group: name for m in members if (name := m.stream()) is not None}
             wanted = {m.group: needs for m in members if (needs := m.needs())}
@@ -218,14 +241,14 @@ class _Fit:
                 for member in members:
                     if member.group in wave:
                         member.supply(found.pop(member.group))
-            refuse(members, self.by)
+            refuse(members, self.by, by_label=picks_by_label(self.pixels))
         return self._finish(reader, plan, members)
 
     def _members(
         self,
         reader: PassReader,
-        plans: Mapping[tuple[str, ...], FitPlan],
-        kinds: Mapping[str, tuple[str, ...]],
+        plans: Mapping[tuple[str | Measure, ...], FitPlan],
+        kinds: Mapping[str, tuple[str | Measure, ...]],
         *,
         copies: bool = False,
     ) -> list[Member]:
@@ -265,15 +288,16 @@ class _Fit:
             self.pixels,
             (self.by, self.fallback),
             values_of(pipeline, self.sessions, self.tolerance),
+            by_label=fits_on_labels(pipeline, self.pixels),
         )
         return result
 
-    def _kinds(self, part: Selection) -> tuple[str, ...]:
+    def _kinds(self, part: Selection) -> tuple[str | Measure, ...]:
         """Kinds of statistics that the archive holds for some frames."""
         return tuple(
             kind
-            for kind in ("moments", "extrema")
-            if has_statistics(self.sessions, part, kind, self.pixels)
+            for kind in ("moments", "extrema", COLUMNS)
+            if has_statistics(self.sessions, part, str(kind), self.pixels)
         )
 
     def _result(self, reader: PassReader, plan: FitPlan, told: Mapping[str, Any]) -> FitResult:

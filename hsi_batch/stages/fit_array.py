@@ -174,7 +174,7 @@ def _read(pipeline: Pipeline, cube: xr.DataArray, needs: tuple[Need, ...]) -> di
     (bundle,) = compute(parts[0])
     statistics = finished(bundle)
     if any(statistics.get(str(need)) is None for need in needs):
-        raise DataError("the cube has no pixels.")
+        raise DataError("the cube has no pixels.", hint="Give an array that has some.")
     return {need: statistics[str(need)] for need in needs}
 
 

@@ -32,6 +32,7 @@ from hsi_batch.stages.bands import BandChoice, see, view_of
 from hsi_batch.stages.fit import fit
 from hsi_batch.stages.fit_partials import KeptFits, discard, tidy
 from hsi_batch.stages.fit_result import FitResult
+from hsi_batch.stages.label_use import fits_on_labels, label_stamps
 from hsi_batch.stages.outputs import check_place, held_store, sweep
 from hsi_batch.stages.run import Failure
 
@@ -150,6 +151,10 @@ def fit_file(
     choice = BandChoice(bands or "good", exclude_bands, raw_values, tolerance)
     if pixels.startswith("mask:"):
         parts += _masks(archive, frames, pixels.removeprefix("mask:"))
+    if fits_on_labels(pipeline, pixels):
+        # Nothing for labels of the conversion, which the digests of the sessions hold.
+        stamps = label_stamps(archive.sessions(archive.select(frames).sessions))
+        parts += [stamps] if stamps else []
     parts += _view(pipeline, archive, frames, choice, background)
     digest = digest_json(parts if dialect == "hsi-batch" else [*parts, dialect])
     known = provenance_of(target)

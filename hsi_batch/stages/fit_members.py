@@ -194,7 +194,7 @@ def no_pixels(selection: Selection) -> DataError:
     )
 
 
-def refuse(members: Sequence[Member], by: str) -> None:
+def refuse(members: Sequence[Member], by: str, *, by_label: bool = False) -> None:
     """Raise one error for all members that cannot be fitted.
 
     Raises
@@ -207,6 +207,11 @@ def refuse(members: Sequence[Member], by: str) -> None:
         return
     first = failed[0].error
     assert first is not None
+    if by_label and not failed[0].pixels:
+        first.hint = (
+            "What is not labelled is not normal: select labelled frames, or add labels (hsi-batch"
+            " label STORE --annotations FILE)."
+        )
     if len(members) == 1 and failed[0].group == POOLED:
         raise first
     names = [member.group or "(all pixels)" for member in failed]

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from distributed import Future
 from numpy.typing import NDArray
 
 from hsi_batch.archive.archive import Archive
@@ -21,7 +20,8 @@ from hsi_batch.archive.store import archive_stamp
 from hsi_batch.archive.stored import sampled_frames, stored_sample, thinned
 from hsi_batch.engine.events import Progress
 from hsi_batch.engine.shared import SharedValues
-from hsi_batch.engine.window import Task, batch_count, batches, run_window
+from hsi_batch.engine.tasks import Task, batch_count, batches
+from hsi_batch.engine.window import run_window
 from hsi_batch.files import digest_json
 from hsi_batch.pipeline.cache import pack
 from hsi_batch.pipeline.frames import assembled_channels
@@ -55,7 +55,7 @@ from hsi_batch.stages.memory import (
     check_memory,
     statistic_bytes,
 )
-from hsi_batch.stages.run import BlockWork, Failure, Run, judge
+from hsi_batch.stages.run import BlockWork, Failure, Run, TaskReport, judge
 
 __all__ = ["PassCounts", "PassReader", "Wanted"]
 
@@ -235,7 +235,7 @@ class PassReader:
         self.counts.bytes += sum(portion.bytes for portion in left)
         tasks = self._tasks(items, sizes, run.threads, name, gathering)
         tasks = jobs.given_to(tasks, lambda item: (group for group, _ in item.places))
-        for outcome, future in run_window(run.client, fit_items, tasks, keep=True):
+        for outcome, future in run_window(run.client, fit_items, tasks, keep=True, peek=report_of):
             self.counts.tasks += 1
             if future is None:
                 lost = [
@@ -246,7 +246,7 @@ class PassReader:
                 work.failures.extend(lost)
                 work.progress.failed += len(lost)
             else:
-                self._count(work, future)
+                _count(work, outcome.result)
             gathering.add(outcome.task.items, future)
             run.observer(work.progress)
             judge(work)
@@ -274,12 +274,14 @@ class PassReader:
             target=sum(portion.bytes for portion in portions),
             prefix=f"{name}-kept",
         )
-        for outcome, future in run_window(self.run.client, load_portions, tasks, keep=True):
+        for outcome, future in run_window(
+            self.run.client, load_portions, tasks, keep=True, peek=damaged_of
+        ):
             numbers = [file.number for file in outcome.task.items]
             if future is None:
                 bad = set(numbers)
             else:
-                bad = set(self.run.client.submit(damaged_of, future, pure=False).result())
+                bad = set(outcome.result)
                 gathering.loaded(future)
             for number in numbers:
                 portion = kept[number]
@@ -291,14 +293,6 @@ class PassReader:
                 self.counts.kept += portion.blocks
             self.run.observer(work.progress)
         return [portion for portion in portions if portion.number not in kept]
-
-    def _count(self, work: BlockWork, future: Future[Any]) -> None:
-        # Before tasks that wait, so that what is done is known, and kept, as soon as it is.
-        report = self.run.client.submit(report_of, future, pure=False, priority=10).result()
-        work.progress.done += report.done
-        work.progress.done_bytes += report.done_bytes
-        work.progress.failed += len(report.failures)
-        work.failures.extend(report.failures)
 
     def _tasks(
         self,
@@ -324,6 +318,13 @@ class PassReader:
         frames = set() if stored is not None else set(sampled_frames(part))
         taken = [self.sample[k] for k in sorted(self.sample) if (k.session, k.frame) in frames]
         return thinned(np.concatenate(taken)) if taken else stored
+
+
+def _count(work: BlockWork, report: TaskReport) -> None:
+    work.progress.done += report.done
+    work.progress.done_bytes += report.done_bytes
+    work.progress.failed += len(report.failures)
+    work.failures.extend(report.failures)
 
 
 def _by_need(wanted: Wanted, found: Mapping[str, Mapping[str, Any]]) -> Found:

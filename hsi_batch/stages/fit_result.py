@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -14,20 +14,23 @@ from hsi_batch.archive.selection import Selection
 from hsi_batch.archive.session import PixelChoice, Session
 from hsi_batch.engine.worker import environment
 from hsi_batch.files import digest_json
+from hsi_batch.markup import Raw, Shown, fold, table
 from hsi_batch.pipeline.fitting import FitPlan
 from hsi_batch.pipeline.groups import ARCHIVE
 from hsi_batch.stages.fit_members import Member, summed_up
-from hsi_batch.stages.run import Failure, Memory, failed_frames
-from hsi_batch.wording import counted
+from hsi_batch.stages.moved import mark_of
+from hsi_batch.stages.run import Failure, Memory, failed_frames, failure_rows
+from hsi_batch.stages.workflow_text import workflow_told
+from hsi_batch.wording import counted, sized
 
-__all__ = ["FitResult", "provenance_of", "told_of"]
+__all__ = ["FitResult", "frames_in_words", "provenance_of", "told_of"]
 
 #: Most failures, and most sources, that are written into a fitted pipeline.
 _REMEMBERED = 1000
 
 
-@dataclass(frozen=True)
-class FitResult:
+@dataclass(frozen=True, repr=False)
+class FitResult(Shown):
     """What a fit did.
 
     Attributes
@@ -137,6 +140,37 @@ class FitResult:
             text += f"\n  {self.memory}"
         return text
 
+    def _parts(self) -> Iterator[Raw | None]:
+        facts: list[tuple[str, object]] = [
+            ("passes over the pixels", self.passes),
+            ("pixels", self.pixels),
+            ("frames, sessions", f"{self.frames}, {self.sessions}"),
+        ]
+        if self.groups:
+            facts.append(("backgrounds", f"{self.groups}, one per {self.background}"))
+        if self.blocks:
+            read = f"{sized(self.bytes)} in {counted(self.blocks, 'block')}"
+            facts.append(("read", f"{read}, {counted(self.tasks, 'task')}"))
+        facts.append(("seconds", round(self.seconds, 2)))
+        if self.memory:
+            facts.append(("memory", str(self.memory)))
+        if self.out:
+            facts.append(("file", self.out))
+        yield table(facts)
+        names = dict.fromkeys([*self.rank, *self.precision, *self.settled])
+        columns: dict[str, Mapping[str, object]] = {
+            "rank": self.rank,
+            "condition": self.condition,
+            "scores in": self.precision,
+            "settled": self.settled,
+        }
+        held = {head: values for head, values in columns.items() if values}
+        rows = [(name, *(values.get(name) for values in held.values())) for name in names]
+        yield table(rows, ("node", *held))
+        yield table([("warning", text) for text in self.warnings])
+        yield table(failure_rows(self.failures, self.earlier), ("left out", "why"))
+        yield fold("what was planned", None if self.plan is None else str(self.plan))
+
 
 def told_of(members: Sequence[Member], by: str) -> dict[str, Any]:
     """What a result says of what was fitted."""
@@ -179,6 +213,8 @@ def provenance_of(
     pixels: PixelChoice,
     background: tuple[str, str | None],
     values: Mapping[str, Any],
+    *,
+    by_label: bool = False,
 ) -> dict[str, Any]:
     """What is written into a pipeline about its fit."""
     digests = {name: str(s.attrs.get("digest", "")) for name, s in sessions.items()}
@@ -190,8 +226,13 @@ def provenance_of(
             str(s.attrs.get("source", {}).get("path", ""))
             for s in list(sessions.values())[:_REMEMBERED]
         ],
+        "inputs": {
+            name: mark_of(session) | _part(selection, name)
+            for name, session in list(sessions.items())[:_REMEMBERED]
+        },
         "selection": selection.text,
         "pixels": pixels,
+        "by_label": by_label,
         **_masks(sessions, pixels),
         "pixel_count": result.pixels,
         "sessions": result.sessions,
@@ -207,7 +248,36 @@ def provenance_of(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "software": f"hsi_batch {__version__}",
         "environment": environment(),
+        **workflow_told(),
     }
+
+
+def _part(selection: Selection, name: str) -> dict[str, str]:
+    """Which frames of a session, unless all."""
+    if name in selection.whole:
+        return {}
+    return {"frames": frames_in_words(selection.frames[name])}
+
+
+def frames_in_words(frames: Mapping[int, tuple[int, int] | None]) -> str:
+    """Numbers of frames, runs of them as a range; with lines where only some are meant.
+
+    Examples
+    --------
+    >>> frames_in_words({0: None, 1: None, 2: None, 5: None, 7: (0, 40)})
+    '0-2,5,7[y=0:40]'
+    """
+    runs: list[list[int]] = []
+    parts = []
+    for frame, lines in sorted(frames.items()):
+        if lines is not None:
+            parts.append((frame, f"{frame}[y={lines[0]}:{lines[1]}]"))
+        elif runs and runs[-1][1] == frame - 1:
+            runs[-1][1] = frame
+        else:
+            runs.append([frame, frame])
+    parts += [(a, f"{a}-{b}" if b > a else f"{a}") for a, b in runs]
+    return ",".join(text for _, text in sorted(parts))
 
 
 def _masks(sessions: Mapping[str, Session], pixels: PixelChoice) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import torch
 from hsi_batch.archive.store import archive_stamp
 from hsi_batch.engine.events import Progress
 from hsi_batch.engine.shared import SharedValues
-from hsi_batch.engine.window import Task, run_window
+from hsi_batch.engine.tasks import Task
+from hsi_batch.engine.window import run_window
 from hsi_batch.errors import DataError, SourceError
 from hsi_batch.files import digest_json
 from hsi_batch.pipeline.cache import pack, unpack
@@ -126,7 +127,8 @@ def read_streams(
         if outcome.error is not None:
             raise DataError(
                 f"{item.node} ({type(reader.pipeline.nodes[item.node]).__name__}) could not be"
-                f" fitted by a stream of frames: {outcome.error}."
+                f" fitted by a stream of frames: {outcome.error}.",
+                hint="Mend its statistical_initialization, or leave the node out.",
             )
         raw, report = outcome.result
         work.progress.done += report.done
@@ -187,7 +189,8 @@ def fit_stream(items: tuple[StreamItem], _key: str, job: FitJob) -> tuple[bytes,
             first = report.failures[0]
             raise DataError(
                 f"{item.node} ({type(node).__name__}) is fitted by a stream of frames, but none of"
-                f" {len(item.frames)} could be read. The first one was {first.key}: {first.reason}"
+                f" {len(item.frames)} could be read. The first one was {first.key}: {first.reason}",
+                hint="See why with hsi-batch verify --deep.",
             ) from error
         raise
     buffer = io.BytesIO()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -11,22 +10,16 @@ from numpy.typing import NDArray
 from hsi_batch.archive.session import PixelChoice, Session
 from hsi_batch.archive.stored import stored_frame_statistic
 from hsi_batch.pipeline.frame_source import FrameSource
+from hsi_batch.recent import Recent
 
 __all__ = ["frame_source", "session_of"]
 
-_sessions: OrderedDict[tuple[str, str, str], Session] = OrderedDict()
-_KEPT = 32
+_sessions: Recent[Session] = Recent(32)
 
 
 def session_of(archive: str, name: str, stamp: str) -> Session:
-    """A session, opened once per process and state of the archive."""
-    key = (archive, name, stamp)
-    if key not in _sessions:
-        while len(_sessions) >= _KEPT:
-            _sessions.popitem(last=False)
-        _sessions[key] = Session.open(archive, name)
-    _sessions.move_to_end(key)
-    return _sessions[key]
+    """A session, opened once per thread and state of the archive."""
+    return _sessions.get((archive, name, stamp), lambda: Session.open(archive, name))
 
 
 _NOTHING: tuple[int, int, NDArray[Any]] = (0, 0, np.empty((0, 0, 0)))

@@ -19,17 +19,21 @@ from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.catalog import save_catalog
 from hsi_batch.archive.gathering import consolidate
 from hsi_batch.archive.layout import BlockKey
+from hsi_batch.archive.leftovers import remove_leftovers
+from hsi_batch.archive.masks import mask_statistics
+from hsi_batch.archive.packing import pack_rows, row_array
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import (
     ARCHIVE,
     archive_stamp,
     create_array,
+    member,
     open_root,
     plain_group,
 )
 from hsi_batch.archive.writer import disk_errors, write_lines, write_row
 from hsi_batch.engine.events import Observer, Progress
-from hsi_batch.engine.window import batches
+from hsi_batch.engine.tasks import batches
 from hsi_batch.errors import ConfigError, SourceError
 from hsi_batch.files import digest_of_file
 from hsi_batch.patience import patiently
@@ -160,7 +164,7 @@ def _execute(
     root = open_root(path, ARCHIVE, mode="r+")
     with disk_errors(path):
         for session in sessions.values():
-            _create(plain_group(root[session.name]), session, name)  # type: ignore[arg-type]
+            _create(plain_group(member(root, session.name)), session, name)
     keys = [
         key
         for session in sessions.values()
@@ -189,15 +193,18 @@ def _execute(
     broken = {failure.key.session for failure in work.failures}
     with disk_errors(path):
         for session_name, session in sessions.items():
-            group = plain_group(root[session_name])  # type: ignore[arg-type]
+            group = plain_group(member(root, session_name))
             if session_name in broken:
-                for kind in ("mask", "moments_mask", "extrema_mask"):
-                    del group[f"{kind}_{name}"]
+                kinds = mask_statistics(name)
+                for array in (f"mask_{name}", *kinds, *map(row_array, kinds)):
+                    if array in group:
+                        del group[array]
                 continue
             _finish(group, session, name, sums.get(session_name, Bundle()))
             _tell(group, name, source, term, inside[session_name])
         consolidate(root)
         save_catalog(path, root)
+        remove_leftovers(path)
     done = [s for n, s in sessions.items() if n not in broken]
     return MaskResult(
         name,
@@ -228,9 +235,16 @@ def _create(group: zarr.Group, session: Session, name: str) -> None:
         attrs={"long_name": "1 within the mask", "flag_values": [0, 1]},
     )
     row = "block" if geometry.row_frames is None else "row"
+    each = geometry.row_frames is None
+    moments, extrema = mask_statistics(name)
+    for old in (moments, extrema):
+        if each and old in group:
+            del group[old]
+    # As those of a conversion: written one by one, and packed at the end.
+    moments, extrema = (row_array(n) if each else n for n in (moments, extrema))
     create_array(
         group,
-        f"moments_mask_{name}",
+        moments,
         shape=(geometry.rows, geometry.terms),
         chunks=(1, geometry.terms),
         dtype="int64" if is_exact(geometry.dtype) else "float64",
@@ -239,7 +253,7 @@ def _create(group: zarr.Group, session: Session, name: str) -> None:
     )
     create_array(
         group,
-        f"extrema_mask_{name}",
+        extrema,
         shape=(geometry.rows, 2, channels),
         chunks=(1, 2, channels),
         dtype=geometry.dtype,
@@ -294,12 +308,14 @@ def _write(group: zarr.Group, session: Session, name: str, key: BlockKey, sums: 
         value = forest.result()
         which = kind.partition(":")[0]
         stored = value.row if which == "moments" else value.bounds
-        array: Any = group[f"{which}_mask_{name}"]
+        array: Any = group[row_array(f"{which}_mask_{name}")]
         write_row(array, session.geometry.index(key), stored)
 
 
 def _finish(group: zarr.Group, session: Session, name: str, sums: Bundle) -> None:
-    """Write the rows that cover many blocks."""
+    """Write the rows that cover many blocks; put the rows of blocks into few chunks."""
+    if session.geometry.row_frames is None:
+        pack_rows(Session(session.name, group), mask_statistics(name))
     for kind, forest in sums.items() if session.geometry.row_frames is not None else ():
         which, _, row = kind.partition(":")
         value = forest.result()

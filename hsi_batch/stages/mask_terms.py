@@ -136,8 +136,12 @@ class Spans(MaskTerm):
 
     def inside(self, block: Lines) -> NDArray[np.bool_]:
         """By position."""
-        mask = np.zeros(block.lines.shape[:2], dtype=bool)
-        rows = np.arange(block.start, block.start + len(block.lines))
+        return self.places(block.start, *block.lines.shape[:2])
+
+    def places(self, start: int, lines: int, width: int) -> NDArray[np.bool_]:
+        """Which pixels of ``lines`` lines from ``start`` on are inside, ``(lines, width)``."""
+        mask = np.zeros((lines, width), dtype=bool)
+        rows = np.arange(start, start + lines)
         last = np.inf if self.y[1] is None else self.y[1]
         mask[(rows >= self.y[0]) & (rows < last), self.x[0] : self.x[1]] = True
         return mask
@@ -163,13 +167,16 @@ class Polygon(MaskTerm):
 
     def inside(self, block: Lines) -> NDArray[np.bool_]:
         """By the even-odd rule."""
+        return self.places(block.start, *block.lines.shape[:2])
+
+    def places(self, start: int, lines: int, width: int) -> NDArray[np.bool_]:
+        """Which pixels of ``lines`` lines from ``start`` on are inside, ``(lines, width)``."""
         from matplotlib.path import Path as Outline
 
-        height, width = block.lines.shape[:2]
-        x, y = np.meshgrid(np.arange(width), np.arange(block.start, block.start + height))
+        x, y = np.meshgrid(np.arange(width), np.arange(start, start + lines))
         outline = Outline(np.array([*self.points, self.points[0]]))
         found = outline.contains_points(np.column_stack([x.ravel(), y.ravel()]))
-        return np.asarray(found).reshape(height, width)
+        return np.asarray(found).reshape(lines, width)
 
 
 @dataclass(frozen=True)
@@ -183,15 +190,13 @@ class Labelled(MaskTerm):
         if not session.labelled:
             raise ConfigError(
                 f"session {session.name} has no labels.",
-                hint="Select labelled sessions (--frames), or convert it with its annotations.",
+                hint="Select labelled sessions (--frames), or add labels: hsi-batch label STORE"
+                " --annotations FILE.",
             )
         self._number(session)
 
     def _number(self, session: Session) -> int:
-        array = session.optional("label")
-        assert array is not None
-        named: Any = array.attrs.get("classes", {})
-        classes = {str(v): int(k) for k, v in named.items()}
+        classes = session.classes
         if self.name.lstrip("-").isdigit():
             return int(self.name)
         if self.name not in classes:
@@ -328,7 +333,8 @@ class _Bands:
         channels = self.session.geometry.shape[2]
         if number != int(number) or not 0 <= number < channels:
             raise ConfigError(
-                f"session {self.session.name} has channels 0 to {channels - 1}, no {number:g}."
+                f"session {self.session.name} has channels 0 to {channels - 1}, no {number:g}.",
+                hint="Choose one of these.",
             )
         return int(number)
 
@@ -349,6 +355,7 @@ class _Bands:
             raise ConfigError(
                 f"session {self.session.name} has no band at"
                 f" {' to '.join(f'{v:g}' for v in given)} nm; it has {nm.min():g} to"
-                f" {nm.max():g} nm."
+                f" {nm.max():g} nm.",
+                hint="Choose wavelengths in that range.",
             )
         return picked

@@ -15,6 +15,7 @@ from hsi_batch.pipeline.fold import CUBE
 from hsi_batch.pipeline.gather import Need
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.statistics import Measure
+from hsi_batch.statistics.columns import COLUMNS
 from hsi_batch.statistics.float_histogram import CAPACITY
 from hsi_batch.statistics.moments import is_exact
 
@@ -72,6 +73,8 @@ def _channels(pipeline: Pipeline, root: PortRef, stored: int) -> int:
 
 
 def _bytes_of(need: Need, channels: int, geometry: Geometry) -> int:
+    if need.kind == COLUMNS:
+        return 16 * geometry.shape[1] * channels
     if isinstance(need.kind, Measure):
         return need.kind.nbytes(channels)
     exact = need.root == CUBE and is_exact(np.dtype(geometry.dtype))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from hsi_batch.archive.store import refuse_linked_state, state_folder
 from hsi_batch.archive.transactions import writing
 from hsi_batch.archive.writer import disk_errors
 from hsi_batch.errors import ConfigError, StoreInUseError
+from hsi_batch.files import remove_unfinished
 from hsi_batch.places import is_url
 from hsi_batch.stages.slices import refuse_open
 from hsi_batch.stages.status import telling
@@ -86,7 +88,7 @@ def held_store(store: str, purpose: str) -> Iterator[str]:
     """
     state = state_folder(store)
     if is_url(store):
-        with disk_errors(store), writing(store, purpose) as target:
+        with disk_errors(store), writing(store, purpose) as target, telling(state):
             yield target
         return
     assert isinstance(state, Path)
@@ -96,11 +98,18 @@ def held_store(store: str, purpose: str) -> Iterator[str]:
     try:
         with disk_errors(store), StoreLock(state, purpose), telling(state):
             refuse_open(store)
+            _remove_unfinished(Path(store))
             yield store
     finally:
         with contextlib.suppress(OSError):
             for folder in made or [state]:
                 folder.rmdir()
+
+
+def _remove_unfinished(target: Path) -> None:
+    """Remove what a killed run left half written of a fitted pipeline and its weights."""
+    for path in (target, target.with_suffix(".pt")):
+        remove_unfinished(path.parent, glob.escape(path.name))
 
 
 def sweep(store: str | os.PathLike[str], discard: Callable[[], None]) -> None:
@@ -117,6 +126,7 @@ def sweep(store: str | os.PathLike[str], discard: Callable[[], None]) -> None:
     if not isinstance(state, Path) or not state.is_dir():
         return
     with contextlib.suppress(StoreInUseError, OSError), StoreLock(state, "sweep"), telling(state):
+        _remove_unfinished(Path(store))
         discard()
     with contextlib.suppress(OSError):
         state.rmdir()

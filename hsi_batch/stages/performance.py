@@ -17,7 +17,8 @@ from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import SCORES, archive_stamp, groups_of, open_member, open_root
 from hsi_batch.engine.events import Observer, Progress
-from hsi_batch.engine.window import batches, run_window
+from hsi_batch.engine.tasks import batches
+from hsi_batch.engine.window import run_window
 from hsi_batch.errors import ConfigError, HsiBatchError
 from hsi_batch.nodes.data import anomalous
 from hsi_batch.pipeline.groups import group_of
@@ -27,6 +28,7 @@ from hsi_batch.stages.alarms import binomial_interval, requested_pfa
 from hsi_batch.stages.frames import session_of
 from hsi_batch.stages.regions import Runs, regions_of, runs_of
 from hsi_batch.stages.run import Run
+from hsi_batch.stages.split import check_split, fitted_sessions, own_thresholds, parts_of_split
 from hsi_batch.statistics import FloatHistogram
 from hsi_batch.statistics.detection_rates import Counted, bootstrap, rates
 from hsi_batch.wording import counted, some
@@ -55,6 +57,17 @@ class Performance:
         Sessions that the pipeline was fitted on, too.
     unlabelled : tuple of str
         Sessions that say nothing, for they have no labels.
+    parts : dict of dict
+        With a split: the measures of ``train`` (units that the pipeline was fitted on) and of
+        ``test`` (units that it has not seen); a part without units is absent.
+    part_intervals : dict of dict
+        Their intervals.
+    part_sizes : dict of int
+        Sessions of each part.
+    split : str, optional
+        What is a unit there.
+    own_thresholds : tuple of str
+        Nodes that take thresholds from the very scores that they decide on.
     """
 
     pooled: Mapping[str, float]
@@ -63,16 +76,33 @@ class Performance:
     requested_pfa: float | None = None
     seen: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
+    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    part_intervals: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+    part_sizes: Mapping[str, int] = field(default_factory=dict)
+    split: str | None = None
+    own_thresholds: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{counted(len(self.units), 'unit')} with labels"]
-        for name, value in self.pooled.items():
-            text = f"  {name}: {value:.6g}"
-            if name in self.intervals:
-                text += " ({:.4g} to {:.4g})".format(*self.intervals[name])
-            if name == "false_alarm_rate" and self.requested_pfa is not None:
-                text += f", requested {self.requested_pfa:g}"
-            lines.append(text)
+        lines += self._measures(self.pooled, self.intervals)
+        for part, found in self.parts.items():
+            which = "the fit has seen" if part == "train" else "the fit has not seen"
+            unit = str(self.split).removeprefix("attr:")
+            lines.append(
+                f"{part}: {counted(self.part_sizes[part], 'session')} of a {unit} that {which}"
+            )
+            lines += self._measures(found, self.part_intervals[part])
+        if self.split is not None and "test" not in self.parts:
+            lines.append(
+                f"  there is no test part: the pipeline was fitted on every {self.split} that has"
+                " labels; fit on others (fit --frames), and evaluate again"
+            )
+        if self.own_thresholds:
+            lines.append(
+                f"  {some(list(self.own_thresholds))} takes its thresholds from the scores that are"
+                " measured here: decisions tell how many were flagged, not how many false alarms a"
+                " threshold gives"
+            )
         if self.seen:
             lines.append(
                 f"  the pipeline was fitted on {some(list(self.seen))} too: these figures say"
@@ -81,6 +111,19 @@ class Performance:
         if self.unlabelled:
             lines.append(f"  without labels, and left out: {some(list(self.unlabelled))}")
         return "\n".join(lines)
+
+    def _measures(
+        self, found: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
+    ) -> list[str]:
+        lines = []
+        for name, value in found.items():
+            text = f"  {name}: {value:.6g}"
+            if name in intervals:
+                text += " ({:.4g} to {:.4g})".format(*intervals[name])
+            if name == "false_alarm_rate" and self.requested_pfa is not None:
+                text += f", requested {self.requested_pfa:g}"
+            lines.append(text)
+        return lines
 
 
 @dataclass
@@ -138,6 +181,7 @@ def performance(
     store: str | os.PathLike[str],
     *,
     by: str = "session",
+    split: str | None = None,
     archive: str | os.PathLike[str] | None = None,
     draws: int = 500,
     client: Client | None = None,
@@ -156,6 +200,9 @@ def performance(
         Scores.
     by : {"session", "sensor", "attr:NAME"}
         Units that are reported, and drawn for intervals.
+    split : {"session", "sensor", "attr:NAME"}, optional
+        Report apart what the pipeline was fitted on: sessions, or all sessions of a sensor or lot
+        of which any was in the fit.
     archive : path, optional
         Where the labels are; what the scores were made of by default.
     draws : int
@@ -178,6 +225,8 @@ def performance(
             path=path,
             hint="Name it with --archive.",
         )
+    if split is not None:
+        check_split(split)
     opened = Archive(held)
     names = sorted((n for n in groups_of(root) if n in opened), key=natural_key)
     sessions = opened.sessions(names, "label")
@@ -186,17 +235,46 @@ def performance(
         raise ConfigError(
             f"none of {counted(len(names), 'session')} has labels to compare with.",
             path=path,
-            hint="Convert with annotations (convert --annotations FILE).",
+            hint="Add labels: hsi-batch label STORE --annotations FILE.",
         )
     normal, anomaly = _classes(attrs)
     job = _Job(str(held.absolute()), archive_stamp(held), path, normal, anomaly)
     found = _gather(job, sessions, labelled, client, workers, observer)
+    units = {n: group_of(by, n, sessions[n].attrs) or "(none)" for n in labelled}
+    fit = attrs.get("pipeline_provenance") or {}
+    trained = fitted_sessions(fit, opened)
+    parts: dict[str, dict[str, _Found]] = {}
+    if split is not None:
+        inside = parts_of_split(split, sessions, opened, trained)
+        for part in ("train", "test"):
+            chosen = {n: one for n, one in found.items() if inside[n] == part}
+            parts |= {part: chosen} if chosen else {}
+    summed = {part: _summed(chosen, units, draws) for part, chosen in parts.items()}
+    pooled, intervals, members = _summed(found, units, draws)
+    return Performance(
+        pooled,
+        intervals,
+        members,
+        requested_pfa(attrs),
+        tuple(n for n in labelled if n in trained),
+        tuple(n for n in names if n not in labelled),
+        {part: one[0] for part, one in summed.items()},
+        {part: one[1] for part, one in summed.items()},
+        {part: len(chosen) for part, chosen in parts.items()},
+        split,
+        own_thresholds(attrs),
+    )
+
+
+def _summed(
+    found: Mapping[str, _Found], units: Mapping[str, str], draws: int
+) -> tuple[dict[str, float], dict[str, tuple[float, float]], dict[str, dict[str, float]]]:
+    """Measures of some sessions together, their intervals, and the measures of each unit."""
     members: dict[str, _Found] = {}
-    for name, one in found.items():
-        unit = group_of(by, name, sessions[name].attrs) or "(none)"
-        members[unit] = members[unit].merge(one) if unit in members else one
     pooled = _Found()
-    for one in found.values():
+    for name, one in found.items():
+        unit = units[name]
+        members[unit] = members[unit].merge(one) if unit in members else one
         pooled = pooled.merge(one)
     counts = Counted.of([(m.background, m.target) for m in members.values()])
     intervals = dict(bootstrap(counts, draws))
@@ -204,19 +282,7 @@ def performance(
         intervals["false_alarm_rate"] = binomial_interval(
             pooled.false_pixels, pooled.background_pixels
         )
-    fitted_on = set((attrs.get("pipeline_provenance") or {}).get("sources") or ())
-    return Performance(
-        pooled.measures(),
-        intervals,
-        {unit: one.measures() for unit, one in members.items()},
-        requested_pfa(attrs),
-        tuple(n for n in labelled if _path(sessions[n]) in fitted_on),
-        tuple(n for n in names if n not in labelled),
-    )
-
-
-def _path(session: Session) -> str:
-    return str(session.attrs.get("source", {}).get("path"))
+    return pooled.measures(), intervals, {unit: one.measures() for unit, one in members.items()}
 
 
 def _classes(attrs: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
@@ -238,7 +304,7 @@ def _gather(
 ) -> dict[str, _Found]:
     items = [(n, f) for n in names for f in range(sessions[n].geometry.frames)]
     pixels = {n: s.geometry.shape[0] * s.geometry.shape[1] for n, s in sessions.items()}
-    progress = Progress("evaluate", len(items), sum(pixels[n] * 5 for n, _ in items))
+    progress = Progress("evaluate", len(items), sum(pixels[n] * 5 for n, _ in items), unit="frames")
     found: dict[str, _Found] = {}
     with Run(client, workers=workers, observer=observer) as run:
         tasks = batches(
@@ -250,7 +316,10 @@ def _gather(
         )
         for outcome, _ in run_window(run.client, _measure, tasks, job):
             if outcome.error is not None:
-                raise HsiBatchError(f"the scores could not be compared: {outcome.error}")
+                raise HsiBatchError(
+                    f"the scores could not be compared: {outcome.error}",
+                    hint="Look at the scores with hsi-batch verify --deep.",
+                )
             for name, one in outcome.result:
                 found[name] = found[name].merge(one) if name in found else one
             progress.done += len(outcome.task.items)

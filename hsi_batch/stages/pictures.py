@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -16,15 +17,22 @@ from hsi_batch.archive.session import Session
 from hsi_batch.statistics import FloatHistogram, RocCurve
 from hsi_batch.wording import counted
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 __all__ = [
     "blank_figure",
     "decision_picture",
     "display_channels",
+    "draw_histogram",
+    "draw_roc",
     "false_colour",
     "histogram_picture",
     "png_uri",
     "roc_picture",
+    "score_limits",
     "score_picture",
+    "stretched",
     "svg_text",
 ]
 
@@ -77,13 +85,23 @@ def false_colour(session: Session, frame: int, first: int, last: int) -> NDArray
         if top < bottom:
             lines = session.read(frame, top, bottom)
             parts.append(lines[::step][:, :, list(picked)].astype(np.float64))
-    cube = np.concatenate(parts)
-    for channel in range(3):
-        plane = cube[:, :, channel]
-        finite = plane[np.isfinite(plane)]
-        low, high = map(float, np.percentile(finite, [2, 98])) if finite.size else (0.0, 1.0)
-        cube[:, :, channel] = (plane - low) / max(high - low, 1e-12)
-    return np.asarray(np.clip(np.nan_to_num(cube), 0, 1) * 255, dtype=np.uint8)
+    return stretched(np.concatenate(parts))
+
+
+def stretched(
+    planes: NDArray[np.float64], valid: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """Planes ``(y, x, 3)`` as RGB, each stretched from its 2nd to its 98th percentile.
+
+    Percentiles are those of the finite values of the ``valid`` pixels ``(y, x)``, or of all.
+    """
+    image = np.empty_like(planes)
+    for channel in range(planes.shape[2]):
+        plane = planes[:, :, channel]
+        inside = plane[np.isfinite(plane) if valid is None else np.isfinite(plane) & valid]
+        low, high = map(float, np.percentile(inside, [2, 98])) if inside.size else (0.0, 1.0)
+        image[:, :, channel] = (plane - low) / max(high - low, 1e-12)
+    return np.asarray(np.clip(np.nan_to_num(image), 0, 1) * 255, dtype=np.uint8)
 
 
 def score_picture(scores: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
@@ -91,15 +109,20 @@ def score_picture(scores: NDArray[Any], low: float, high: float) -> NDArray[np.u
 
     Where an end is infinite, the finite scores that are shown give the scale.
     """
-    if not np.isfinite([low, high]).all():
-        finite = np.abs(scores[np.isfinite(scores)]).astype(np.float64)
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    floor = max(low, 1e-30, high * 1e-6)
+    floor, high = score_limits(scores, low, high)
     with np.errstate(divide="ignore", invalid="ignore"):
         scaled = np.log(np.maximum(scores, floor) / floor) / max(np.log(high / floor), 1e-12)
     image = np.asarray(colormaps["magma"](np.clip(scaled, 0, 1))[..., :3] * 255, dtype=np.uint8)
     image[np.isnan(scores)] = 128
     return image
+
+
+def score_limits(scores: NDArray[Any], low: float, high: float) -> tuple[float, float]:
+    """Ends of a logarithmic scale from ``low`` to ``high``, six decades at most."""
+    if not np.isfinite([low, high]).all():
+        finite = np.abs(scores[np.isfinite(scores)]).astype(np.float64)
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    return max(low, 1e-30, high * 1e-6), high
 
 
 def decision_picture(decisions: NDArray[Any], labels: NDArray[Any] | None) -> NDArray[np.uint8]:
@@ -122,20 +145,37 @@ def decision_picture(decisions: NDArray[Any], labels: NDArray[Any] | None) -> ND
 
 
 def histogram_picture(
-    everything: FloatHistogram, background: FloatHistogram, target: FloatHistogram
+    everything: FloatHistogram,
+    background: FloatHistogram,
+    target: FloatHistogram,
+    mark: Callable[[Axes], None] | None = None,
 ) -> str | None:
     """Histogram of all finite scores, or of those of both classes if there are labels, as SVG.
 
+    What ``mark`` draws stands in the legend too.
+
     Returns None if no score is finite.
     """
+    figure = blank_figure(5.6, 3.0)
+    if not draw_histogram(figure.subplots(), everything, background, target, mark):
+        return None
+    return svg_text(figure)
+
+
+def draw_histogram(
+    axes: Axes,
+    everything: FloatHistogram,
+    background: FloatHistogram,
+    target: FloatHistogram,
+    mark: Callable[[Axes], None] | None = None,
+) -> bool:
+    """Draw what :func:`histogram_picture` shows; returns whether any score is finite."""
     values, counts = everything.bins(0)
     finite = np.isfinite(values)
     if not finite.any():
-        return None
+        return False
     endless = int(counts[~finite].sum())
     values = values[finite]
-    figure = blank_figure(5.6, 3.0)
-    axes = figure.subplots()
     positive = values > 0
     if not positive.any():
         positive = np.ones(values.shape, dtype=bool)
@@ -159,25 +199,40 @@ def histogram_picture(
         else "score"
     )
     axes.set_ylabel("pixels")
-    axes.legend(frameon=False)
-    return svg_text(figure)
+    if mark is None:
+        axes.legend(frameon=False)
+    else:
+        mark(axes)
+        # Above, where no mark runs through it.
+        axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    return True
 
 
 def roc_picture(curve: RocCurve) -> str:
     """ROC with a logarithmic axis of false alarms, as SVG."""
     figure = blank_figure(3.8, 3.0)
     axes = figure.subplots()
+    draw_roc(axes, curve)
+    axes.set_title(f"AUC {curve.auc:.4f}", fontsize=10, color=_INK)
+    return svg_text(figure)
+
+
+def draw_roc(axes: Axes, curve: RocCurve, **options: Any) -> None:
+    """Draw a ROC of at most 2000 points on a logarithmic axis of false alarms.
+
+    The axis begins at half of the smallest rate of any curve on it.
+    """
+    before = axes.get_xlim()[0] if axes.lines else 1.0
     rate = np.maximum(curve.false_positive_rate, 1e-6)
     keep = np.unique(np.linspace(0, rate.size - 1, 2000).astype(int))
-    axes.step(rate[keep], curve.true_positive_rate[keep], where="post", color="#4c78a8")
+    options = {"color": "#4c78a8", **options}
+    axes.step(rate[keep], curve.true_positive_rate[keep], where="post", **options)
     axes.set_xscale("log")
     smallest = curve.false_positive_rate[curve.false_positive_rate > 0]
-    axes.set_xlim(max(1e-6, smallest.min() / 2 if smallest.size else 1e-6), 1)
+    axes.set_xlim(min(before, max(1e-6, smallest.min() / 2 if smallest.size else 1e-6)), 1)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("false positive rate")
     axes.set_ylabel("true positive rate")
-    axes.set_title(f"AUC {curve.auc:.4f}", fontsize=10, color=_INK)
-    return svg_text(figure)
 
 
 def blank_figure(width: float, height: float) -> Figure:

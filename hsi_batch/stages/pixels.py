@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hsi_batch.archive.labels import label_versions
 from hsi_batch.archive.session import PixelChoice, Session, variant_of
 from hsi_batch.errors import ConfigError, did_you_mean
 from hsi_batch.wording import some
 
 __all__ = ["arrays_of", "check_pixels", "need_pixels"]
 
-_KNOWN = ("valid", "labelled-normal", "mask:NAME")
+_KNOWN = ("valid", "labelled-normal", "class:NAME", "mask:NAME")
 
 
 def check_pixels(pixels: PixelChoice) -> None:
@@ -19,21 +20,35 @@ def check_pixels(pixels: PixelChoice) -> None:
     Raises
     ------
     hsi_batch.errors.ConfigError
-        It is none of ``valid``, ``labelled-normal`` and ``mask:NAME``.
+        It is none of ``valid``, ``labelled-normal``, ``class:NAME`` and ``mask:NAME``.
     """
-    if pixels in _KNOWN[:2] or (pixels.startswith("mask:") and pixels != "mask:"):
+    kind, _, name = pixels.partition(":")
+    if pixels in _KNOWN[:2] or (kind in ("class", "mask") and name):
         return
     raise ConfigError(
         f"pixels {pixels!r} is not one of {', '.join(_KNOWN)}."
-        f"{did_you_mean(pixels, [*_KNOWN[:2], 'mask:'])}"
+        f"{did_you_mean(pixels, [*_KNOWN[:2], 'class:', 'mask:'])}"
     )
 
 
 def arrays_of(pixels: PixelChoice) -> tuple[str, ...]:
     """Arrays of a session that tell which pixels count, and what their statistics are."""
     variant = variant_of(pixels)
-    own = {"": (), "_normal": ("label",)}.get(variant, (variant[1:],))
-    return (f"moments{variant}", f"extrema{variant}", *own)
+    own = {"": ("columns",), "_normal": ("label",), "_class": ("label",)}.get(variant)
+    return (f"moments{variant}", f"extrema{variant}", *(own or (variant[1:],)))
+
+
+def _need_normal(sessions: Mapping[str, Session]) -> None:
+    """Refuse labels that are known to mark anomalies only: what is not marked is not normal."""
+    held = [label_versions(s).get(s.label_version, {}) for s in sessions.values() if s.labelled]
+    counts = [(entry.get("labelled"), entry.get("anomalous")) for entry in held]
+    if counts and all(labelled is not None and labelled == other for labelled, other in counts):
+        raise ConfigError(
+            f"the labels of {some(list(sessions))} mark no background, and what is not labelled is"
+            " not normal.",
+            hint="Mark background, say that all else is background (hsi-batch label STORE"
+            " --annotations FILE --rest background), or fit on all valid pixels (--pixels valid).",
+        )
 
 
 def need_pixels(sessions: Mapping[str, Session], pixels: PixelChoice) -> None:
@@ -42,15 +57,20 @@ def need_pixels(sessions: Mapping[str, Session], pixels: PixelChoice) -> None:
     Raises
     ------
     hsi_batch.errors.ConfigError
-        No session has labels, or some lack the mask.
+        No session has labels, or the class; or some lack the mask.
     """
-    if pixels == "labelled-normal" and not any(s.labelled for s in sessions.values()):
+    if pixels == "labelled-normal":
+        _need_normal(sessions)
+    by_label = pixels == "labelled-normal" or pixels.startswith("class:")
+    if by_label and not any(s.labelled for s in sessions.values()):
         raise ConfigError(
             f"none of the selected sessions ({some(list(sessions))}) has labels, and what is not"
             " labelled is not normal.",
-            hint="Convert with annotations (convert --annotations FILE), or fit on all valid"
-            " pixels (--pixels valid).",
+            hint="Add labels (hsi-batch label STORE --annotations FILE, or convert --annotations"
+            " FILE), or fit on all valid pixels (--pixels valid).",
         )
+    if pixels.startswith("class:"):
+        _need_class(sessions, pixels)
     if not pixels.startswith("mask:"):
         return
     name = pixels.removeprefix("mask:")
@@ -62,3 +82,16 @@ def need_pixels(sessions: Mapping[str, Session], pixels: PixelChoice) -> None:
             f"{did_you_mean(name, there)}",
             hint=f"Make it: hsi-batch mask STORE --name {name} --from 'b(800)/b(650) > 1.2'.",
         )
+
+
+def _need_class(sessions: Mapping[str, Session], pixels: PixelChoice) -> None:
+    labelled = [s for s in sessions.values() if s.labelled]
+    if any(session.class_number(pixels) is not None for session in labelled):
+        return
+    there = sorted({name for session in labelled for name in session.classes})
+    name = pixels.removeprefix("class:")
+    raise ConfigError(
+        f"none of the {len(labelled)} labelled sessions has a class {name!r}."
+        f"{did_you_mean(name, there)}",
+        hint=f"There are {', '.join(there) or 'no named classes'}; a number stands for itself.",
+    )

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import zarr
+
 from hsi_batch.archive.archive import Archive
+from hsi_batch.archive.labels import label_versions
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import SCORES, groups_of, open_root
-from hsi_batch.errors import HsiBatchError
 from hsi_batch.readers.paths import natural_key
+from hsi_batch.stages.moved import archive_of, scores_moved
+from hsi_batch.stages.workflow_text import workflows_of
 from hsi_batch.wording import counted, some
 
-__all__ = ["Provenance", "moved_on", "provenance"]
+__all__ = ["Provenance", "provenance"]
 
 _CONTEXT = "https://w3id.org/ro/crate/1.1/context"
+#: What the vocabulary of RO-Crate has no words for; it becomes a property with JSON as its value.
+_FACTS = "hsi_batch"
 
 
 @dataclass(frozen=True)
@@ -28,56 +35,29 @@ class Provenance:
     Attributes
     ----------
     crate : dict
-        RO-Crate 1.1 metadata.
+        RO-Crate 1.1 metadata. What its vocabulary has no words for is in entities ``#...-facts``,
+        as JSON.
     paragraph : str
         Methods, in words.
     moved : tuple of str
-        Sessions of the archive that are not any more what was scored.
+        Sessions of the archive that are not any more what was fitted on, scored or measured.
+    why : tuple of str
+        What happened to them, and what to run.
     """
 
     crate: Mapping[str, Any]
     paragraph: str
     moved: tuple[str, ...] = ()
+    why: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if not self.moved:
             return self.paragraph
-        return (
-            f"{self.paragraph}\n\nThe archive has moved on: {some(list(self.moved))} changed since"
-            " they were scored. Score them again before you publish."
-        )
+        return "\n\n".join([self.paragraph, *(why[:1].upper() + why[1:] for why in self.why)])
 
     def to_dict(self) -> dict[str, Any]:
-        """For machines."""
-        return {**self.crate, "paragraph": self.paragraph, "moved": list(self.moved)}
-
-
-def moved_on(store: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Sessions whose archive holds something else now than what was scored, or is gone.
-
-    Nothing is said where the archive itself is not there.
-    """
-    root = open_root(str(store), SCORES)
-    archive = _archive(dict(root.attrs))
-    if archive is None:
-        return ()
-    found = []
-    for name, group in groups_of(root).items():
-        then = group.attrs.get("session_digest")
-        now = archive.session(name).attrs.get("digest") if name in archive else None
-        if then is not None and then != now:
-            found.append(name)
-    return tuple(sorted(found, key=natural_key))
-
-
-def _archive(attrs: Mapping[str, Any]) -> Archive | None:
-    place = attrs.get("archive")
-    if not place or not Path(str(place)).is_dir():
-        return None
-    try:
-        return Archive(str(place))
-    except HsiBatchError:
-        return None
+        """For machines: the RO-Crate, to be kept as ``ro-crate-metadata.json``."""
+        return dict(self.crate)
 
 
 def provenance(store: str | os.PathLike[str]) -> Provenance:
@@ -94,14 +74,28 @@ def provenance(store: str | os.PathLike[str]) -> Provenance:
     """
     root = open_root(str(store), SCORES)
     attrs: dict[str, Any] = dict(root.attrs)
-    archive = _archive(attrs)
-    names = sorted(groups_of(root), key=natural_key)
+    archive = archive_of(attrs)
+    groups = groups_of(root)
+    names = sorted(groups, key=natural_key)
     sessions = {
         name: archive.session(name) if archive is not None and name in archive else None
         for name in names
     }
-    told = {name: _session(root[name].attrs, session) for name, session in sessions.items()}
-    return Provenance(_crate(store, attrs, told), _paragraph(attrs, told), moved_on(store))
+    workflows = _workflows(attrs, archive, sessions.values())
+    told = {name: _session(groups[name].attrs, session) for name, session in sessions.items()}
+    for name, facts in told.items():
+        # Of an archive that is not there any more, the maps tell it.
+        facts.setdefault("frames", _frames(groups[name]))
+    moved = scores_moved(store)
+    why = tuple(moved.sentences())
+    paragraph = _paragraph(attrs, told)
+    news = {"moved": list(moved.sessions), "why": list(why)}
+    crate = _crate(store, attrs, told, workflows, paragraph, news)
+    return Provenance(crate, paragraph, moved.sessions, why)
+
+
+def _frames(scored: zarr.Group) -> int:
+    return next((array.shape[0] for _, array in scored.arrays() if array.ndim >= 3), 1)
 
 
 def _session(scored: Any, session: Session | None) -> dict[str, Any]:
@@ -111,6 +105,7 @@ def _session(scored: Any, session: Session | None) -> dict[str, Any]:
         "sha256": source.get("sha256"),
         "digest": scored.get("session_digest"),
         "background": scored.get("background"),
+        "frames_scored": scored.get("frames"),
     }
     if session is not None:
         keys: tuple[str, ...] = (
@@ -125,17 +120,24 @@ def _session(scored: Any, session: Session | None) -> dict[str, Any]:
         keys += ("masks", "flags", "failed_frames", "settings", "reader", "reader_version")
         found |= {key: session.attrs[key] for key in keys if session.attrs.get(key)}
         found["frames"] = session.geometry.frames
+        found["labels"] = {str(k): v for k, v in label_versions(session).items()} or None
+        found["labels_hold"] = session.label_version or None
     return {key: value for key, value in found.items() if value is not None}
 
 
 def _crate(
-    store: str | os.PathLike[str], attrs: Mapping[str, Any], told: Mapping[str, Mapping[str, Any]]
+    store: str | os.PathLike[str],
+    attrs: Mapping[str, Any],
+    told: Mapping[str, Mapping[str, Any]],
+    workflows: Sequence[Mapping[str, Any]],
+    paragraph: str,
+    moved: Mapping[str, Any],
 ) -> dict[str, Any]:
     fit = attrs.get("pipeline_provenance") or {}
     inputs = [
         {
             "@id": f"#session-{name}",
-            "@type": "Dataset",
+            "@type": "CreativeWork",
             "name": name,
             "identifier": facts.get("sha256") or facts.get("digest"),
             "url": facts.get("source"),
@@ -152,7 +154,8 @@ def _crate(
         if text
     ]
     pipeline = attrs.get("pipeline") or {}
-    graph = [
+    instruments = [*software, *workflows]
+    graph: list[Mapping[str, Any]] = [
         {
             "@id": "ro-crate-metadata.json",
             "@type": "CreativeWork",
@@ -163,8 +166,12 @@ def _crate(
             "@id": "./",
             "@type": "Dataset",
             "name": Path(store).name,
+            "description": paragraph,
             "dateCreated": attrs.get("scored"),
-            "hasPart": [{"@id": one["@id"]} for one in inputs],
+            "datePublished": attrs.get("scored"),
+            "license": "not stated",
+            "isBasedOn": [{"@id": one["@id"]} for one in inputs],
+            "hsi_batch": moved,
         },
         {
             "@id": "#pipeline",
@@ -175,20 +182,71 @@ def _crate(
                 "fit": fit,
                 "precision": attrs.get("precision"),
                 "settled": attrs.get("settled"),
+                "seeds": _seeds(pipeline),
             },
         },
         {
             "@id": "#scoring",
             "@type": "CreateAction",
             "endTime": attrs.get("scored"),
-            "instrument": [{"@id": "#pipeline"}, *({"@id": one["@id"]} for one in software)],
+            "instrument": [{"@id": "#pipeline"}, *({"@id": one["@id"]} for one in instruments)],
             "object": [{"@id": one["@id"]} for one in inputs],
             "result": {"@id": "./"},
         },
         *inputs,
-        *software,
+        *instruments,
     ]
-    return {"@context": _CONTEXT, "@graph": graph}
+    return {"@context": _CONTEXT, "@graph": [part for one in graph for part in _flat(one)]}
+
+
+def _flat(entity: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """An entity, and what only we know of it as another: in a crate nothing is nested."""
+    plain = {key: value for key, value in entity.items() if key != _FACTS and value is not None}
+    if entity.get(_FACTS):
+        name = f"#{str(entity['@id']).strip('./#') or 'scores'}-facts"
+        plain["additionalProperty"] = {"@id": name}
+        yield {
+            "@id": name,
+            "@type": "PropertyValue",
+            "name": _FACTS,
+            "value": json.dumps(entity[_FACTS]),
+        }
+    yield plain
+
+
+def _seeds(pipeline: Mapping[str, Any]) -> dict[str, Any]:
+    """Seeds of the nodes that draw numbers."""
+    return {
+        f"{node.get('name')}.{key}": value
+        for node in pipeline.get("nodes", ())
+        for key, value in (node.get("hparams") or {}).items()
+        if "seed" in key or key == "random_state"
+    }
+
+
+def _workflows(
+    attrs: Mapping[str, Any], archive: Archive | None, sessions: Iterable[Session | None]
+) -> list[dict[str, Any]]:
+    """The workflows that the stages ran for, with their text."""
+    converted = {} if archive is None else workflows_of(archive.root, filter(None, sessions))
+    fit = attrs.get("pipeline_provenance") or {}
+    several = len(converted) > 1
+    told = {
+        **{f"convert-{k}" if several else "convert": one for k, one in converted.items()},
+        "fit": fit.get("workflow"),
+        "score": attrs.get("workflow"),
+    }
+    return [
+        {
+            "@id": f"#workflow-of-{role}",
+            "@type": "SoftwareSourceCode",
+            "name": Path(one["path"]).name,
+            "text": one["text"],
+            "hsi_batch": {"path": one["path"], "set": one["set"]},
+        }
+        for role, one in told.items()
+        if one
+    ]
 
 
 def _paragraph(attrs: Mapping[str, Any], told: Mapping[str, Mapping[str, Any]]) -> str:

@@ -196,12 +196,7 @@ def _facts(info: SourceInfo, path: str, looked: int) -> dict[str, Any]:
 def _page(found: Quicklook, info: SourceInfo, cube: NDArray[Any], valid: NDArray[np.bool_]) -> str:
     picked, words = pictures.display_channels(info.wavelength, cube.shape[2])
     planes = cube[:, :, list(picked)].astype(np.float64)
-    for channel in range(3):
-        inside = planes[..., channel][valid]
-        inside = inside[np.isfinite(inside)]
-        low, high = map(float, np.percentile(inside, [2, 98])) if inside.size else (0.0, 1.0)
-        planes[..., channel] = (planes[..., channel] - low) / max(high - low, 1e-12)
-    picture = np.asarray(np.clip(np.nan_to_num(planes), 0, 1) * 255, dtype=np.uint8)
+    picture = pictures.stretched(planes, valid)
     picture[~valid] = (220, 60, 50)
     image = f'<img alt="false colour" src="{pictures.png_uri(picture)}">'
     text = html.escape(str(found))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import zarr
 from distributed import Client
 
 from hsi_batch.archive.catalog import forget_catalog, save_catalog
@@ -24,6 +25,7 @@ from hsi_batch.archive.store import (
     ARCHIVE,
     SCORES,
     holds_scores,
+    member,
     open_root,
     plain_group,
     state_folder,
@@ -34,6 +36,7 @@ from hsi_batch.errors import StoreError
 from hsi_batch.places import Place, absolute, gathers, place
 from hsi_batch.stages.evaluation import evaluation_problem, forget_evaluation
 from hsi_batch.stages.outputs import held_store
+from hsi_batch.stages.referring import damaged_notes
 from hsi_batch.stages.repair_result import RepairResult
 from hsi_batch.stages.repair_sources import redo_scores, redo_sessions
 from hsi_batch.stages.run import workers_on_demand
@@ -219,6 +222,9 @@ def _mend_state(work: _Repair) -> None:
             forget_evaluation(work.path)
     else:
         save_catalog(work.path, root)
+    # The next scoring writes a note again.
+    for note in damaged_notes(work.path):
+        note.unlink(missing_ok=True)
 
 
 def _redo(work: _Repair, found: VerifyResult) -> None:
@@ -269,18 +275,28 @@ def _take_out(work: _Repair, parts: dict[str, list[BlockKey]]) -> None:
             # It says that these sessions are complete.
             forget_catalog(work.path)
         for name, keys in parts.items():
-            group = plain_group(root[name])  # type: ignore[arg-type]
+            group = plain_group(member(root, name))
             group.attrs["complete"] = False
             maps = maps_of(group)
             geometry = geometry_of(maps)
             for key in keys:
                 row = key.start // geometry.lines
-                for array in maps.values():
+                for kind, array in maps.items():
+                    if _came_later(group, kind):
+                        continue
                     index = (key.frame, row, *(0 for _ in array.shape[2:]))
                     chunk_place(array, index).unlink(missing_ok=True)
             session = Session(name, group)
             if "cube" in maps and session.geometry.row_frames is None:
                 _take_out_rows(session, {geometry.index(key) for key in keys})
+
+
+def _came_later(group: zarr.Group, array: str) -> bool:
+    """Whether an array was added after the conversion, which cannot make it again."""
+    if array == "label":
+        told: Any = group.attrs.get("labels") or {}
+        return bool(told.get("versions", {}).get("1", {"by": "convert"}).get("by") != "convert")
+    return array.startswith(("mask_", "label_v"))
 
 
 def _take_out_rows(session: Session, redone: set[int]) -> None:

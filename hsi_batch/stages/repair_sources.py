@@ -25,6 +25,7 @@ from hsi_batch.stages.convert_plan import ConvertOptions
 from hsi_batch.stages.convert_scan import unchanged
 from hsi_batch.stages.convert_sources import present_files, recorded
 from hsi_batch.stages.evaluation import forget_evaluation
+from hsi_batch.stages.referring import added_to
 from hsi_batch.stages.score import score
 from hsi_batch.stages.score_plan import DEFAULT_OUTPUTS, plan_score
 from hsi_batch.stages.verify import geometry_of, maps_of
@@ -88,7 +89,9 @@ def redo_sessions(
         again = name in whole and (session.complete or not _begun(path, name))
         blocks = f"{len(parts.get(name, ()))} blocks" if name in parts else "what is missing"
         what = "all" if again else blocks
-        done.actions.append(f"convert {what} of {name} again from {source}")
+        lost = added_to(session) if again else []
+        told = f"; lost is what was added to it ({', '.join(lost)}): add it again" if lost else ""
+        done.actions.append(f"convert {what} of {name} again from {source}{told}")
         groups.setdefault((options, again), []).append((name, source))
     if dry_run:
         return done

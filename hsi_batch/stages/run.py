@@ -7,7 +7,7 @@ import platform
 import traceback
 from asyncio import CancelledError
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -21,7 +21,8 @@ from hsi_batch.archive.records import BlockRecord
 from hsi_batch.cluster import connect, cores, current_client
 from hsi_batch.engine.events import Observer, Progress, silent
 from hsi_batch.engine.metrics import count
-from hsi_batch.engine.window import Task, run_window
+from hsi_batch.engine.tasks import Task
+from hsi_batch.engine.window import run_window
 from hsi_batch.engine.worker import base_memory, peak_memory, prepare
 from hsi_batch.errors import ClusterError, HsiBatchError
 from hsi_batch.stages.status import observed, tell_dashboard
@@ -36,6 +37,7 @@ __all__ = [
     "count_done",
     "failed_frames",
     "failed_record",
+    "failure_rows",
     "judge",
     "run_blocks",
     "worker_name",
@@ -43,7 +45,7 @@ __all__ = [
 ]
 
 #: Bytes of stored pixels that a task should cover.
-TASK_BYTES = 128 * 2**20
+TASK_BYTES = 256 * 2**20
 #: What workers do before their base memory is measured.
 _CONVERTING = "hsi_batch.stages.warm:converting"
 _SCORING = "hsi_batch.stages.warm:scoring"
@@ -72,6 +74,11 @@ class Failure:
 def failed_frames(*failures: Failure) -> int:
     """Number of frames that blocks failed of."""
     return len({(failure.key.session, failure.key.frame) for failure in failures})
+
+
+def failure_rows(*failures: Sequence[Failure]) -> list[tuple[str, str]]:
+    """Where and why, for tables."""
+    return [(str(failure.key), failure.reason) for some in failures for failure in some]
 
 
 def worker_name() -> str:

@@ -5,45 +5,34 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from distributed import Client
 
-from hsi_batch._version import __version__
 from hsi_batch.archive.archive import Archive
-from hsi_batch.archive.chunks import remove_partial
 from hsi_batch.archive.gathering import consolidate, session_heads
-from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.leftovers import remove_leftovers
 from hsi_batch.archive.record_objects import record_writer
 from hsi_batch.archive.records import BlockRecord, Records
-from hsi_batch.archive.session import Session
-from hsi_batch.archive.storage import preset_of
 from hsi_batch.archive.store import (
     SCORES,
     archive_stamp,
-    create_array,
     create_root,
-    plain_group,
     state_folder,
 )
 from hsi_batch.archive.transactions import absorb, committed
 from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.shared import SharedValues
-from hsi_batch.engine.window import Task, batch_count, batches
-from hsi_batch.engine.worker import environment
-from hsi_batch.errors import IncompleteError
-from hsi_batch.pipeline.maps import INVALID_DECISION
+from hsi_batch.engine.tasks import Task, batch_count, batches
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.places import Place, absolute, place, public
-from hsi_batch.stages.evaluate import covered, evaluate
-from hsi_batch.stages.evaluation import Evaluation, forget_evaluation, load_evaluation
+from hsi_batch.stages.evaluate import evaluate, holds
+from hsi_batch.stages.evaluation import Evaluation, load_evaluation
 from hsi_batch.stages.memory import check_memory
+from hsi_batch.stages.moved import warn_of_fit
 from hsi_batch.stages.outputs import held_store
 from hsi_batch.stages.run import (
     TASK_BYTES,
@@ -58,7 +47,8 @@ from hsi_batch.stages.score_blocks import (
     score_items,
     score_keys,
 )
-from hsi_batch.stages.score_plan import PlannedScores, ScorePlan, plan_score
+from hsi_batch.stages.score_commit import begin, finish
+from hsi_batch.stages.score_plan import ScorePlan, plan_score
 from hsi_batch.stages.score_result import ScoreResult
 from hsi_batch.stages.score_slices import prepare_slices, work_of
 from hsi_batch.stages.slices import forget_slices, refuse_missing
@@ -90,6 +80,7 @@ def score(
     pipeline : Pipeline or path
         Fitted.
     archive : Archive or path
+        What is scored.
     store : path
         Folder of the scores; made if needed. It mirrors the sessions of the archive.
     frames : str or sequence of str, optional
@@ -115,6 +106,15 @@ def score(
         The pipeline is not fitted, or does not match the archive.
     hsi_batch.errors.StoreError
         The scores are in use, are something else, or cannot be written.
+
+    Examples
+    --------
+    >>> result = score("fitted.yaml", "archive.zarr", "scores.zarr")
+    >>> result.failed
+    0
+    >>> import xarray as xr
+    >>> xr.open_zarr("scores.zarr", group="scene_000").scores.shape
+    (1, 40, 30)
     """
     begun = time.monotonic()
     file = None if isinstance(pipeline, Pipeline) else str(Path(pipeline).absolute())
@@ -124,6 +124,7 @@ def score(
         archive = Archive(archive)
     names = (outputs,) if isinstance(outputs, str) else outputs
     target = absolute(store)
+    warn_of_fit(pipeline.provenance, archive)
     arguments: dict[str, Any] = {
         "frames": frames,
         "outputs": names,
@@ -142,7 +143,7 @@ def score(
             if finalise:
                 refuse_missing(target, "score", [k for s in plan.sessions for k in s.todo])
             evaluation = load_evaluation(target)
-            if plan.todo or evaluation is None or evaluation.covers != covered(archive, plan):
+            if plan.todo or evaluation is None or not holds(evaluation, archive, plan):
                 return _execute(run, pipeline, archive, plan, begun, task_bytes, file)
             _tidy(target)
         return _result(plan, begun, **_measured(evaluation))
@@ -158,7 +159,7 @@ def _prepare(
 ) -> ScoreResult:
     root = create_root(plan.store, SCORES)
     records = Records(state_folder(plan.store) / "records" / "score").new_run()
-    _begin(root, pipeline, archive, plan, file)
+    begin(root, pipeline, archive, plan, file)
     prepare_slices(plan, work_of(plan)[0], records, slices, uuid.uuid4().hex)
     return _result(plan, begun, prepared=slices)
 
@@ -200,7 +201,7 @@ def _execute(
     root = create_root(plan.store, SCORES)
     records = Records(state_folder(plan.store) / "records" / "score")
     folder = records.new_run()
-    _begin(root, pipeline, archive, plan, file)
+    begin(root, pipeline, archive, plan, file)
     root = committed(root, plan.store)
     name = f"score-{time.monotonic_ns()}"
     places = (str(archive.path.absolute()), archive_stamp(archive.path), plan.store)
@@ -228,7 +229,7 @@ def _execute(
             absorb(plan.store, report.changes)
     root = committed(root, plan.store)
     latest = records.load()
-    _finish(root, plan, latest, torn=run.lost_workers)
+    finish(root, plan, latest, torn=run.lost_workers)
     consolidate(root)
     # Last: a run that was killed before has none, and is finished by the next one.
     evaluation: Evaluation = evaluate(run, pipeline, archive, plan, latest)
@@ -253,92 +254,6 @@ def _measured(evaluation: Evaluation) -> dict[str, Any]:
         "evaluated": len(evaluation.rows),
         "stale": evaluation.stale,
     }
-
-
-def _begin(
-    root: zarr.Group, pipeline: Pipeline, archive: Archive, plan: ScorePlan, file: str | None
-) -> None:
-    """Make the groups of sessions that are new or stale."""
-    forget_evaluation(plan.store)
-    root.attrs.update(
-        {
-            "archive": str(archive.path.absolute()),
-            "pipeline": pipeline.serialize(),
-            # For a repair; None of a pipeline that was made in Python.
-            "pipeline_file": file,
-            "pipeline_provenance": pipeline.provenance,
-            "precision": {name: p.to_dict() for name, p in pipeline.precision.items()},
-            "settled": pipeline.in_words(),
-            "outputs": [spec.name for spec in plan.specs],
-            "software": f"hsi_batch {__version__}",
-            "environment": environment(),
-            "scored": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-    )
-    for planned in plan.todo:
-        if planned.status in ("new", "redo"):
-            _create_session(root, planned, plan)
-        else:
-            plain_group(root[planned.name]).attrs["complete"] = False  # type: ignore[arg-type]
-
-
-def _create_session(root: zarr.Group, planned: PlannedScores, plan: ScorePlan) -> None:
-    session = planned.session
-    geometry = session.geometry
-    height, width, _ = geometry.shape
-    group = root.create_group(
-        planned.name,
-        overwrite=True,
-        attributes={
-            "source": session.attrs.get("source"),
-            "session_digest": session.attrs.get("digest"),
-            **plan.states.told(session, planned.group),
-            "complete": False,
-        },
-    )
-    made = _copy_frame_arrays(session, group)
-    preset = preset_of(session.attrs.get("preset"))
-    together = session.shard
-    for spec in plan.specs:
-        wide = spec.channels > 1
-        create_array(
-            group,
-            spec.name,
-            shape=(geometry.frames, height, width, *((spec.channels,) if wide else ())),
-            chunks=(1, geometry.lines, width, *((spec.channels,) if wide else ())),
-            preset=preset,
-            shards=together and (*together, 1, *((1,) if wide else ())),
-            dtype=spec.dtype,
-            dims=("frame", "y", "x", *((f"{spec.name}_channel",) if wide else ())),
-            fill=spec.fill,
-            attrs={
-                "port": str(spec.ref),
-                "coordinates": " ".join(made),
-                **({"invalid": INVALID_DECISION} if spec.dtype == "uint8" else {}),
-            },
-        )
-    # Last: without it a session was never wholly made, and is made again.
-    group.attrs["digest"] = planned.digest
-
-
-def _copy_frame_arrays(session: Session, group: zarr.Group) -> list[str]:
-    made = []
-    for name in ("time", "frame_id", "integration_time"):
-        array = session.optional(name)
-        if array is not None:
-            copy = create_array(
-                group,
-                name,
-                shape=array.shape,
-                chunks=array.shape,
-                dtype=str(array.dtype),
-                dims=("frame",),
-                fill=array.fill_value,
-                attrs=dict(array.attrs),
-            )
-            copy[:] = array[:]
-            made.append(name)
-    return made
 
 
 def _task_count(plan: ScorePlan, threads: int, task_bytes: int) -> int:
@@ -367,32 +282,3 @@ def _record_killed(folder: Place, items: Sequence[ScoreItem | ScoreShard], work:
         for item in items:
             for key in score_keys(item):
                 writer.write(BlockRecord(key, "failed", item.digest, reason=reasons.get(key, "")))
-
-
-def _finish(
-    root: zarr.Group, plan: ScorePlan, latest: Mapping[BlockKey, BlockRecord], *, torn: bool
-) -> None:
-    """Check that every block was done or failed with a reason; mark sessions complete.
-
-    Chunks that were half written are removed where workers died (``torn``), or an earlier run.
-    """
-    for planned in plan.todo:
-        known = {k: latest.get(k) for k in planned.todo}
-        missing = [k for k, r in known.items() if r is None or r.digest != planned.digest]
-        if missing:
-            raise IncompleteError(
-                f"{len(missing)} of {len(planned.todo)} blocks were not scored, the first is"
-                f" {missing[0]}.",
-                path=plan.store,
-                session=planned.name,
-                hint="Run the same command again.",
-            )
-        group = plain_group(root[planned.name])  # type: ignore[arg-type]
-        if torn or planned.status in ("resume", "retry"):
-            remove_partial(group)
-        failed: dict[str, str] = {}
-        for key, record in latest.items():
-            current = key.session == planned.name and record.digest == planned.digest
-            if current and record.outcome == "failed":
-                failed.setdefault(str(key.frame), record.reason)
-        group.attrs.update({"failed_frames": failed, "complete": True})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +24,7 @@ from hsi_batch.patience import patiently
 from hsi_batch.pipeline.cache import Packed, evaluator
 from hsi_batch.pipeline.maps import MapSpec, as_stored
 from hsi_batch.places import place
+from hsi_batch.recent import Recent
 from hsi_batch.stages.frames import frame_source, session_of
 from hsi_batch.stages.run import Failure, TaskReport, count_done, failed_record, worker_name
 
@@ -142,19 +142,16 @@ def score_keys(item: ScoreItem | ScoreShard) -> list[BlockKey]:
     return [BlockKey(item.session, item.frame, start, stop) for start, stop in item.ranges]
 
 
-_arrays: OrderedDict[tuple[str, str, str], Mapping[str, zarr.Array[Any]]] = OrderedDict()
-_KEPT = 32
+_arrays: Recent[Mapping[str, zarr.Array[Any]]] = Recent(32)
 
 
 def _outputs(job: ScoreJob, session: str) -> Mapping[str, zarr.Array[Any]]:
-    key = (job.store, job.run, session)
-    if key not in _arrays:
-        while len(_arrays) >= _KEPT:
-            _arrays.popitem(last=False)
+    def opened() -> Mapping[str, zarr.Array[Any]]:
         group = open_member(job.store, session, "r+")
         assert group is not None
-        _arrays[key] = {spec.name: group[spec.name] for spec in job.specs}  # type: ignore[misc]
-    return _arrays[key]
+        return {spec.name: group[spec.name] for spec in job.specs}  # type: ignore[misc]
+
+    return _arrays.get((job.store, job.run, session), opened)
 
 
 def score_items(items: Iterable[ScoreItem | ScoreShard], key: str, *jobs: ScoreJob) -> TaskReport:

@@ -18,7 +18,7 @@ from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import SCORES, open_root, state_folder
 from hsi_batch.errors import ConfigError, NotFittedError, PipelineError, PlanError
 from hsi_batch.nodes import Scope
-from hsi_batch.pipeline.channels import check_channels, tolerance_of
+from hsi_batch.pipeline.channels import check_channels, check_width, tolerance_of
 from hsi_batch.pipeline.frames import assembled_channels
 from hsi_batch.pipeline.maps import MapSpec, map_spec
 from hsi_batch.pipeline.pipeline import Pipeline
@@ -215,6 +215,8 @@ def plan_score(
     example = states.of(next(iter(chosen.values())))
     for name, session in sessions.items():
         check_channels(example, axis_of(session), f"session {name}", tolerance_of(pipeline))
+        if any(node.by_column for node in example.nodes.values()):
+            check_width(states.of(chosen[name]), session.geometry.shape[1], f"session {name}")
     if example.axis is not None and example.axis is not pipeline.axis:
         pipeline.resolve(example.axis)
     specs = choose_outputs(example, outputs)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from hsi_batch.stages.run import Failure, Memory, failed_frames
+from hsi_batch.markup import Raw, Shown, table
+from hsi_batch.stages.run import Failure, Memory, failed_frames, failure_rows
 from hsi_batch.stages.score_plan import ScorePlan
 from hsi_batch.stages.slices import prepared_text
-from hsi_batch.wording import counted, some
+from hsi_batch.wording import counted, sized, some
 
 __all__ = ["ScoreResult"]
 
@@ -16,8 +17,8 @@ __all__ = ["ScoreResult"]
 _SHOWN = 8
 
 
-@dataclass(frozen=True)
-class ScoreResult:
+@dataclass(frozen=True, repr=False)
+class ScoreResult(Shown):
     """What a scoring run did.
 
     Attributes
@@ -101,3 +102,23 @@ class ScoreResult:
                 " outputs or other data; score all frames again"
             )
         return text
+
+    def _parts(self) -> Iterator[Raw | None]:
+        facts: list[tuple[str, object]] = [
+            ("store", self.store),
+            ("maps", ", ".join(self.outputs)),
+            ("frames, sessions", f"{self.frames}, {self.sessions}"),
+            ("sessions up to date", self.up_to_date),
+            ("done in this run", f"{counted(self.blocks, 'block')}, {sized(self.bytes)}"),
+            ("seconds", round(self.seconds, 2)),
+        ]
+        if self.memory and self.blocks:
+            facts.append(("memory", str(self.memory)))
+        if self.fallback:
+            facts.append(("scored against the fallback", some(self.fallback)))
+        if self.stale:
+            facts.append(("left out of the summary", some(self.stale)))
+        yield table(facts)
+        over = f"against labels, over {counted(self.evaluated, 'frame')}"
+        yield table(list(self.metrics.items()), (over, "value"))
+        yield table(failure_rows(self.failures, self.earlier), ("failed", "why"))

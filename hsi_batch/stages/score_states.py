@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from hsi_batch.archive.labels import label_stamp
 from hsi_batch.archive.session import Session
 from hsi_batch.files import digest_json
 from hsi_batch.pipeline.cache import Packed, pack
@@ -12,6 +13,7 @@ from hsi_batch.pipeline.groups import POOLED, GroupState, group_of
 from hsi_batch.pipeline.maps import MapSpec
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.backgrounds import states_of
+from hsi_batch.stages.label_use import reads_labels
 
 __all__ = ["ScoreStates", "pipeline_digest"]
 
@@ -29,10 +31,13 @@ class ScoreStates:
         self._pipeline = pipeline
         self._digests: dict[str, str] = {}
         self._specs: list[list[str]] = []
+        self._labels = False
 
     def store(self, specs: Sequence[MapSpec]) -> None:
         """Say what is stored; digests cover it."""
         self._specs = [list(map(str, spec)) for spec in specs]
+        handed_on = any(self._pipeline.nodes[s.ref.node].is_source for s in specs)
+        self._labels = handed_on or reads_labels(self._pipeline, {s.ref.node for s in specs})
 
     def of(self, group: str) -> Pipeline:
         """The pipeline with the state of one background; ``""`` is that of everything."""
@@ -88,8 +93,9 @@ class ScoreStates:
         """Digest of all that the scores of a session follow from."""
         if group not in self._digests:
             self._digests[group] = pipeline_digest(self.of(group))
-        what = [self._digests[group], self._specs]
-        return digest_json([str(session.attrs.get("digest")), what])
+        what: list[Any] = [self._digests[group], self._specs]
+        stamp = label_stamp(session) if self._labels else None
+        return digest_json([str(session.attrs.get("digest")), what, *([stamp] if stamp else [])])
 
     def digest_of(self, session: Session) -> str | None:
         """The same of any session; None for one whose background is not known."""
@@ -104,8 +110,10 @@ class ScoreStates:
 def pipeline_digest(pipeline: Pipeline) -> str:
     """Digest of what decides the scores: graph, parameters, fitted state, precision."""
     content = pipeline.serialize()
+    columns = None if pipeline.axis is None else pipeline.axis.columns
     return digest_json(
         [
+            *([] if columns is None else [columns.tobytes().hex()]),
             content["nodes"],
             content["connections"],
             {name: node.buffer_digest() for name, node in pipeline.nodes.items()},

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -18,19 +20,20 @@ from hsi_batch.archive.lock import has_died, is_dead, owner_of
 from hsi_batch.archive.records import Records
 from hsi_batch.archive.store import state_folder
 from hsi_batch.engine.events import Observer, Progress
-from hsi_batch.errors import StoreError
+from hsi_batch.errors import StorageError, StoreError
 from hsi_batch.files import remove_unfinished, write_atomically
-from hsi_batch.places import Place, place
+from hsi_batch.places import Place, RemotePlace, place
 
 __all__ = ["Status", "observed", "status", "tell_dashboard", "telling"]
 
 _NAME = "status.json"
 _INTERNAL = ("token", "ticks", "started", "machine", "beats", "seen")
-#: It is written at most so often.
+#: It is written at most so often; an object, so often.
 _SECONDS = 1.0
+_REMOTE_SECONDS = 5.0
 #: Of the cluster that this process uses.
 _dashboard: ContextVar[str] = ContextVar("address of Dask's dashboard", default="")
-_file: ContextVar[Path | None] = ContextVar("file that a run tells its progress in", default=None)
+_tell: ContextVar[Callable[[str], None] | None] = ContextVar("tells other terminals", default=None)
 
 
 def tell_dashboard(client: Client) -> None:
@@ -42,16 +45,57 @@ def tell_dashboard(client: Client) -> None:
 
 
 @contextlib.contextmanager
-def telling(folder: Path) -> Iterator[None]:
+def telling(folder: Place) -> Iterator[None]:
     """Tell the progress of what runs in this block in a run state; a killed run leaves its last."""
-    token = _file.set(folder / _NAME)
-    try:
-        yield
-    finally:
-        _file.reset(token)
+    file = folder / _NAME
+    with _writing(file) if isinstance(file, Path) else _putting(file) as tell:
+        token = _tell.set(tell)
+        try:
+            yield
+        finally:
+            _tell.reset(token)
+
+
+@contextlib.contextmanager
+def _writing(file: Path) -> Iterator[Callable[[str], None]]:
+    def write(text: str) -> None:
+        # A full disk shows where something is lost by it.
         with contextlib.suppress(OSError):
-            (folder / _NAME).unlink(missing_ok=True)
-            remove_unfinished(folder, _NAME)
+            write_atomically(file, text, sync=False)
+
+    try:
+        yield write
+    finally:
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+            remove_unfinished(file.parent, _NAME)
+
+
+@contextlib.contextmanager
+def _putting(file: RemotePlace) -> Iterator[Callable[[str], None]]:
+    """Put what was told last from a thread, so that no run waits for slow storage."""
+    last: deque[str] = deque(maxlen=1)
+    ended, there = threading.Event(), threading.Event()
+
+    def put() -> None:
+        while not ended.wait(_REMOTE_SECONDS):
+            if last:
+                # Storage that does not answer shows elsewhere, and is not asked again at the end.
+                there.clear()
+                with contextlib.suppress(StorageError, OSError):
+                    file.write_bytes(last.pop().encode())
+                    there.set()
+
+    thread = threading.Thread(target=put, name="status", daemon=True)
+    thread.start()
+    try:
+        yield last.append
+    finally:
+        ended.set()
+        thread.join()
+        if there.is_set():
+            with contextlib.suppress(StorageError, OSError):
+                file.unlink(missing_ok=True)
 
 
 def observed(observer: Observer) -> Observer:
@@ -60,12 +104,10 @@ def observed(observer: Observer) -> Observer:
 
     def observe(progress: Progress) -> None:
         nonlocal told
-        file, now = _file.get(), time.monotonic()
-        if file is not None and now - told >= _SECONDS:
+        tell, now = _tell.get(), time.monotonic()
+        if tell is not None and now - told >= _SECONDS:
             told = now
-            # A full disk shows where something is lost by it.
-            with contextlib.suppress(OSError):
-                write_atomically(file, json.dumps(_content(progress)), sync=False)
+            tell(json.dumps(_content(progress)))
         observer(progress)
 
     return observe

@@ -5,7 +5,6 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from hsi_batch.archive.records import BlockRecord, Records
 from hsi_batch.archive.store import state_folder
@@ -82,7 +81,7 @@ class StageThroughput:
         return "\n".join([f"{self.stage}:", *lines])
 
 
-def throughput(store: str | Path) -> list[StageThroughput]:
+def throughput(store: str | Place) -> list[StageThroughput]:
     """What the records of a store say of each stage.
 
     Parameters

@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 from distributed import Client
 
-from hsi_batch.archive.chunks import chunk_tail, read_rows
+from hsi_batch.archive.chunks import UNREADABLE, chunk_tail, read_rows
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.packing import ROWS, packed_rows
 from hsi_batch.archive.records import BlockRecord, Records
@@ -29,7 +29,8 @@ from hsi_batch.archive.store import (
     state_folder,
 )
 from hsi_batch.engine.events import Observer, Progress
-from hsi_batch.engine.window import batches, run_window
+from hsi_batch.engine.tasks import batches
+from hsi_batch.engine.window import run_window
 from hsi_batch.errors import ConfigError, HsiBatchError, StoreError
 from hsi_batch.places import absolute, place
 from hsi_batch.stages.evaluation import load_evaluation
@@ -323,7 +324,7 @@ def _lost_rows(
             held = [index for index in rows if index in at]
             try:
                 read_rows(array, held[:1])
-            except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
+            except UNREADABLE as error:
                 for index in held:
                     yield _of_block(at[index], f"{name} cannot be decoded: {error}")
 
@@ -336,7 +337,7 @@ def _check_items(items: Iterable[tuple[BlockKey, int]], _key: str, path: str) ->
 def _expected(group: zarr.Group, index: int) -> int | None:
     """Checksum of the values of a block; None if there is none that can be read."""
     array = group.get("checksum")
-    with contextlib.suppress(OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError):
+    with contextlib.suppress(*UNREADABLE):
         # One that is damaged is told with the files of the session.
         return int(array[index]) if isinstance(array, zarr.Array) else None  # type: ignore[arg-type]
     return None
@@ -351,7 +352,7 @@ def _check(root: zarr.Group, key: BlockKey) -> Iterator[Damage]:
     for name, array in maps.items():
         try:
             values = np.asarray(array[key.frame, key.start : key.stop])
-        except (OSError, ValueError, RuntimeError, zarr.errors.BaseZarrError) as error:
+        except UNREADABLE as error:
             yield _of_block(key, f"{name} cannot be decoded: {error}")
             continue
         if name == "cube":

@@ -26,6 +26,7 @@ from hsi_batch.archive.shards import PARTIAL
 from hsi_batch.archive.store import state_folder
 from hsi_batch.places import Place, gathers, place
 from hsi_batch.stages.evaluation import evaluation_problem
+from hsi_batch.stages.referring import damaged_notes
 from hsi_batch.stages.verify_result import Damage
 
 __all__ = [
@@ -200,3 +201,6 @@ def state_damages(path: str, stage: str) -> Iterator[Damage]:
     for found in (catalog_problem(path), evaluation_problem(path)):
         if found is not None:
             yield Damage("", f"run state: {found}; it is not used", "state")
+    for file in damaged_notes(path):
+        problem = f"run state: the note of scores {file.name} is damaged; it is not used"
+        yield Damage("", problem, "state")

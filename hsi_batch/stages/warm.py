@@ -14,6 +14,7 @@ import zarr
 from hsi_batch.archive.chunks import read_lines, write_lines
 from hsi_batch.archive.store import checksum, create_array
 from hsi_batch.statistics import Extrema, Moments
+from hsi_batch.statistics.columns import ColumnMoments
 from hsi_batch.statistics.quality import flag_pixels
 
 __all__ = ["converting", "scoring"]
@@ -23,6 +24,14 @@ _SHAPE = (16, 64, 8)
 
 def converting() -> None:
     """Convert a tiny block."""
+    _pixels()
+    # Compiled when they are first needed, or loaded from the disk.
+    for dtype in ("uint16", "float32"):
+        lines = np.zeros(_SHAPE, dtype=dtype)
+        ColumnMoments.empty(*_SHAPE[1:], dtype).update(lines)
+
+
+def _pixels() -> None:
     import PIL.Image  # noqa: F401
     import pycocotools.mask  # noqa: F401
 
@@ -61,7 +70,7 @@ def scoring() -> None:
     from hsi_batch.pipeline.cache import evaluator, pack
     from hsi_batch.pipeline.frame_source import FrameSource
 
-    converting()
+    _pixels()
     cube = np.random.default_rng(0).normal(100, 5, _SHAPE).astype(np.float32)
     pipeline = Pipeline("warm")
     data, rx = CU3SDataNode(name="data"), RXGlobal(name="rx")

@@ -27,7 +27,9 @@ class Affine:
     Parameters
     ----------
     matrix : array_like, shape (m, C)
+        What values are multiplied by.
     offset : array_like, shape (m,)
+        Added after that.
 
     Examples
     --------
@@ -161,6 +163,10 @@ class Affine:
         source, factor = self.monomial
         ends = extrema.bounds.astype(np.float64)[:, source] * factor + self.offset
         return Extrema(extrema.count, ends.min(axis=0), ends.max(axis=0))
+
+    def columns(self, columns: Any) -> Any:
+        """:class:`.ColumnMoments` of ``A x + b``; a map that mixes channels raises ValueError."""
+        return columns.mapped(self)
 
     def to_arrays(self) -> dict[str, NDArray[np.float64]]:
         """``matrix`` and ``offset``."""

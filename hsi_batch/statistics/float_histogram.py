@@ -101,36 +101,39 @@ class FloatHistogram(Histogram):
 
     def update(self, pixels: NDArray[Any]) -> FloatHistogram:
         """Absorb ``(n, C)`` values, rounded to float32."""
+        from hsi_batch.statistics.sorted_counts import counted_floats
+
         keys, counts = [], []
         for channel in range(self.channels):
-            column = pixels[:, channel]
-            found, times = np.unique(float_keys(column[~np.isnan(column)]), return_counts=True)
+            found, times = counted_floats(pixels[:, channel])
             keys.append(found)
-            counts.append(times.astype(np.int64))
+            counts.append(times)
         return self.merge(FloatHistogram(keys, counts, 0, self.capacity))
 
     def merge(self, other: FloatHistogram) -> FloatHistogram:
         """Sum of both, on the wider bins of the two or wider."""
+        from hsi_batch.statistics.sorted_counts import merged
+
+        for one, rest in ((self, other), (other, self)):
+            if rest.shift <= one.shift and not any(k.size for k in rest.keys):
+                return _within(one, self.capacity)
         shift = max(self.shift, other.shift)
         a, b = self.coarsened(shift), other.coarsened(shift)
         keys, counts = [], []
         for ka, ca, kb, cb in zip(a.keys, a.counts, b.keys, b.counts, strict=True):
-            k, c = _add_up(np.concatenate([ka, kb]), np.concatenate([ca, cb]))
+            k, c = merged(ka, ca, kb, cb)
             keys.append(k)
             counts.append(c)
-        merged = FloatHistogram(keys, counts, shift, self.capacity)
-        while max((k.size for k in merged.keys), default=0) > self.capacity:
-            merged = merged.coarsened(merged.shift + 1)
-        return merged
+        return _within(FloatHistogram(keys, counts, shift, self.capacity), self.capacity)
 
     def coarsened(self, shift: int) -> FloatHistogram:
         """The same counts on bins that drop ``shift`` bits (at least as many as now)."""
+        from hsi_batch.statistics.sorted_counts import added
+
         more = shift - self.shift
         if more == 0:
             return self
-        pairs = [
-            _add_up(k >> np.uint32(more), c) for k, c in zip(self.keys, self.counts, strict=True)
-        ]
+        pairs = [added(k, c, more) for k, c in zip(self.keys, self.counts, strict=True)]
         return FloatHistogram([k for k, _ in pairs], [c for _, c in pairs], shift, self.capacity)
 
     def bins(self, channel: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -159,10 +162,11 @@ class FloatHistogram(Histogram):
         )
 
 
-def _add_up(
-    keys: NDArray[np.uint32], counts: NDArray[np.int64]
-) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    found, where = np.unique(keys, return_inverse=True)
-    total = np.zeros(found.size, dtype=np.int64)
-    np.add.at(total, where, counts)
-    return found, total
+def _within(histogram: FloatHistogram, capacity: int) -> FloatHistogram:
+    """On bins as wide as the capacity asks for."""
+    whole = FloatHistogram(histogram.keys, histogram.counts, histogram.shift, capacity)
+    if all(keys.size <= capacity for keys in whole.keys):
+        return whole
+    from hsi_batch.statistics.sorted_counts import bits_to_drop
+
+    return whole.coarsened(whole.shift + max(bits_to_drop(k, capacity) for k in whole.keys))

@@ -30,8 +30,11 @@ class FloatMoments(Moments):
     Parameters
     ----------
     count : int
+        Pixels.
     mean : numpy.ndarray of float64, shape (C,)
+        Mean of each channel.
     packed_scatter : numpy.ndarray of float64, shape (C (C + 1) / 2,)
+        Sum of outer products of deviations, its upper triangle by rows.
 
     Examples
     --------

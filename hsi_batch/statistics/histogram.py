@@ -25,6 +25,13 @@ class Histogram(ABC):
     ----------
     count : int
         Pixels absorbed.
+
+    Examples
+    --------
+    >>> pixels = np.array([[1], [2], [2], [7]], dtype=np.uint8)
+    >>> histogram = Histogram.empty(1, "uint8").update(pixels)
+    >>> histogram.count, histogram.quantile([0.5]).tolist()
+    (4, [[2.0]])
     """
 
     __slots__ = ()
@@ -126,6 +133,12 @@ class IntegerHistogram(Histogram):
         ``counts[c, v - dtype.min]`` is how often channel ``c`` had value ``v``.
     dtype : numpy.dtype
         Of the pixels.
+
+    Examples
+    --------
+    >>> pixels = np.array([[1], [2], [2]], dtype=np.uint8)
+    >>> IntegerHistogram.zero(1, "uint8").update(pixels).counts[0, :4].tolist()
+    [0, 1, 2, 0]
     """
 
     __slots__ = ("counts", "dtype")

@@ -29,6 +29,7 @@ class IntegerMoments(Moments):
     Parameters
     ----------
     count : int
+        Pixels.
     total : numpy.ndarray of int64, shape (C,)
         ``sum x``.
     high, low : numpy.ndarray of int64, shape (C (C + 1) / 2,)

@@ -17,6 +17,17 @@ class Measure(ABC):
     A measure is a small picklable value; it turns the pixels of one leaf into a statistic, any
     value object with an associative ``merge``. Statistics of leaves are merged in the fixed tree
     over lines, frames and sessions, so ``merge`` may round. Measures of equal names are taken once.
+
+    Examples
+    --------
+    >>> from hsi_batch.statistics import Extrema
+    >>> class Sums(Measure):
+    ...     name = "sums"
+    ...     def of(self, lines, valid, classes):
+    ...         sums = lines.reshape(-1, lines.shape[-1]).sum(axis=1, keepdims=True)
+    ...         return Extrema.empty(1, "float64").update(sums)
+    >>> Sums().of(np.ones((1, 2, 3)), None, None).high.tolist()
+    [3.0]
     """
 
     #: Whether it looks at the labels; :meth:`of` is given classes only then.

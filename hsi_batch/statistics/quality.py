@@ -19,6 +19,7 @@ class Quality(IntFlag):
     SATURATED = 4
     DEAD = 8
     USER = 16
+    OUTSIDE_ROI = 32
 
 
 #: Pixels looked at at once, so that scratch memory stays small.

@@ -18,6 +18,11 @@ class Confusion:
 
     Ratios with an empty denominator are 0, as in scikit-learn's ``zero_division=0``.
 
+    Parameters
+    ----------
+    true_positive, false_positive, false_negative, true_negative : int
+        Pixels.
+
     Examples
     --------
     >>> c = Confusion(true_positive=3, false_positive=1, false_negative=2, true_negative=94)
@@ -87,6 +92,13 @@ class RocCurve:
         Bound of the error of ``auc`` by bins that hold both classes; 0 if scores were exact.
     average_precision : float
         ``sum (R_k - R_{k-1}) P_k`` over descending thresholds.
+
+    Examples
+    --------
+    >>> zero = FloatHistogram.zero(1)
+    >>> curve = roc_curve(zero.update(np.array([[0.1]])), zero.update(np.array([[0.9]])))
+    >>> curve.auc, curve.true_positive_rate.tolist()
+    (1.0, [0.0, 1.0, 1.0])
     """
 
     false_positive_rate: NDArray[np.float64]
@@ -98,6 +110,11 @@ class RocCurve:
 
 def roc_curve(negative: FloatHistogram, positive: FloatHistogram) -> RocCurve | None:
     """ROC of one-channel histograms of the scores of both classes; None if a class is empty.
+
+    Parameters
+    ----------
+    negative, positive : FloatHistogram
+        Of one channel: scores of what is normal, and of what is to be found.
 
     Examples
     --------

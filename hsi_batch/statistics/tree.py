@@ -34,6 +34,11 @@ class Forest(Generic[S]):
     A forest of a contiguous range holds a logarithmic number of parts, so it stays small on its
     way between workers. Merging forests is associative and commutative to the last bit.
 
+    Parameters
+    ----------
+    parts : mapping, optional
+        Merged statistics by their place in the tree: path and level.
+
     Examples
     --------
     >>> class Word(str):
@@ -176,6 +181,20 @@ class Bundle(Mapping[str, Any]):
     """Several statistics gathered together, merged name by name.
 
     A name that only one side holds is kept as it is.
+
+    Parameters
+    ----------
+    items : mapping, optional
+        Statistics by name; none is the identity of merging.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hsi_batch.statistics import Extrema
+    >>> low = Bundle({"cube": Extrema.empty(1, "uint8").update(np.array([[3]], dtype=np.uint8))})
+    >>> high = Bundle({"cube": Extrema.empty(1, "uint8").update(np.array([[9]], dtype=np.uint8))})
+    >>> low.merge(high)["cube"].high.tolist()
+    [9]
     """
 
     __slots__ = ("_items",)

@@ -2,11 +2,13 @@
 
 from hsi_batch.data.config import DataConfig
 from hsi_batch.pipeline.config import PipelineMetadata
-from hsi_batch.training.config import (
+from hsi_batch.training.callbacks_config import (
     CallbacksConfig,
     EarlyStoppingConfig,
     LearningRateMonitorConfig,
     ModelCheckpointConfig,
+)
+from hsi_batch.training.config import (
     OptimizerConfig,
     SchedulerConfig,
     TrainerConfig,

@@ -88,6 +88,7 @@ def check_trainable(
                     f"{key}: the pipeline has no node {name!r}."
                     f"{did_you_mean(name, pipeline.nodes)}",
                     path=str(path),
+                    hint="Name a node of the pipeline.",
                 )
     for key, found in (
         ("loss_nodes", config.loss_nodes),

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint
 
 from hsi_batch.errors import ConfigError, did_you_mean
-from hsi_batch.training.config import CallbacksConfig
+from hsi_batch.training.callbacks_config import CallbacksConfig
 
 __all__ = ["KeepBest", "KeepLast", "Pause", "best_keeper", "make_callbacks", "monitored"]
 

@@ -109,7 +109,11 @@ def state_in(path: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"this is no checkpoint: {error.strerror}.", path=str(path)) from None
+        raise ConfigError(
+            f"this is no checkpoint: {error.strerror}.",
+            path=str(path),
+            hint="Name a .ckpt file of this pipeline.",
+        ) from None
     return state_from(content, str(path))
 
 
@@ -121,7 +125,9 @@ def state_from(content: bytes, path: str) -> dict[str, Any]:
         )
     except Exception as error:  # noqa: BLE001 - a damaged file fails in any way it likes
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"this is no checkpoint: {why}", path=path) from None
+        raise ConfigError(
+            f"this is no checkpoint: {why}", path=path, hint="Name a .ckpt file of this pipeline."
+        ) from None
     if STATE not in held:
         raise ConfigError(
             "the checkpoint was not written by hsi_batch.",

@@ -1,44 +1,24 @@
-"""Settings of trainings, as models that know their defaults and their files."""
+"""Settings of trainings: optimiser, schedule, loop."""
 
 from __future__ import annotations
 
-import json
-import os
 import warnings
-from datetime import timedelta
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from hsi_batch.documents import Document, read_yaml
 from hsi_batch.errors import HsiBatchWarning
-from hsi_batch.files import write_atomically
-from hsi_batch.validation import validate
+from hsi_batch.training.callbacks_config import CallbacksConfig
+from hsi_batch.training.settings import Settings
 
 __all__ = [
-    "CallbacksConfig",
-    "EarlyStoppingConfig",
-    "LearningRateMonitorConfig",
-    "ModelCheckpointConfig",
     "OptimizerConfig",
     "SchedulerConfig",
-    "Settings",
     "TrainerConfig",
     "TrainingConfig",
     "without_idle_momentum",
 ]
 
-Mode = Literal["min", "max"]
 #: Optimisers without momentum: they have betas.
 ADAMS = ("adam", "adamw")
 #: What cuvis-ai writes into every file, whatever the optimiser.
@@ -50,58 +30,29 @@ Limit = Annotated[
 ]
 
 
-class Settings(BaseModel):
-    """Base of the models: unknown keys are errors, values are checked when they are assigned."""
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, populate_by_name=True)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return self.model_dump(mode="json")
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Inverse of :meth:`to_dict`.
-
-        Raises
-        ------
-        hsi_batch.errors.ConfigError
-            With all mistakes at once.
-        """
-        return validate(cls, Document(data, {}, cls.__name__))
-
-    def to_json(self) -> str:
-        """JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Inverse of :meth:`to_json`; YAML is read too."""
-        return validate(cls, read_yaml(cls.__name__, text=text))
-
-    def save_to_file(self, path: str | os.PathLike[str]) -> Path:
-        """Write a YAML file."""
-        target = Path(path)
-        write_atomically(target, yaml.safe_dump(self.to_dict(), sort_keys=False, width=100))
-        return target
-
-    @classmethod
-    def load_from_file(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a YAML file.
-
-        Raises
-        ------
-        hsi_batch.errors.ConfigError
-            With file and line of every mistake.
-        """
-        return validate(cls, read_yaml(path))
-
-
 class OptimizerConfig(Settings):
     """The optimiser: adam, adamw or sgd.
 
     ``momentum`` is of sgd, ``betas`` are of the others. Files of the cuvis-ai family carry momentum
     with any optimiser; see :class:`TrainingConfig`.
+
+    Parameters
+    ----------
+    name : {"adamw", "adam", "sgd"}
+        The rule.
+    lr : float
+        Learning rate.
+    weight_decay : float
+        As in :mod:`torch.optim`: of the weights with AdamW, else a penalty in the gradient.
+    momentum : float, optional
+        Of SGD.
+    betas : tuple of float, optional
+        Of Adam and AdamW: decay of the means of gradients and their squares.
+
+    Examples
+    --------
+    >>> OptimizerConfig(name="sgd", lr=0.01).momentum
+    0.9
     """
 
     name: str = "adamw"
@@ -125,7 +76,30 @@ class OptimizerConfig(Settings):
 
 
 class SchedulerConfig(Settings):
-    """The schedule of the learning rate: reduce_on_plateau, cosine, step, exponential or none."""
+    """The schedule of the learning rate: reduce_on_plateau, cosine, step, exponential or none.
+
+    Parameters
+    ----------
+    name : str, optional
+        None leaves the rate as it is.
+    warmup_epochs : int
+        Epochs over which the rate grows from zero.
+    min_lr : float
+        Lowest learning rate of ``cosine`` and ``reduce_on_plateau``.
+    monitor, mode
+        Value that ``reduce_on_plateau`` looks at, and whether it should be small or large.
+    factor, patience, threshold, threshold_mode, cooldown, eps
+        Of ``reduce_on_plateau``, as in :mod:`torch.optim.lr_scheduler`.
+    t_max, step_size, gamma
+        Of ``cosine``, ``step`` and ``exponential``.
+    verbose : bool
+        Note each change of the rate in the result.
+
+    Examples
+    --------
+    >>> SchedulerConfig(name="step", step_size=5, gamma=0.5).to_dict()["gamma"]
+    0.5
+    """
 
     name: str | None = None
     warmup_epochs: int = Field(default=0, ge=0)
@@ -134,7 +108,7 @@ class SchedulerConfig(Settings):
     step_size: int | None = None
     gamma: float | None = None
     monitor: str | None = None
-    mode: Mode = "min"
+    mode: Literal["min", "max"] = "min"
     factor: float = 0.1
     patience: int = Field(default=10, ge=0)
     threshold: float = 1e-4
@@ -144,67 +118,23 @@ class SchedulerConfig(Settings):
     verbose: bool = False
 
 
-class EarlyStoppingConfig(Settings):
-    """When a training ends because a value no longer gets better."""
-
-    monitor: str
-    patience: int = Field(default=10, ge=0)
-    mode: Mode = "min"
-    min_delta: float = 0.0
-    stopping_threshold: float | None = None
-    verbose: bool = True
-    strict: bool = True
-    check_finite: bool = True
-    divergence_threshold: float | None = None
-    check_on_train_epoch_end: bool | None = None
-    log_rank_zero_only: bool = False
-
-
-class ModelCheckpointConfig(Settings):
-    """Which states of a training are kept."""
-
-    dirpath: str = "checkpoints"
-    filename: str | None = None
-    monitor: str = "val_loss"
-    mode: Mode = "min"
-    save_top_k: int = Field(default=3, ge=-1)
-    every_n_epochs: int | None = None
-    save_last: bool | None = False
-    auto_insert_metric_name: bool = True
-    verbose: bool = False
-    save_on_exception: bool = False
-    save_weights_only: bool = False
-    every_n_train_steps: int | None = None
-    train_time_interval: timedelta | None = None
-    save_on_train_epoch_end: bool | None = None
-    enable_version_counter: bool = True
-
-
-class LearningRateMonitorConfig(Settings):
-    """How the learning rate is logged."""
-
-    logging_interval: Literal["step", "epoch"] | None = "epoch"
-    log_momentum: bool = False
-    log_weight_decay: bool = False
-
-
-class CallbacksConfig(Settings):
-    """What happens beside the training; ``lr_monitor`` is a name of ``learning_rate_monitor``."""
-
-    checkpoint: ModelCheckpointConfig | None = None
-    early_stopping: list[EarlyStoppingConfig] = Field(default_factory=list)
-    learning_rate_monitor: LearningRateMonitorConfig | None = Field(
-        default=None, validation_alias=AliasChoices("learning_rate_monitor", "lr_monitor")
-    )
-
-    @property
-    def lr_monitor(self) -> LearningRateMonitorConfig | None:
-        """The name of the seed pages."""
-        return self.learning_rate_monitor
-
-
 class TrainerConfig(Settings):
-    """How the training loop runs."""
+    """How the training loop runs.
+
+    Parameters
+    ----------
+    max_epochs : int
+        Times that all batches are seen, at most.
+    accelerator, devices, precision, default_root_dir
+        As in ``Trainer`` of PyTorch Lightning, and so are the other keys.
+    callbacks : CallbacksConfig, optional
+        What happens between epochs.
+
+    Examples
+    --------
+    >>> TrainerConfig(max_epochs=20).precision
+    '32-true'
+    """
 
     max_epochs: int = Field(default=100, ge=1, le=10000)
     accelerator: str = "auto"
@@ -235,6 +165,33 @@ class TrainingConfig(Settings):
 
     Momentum that a file in the flat form gives to adam or adamw, and the 0.9 that cuvis-ai writes
     into every file, is left out with a warning; any other is refused when the training starts.
+
+    Parameters
+    ----------
+    seed : int
+        Order of the frames, places of patches, and what nodes draw.
+    pixels : {"valid", "labelled-normal"}
+        Pixels that losses without labels count.
+    patch : tuple of int, optional
+        Lines and columns.
+    patches_per_frame : int
+        Patches drawn from each frame in an epoch.
+    balance : float, optional
+        Share of patches that hold a labelled anomaly, where there is one.
+    optimizer : OptimizerConfig
+        How weights are changed.
+    scheduler : SchedulerConfig, optional
+        How the learning rate changes.
+    trainer : TrainerConfig
+        Epochs, precision, device, callbacks.
+    release_cuda_cache_on_validation : bool
+        Kept for files that name it.
+
+    Examples
+    --------
+    >>> found = TrainingConfig.from_dict({"max_epochs": 3, "optimizer": {"lr": 0.01}})
+    >>> found.trainer.max_epochs, found.optimizer.lr
+    (3, 0.01)
     """
 
     seed: int = Field(default=42, ge=0)

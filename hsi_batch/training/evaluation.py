@@ -31,10 +31,24 @@ class StageResults(dict[str, Any]):
     Attributes
     ----------
     stage : Stage
+        What was measured.
     frames : int
         Frames that were run.
     failures : tuple of Failure
         Frames that could not be read and were left out.
+
+    Parameters
+    ----------
+    values : mapping
+        Values by ``node/metric``.
+    stage, frames, failures
+        As the attributes.
+
+    Examples
+    --------
+    >>> results = StageResults({"metrics_anomaly/iou": 0.5}, Stage.VAL, frames=4)
+    >>> results["metrics_anomaly/iou"], results["metrics"][0].name
+    (0.5, 'metrics_anomaly/iou')
     """
 
     def __init__(

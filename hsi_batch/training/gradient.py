@@ -46,6 +46,7 @@ class GradientTrainer:
     pipeline : Pipeline
         Fitted; :meth:`.Pipeline.unfreeze_nodes_by_name` says what is trained.
     datamodule : DataModule
+        Where the batches of each stage come from.
     loss_nodes : sequence of Node or str
         At least one.
     metric_nodes : sequence of Node or str, optional
@@ -74,10 +75,18 @@ class GradientTrainer:
 
     Examples
     --------
-    >>> pipeline.unfreeze_nodes_by_name(["selector"])  # doctest: +SKIP
-    >>> trainer = GradientTrainer(pipeline, datamodule, loss_nodes=[bce])  # doctest: +SKIP
-    >>> trainer.fit().epochs  # doctest: +SKIP
-    100
+    >>> from hsi_batch.data import ArchiveDataModule
+    >>> from hsi_batch.training import StatisticalTrainer, TrainerConfig
+    >>> from hsi_batch.training.trainrun import build_pipeline, read_trainrun
+    >>> run = "workflows/trainruns/channel_selector.yaml"
+    >>> pipeline = build_pipeline(read_trainrun(run)[0], run)
+    >>> module = ArchiveDataModule("archive.zarr", train="scene_000", val="scene_001")
+    >>> fitted = StatisticalTrainer(pipeline, module).fit()
+    >>> pipeline.unfreeze_nodes_by_name(["selector"])
+    >>> short = TrainerConfig(max_epochs=2, enable_progress_bar=False)
+    >>> losses = [pipeline.nodes["bce"]]
+    >>> GradientTrainer(pipeline, module, loss_nodes=losses, trainer_config=short).fit().epochs
+    2
     """
 
     def __init__(
@@ -132,7 +141,10 @@ class GradientTrainer:
                 positive=lambda labels: source.classes(labels) == 1,
             )
         elif patches_per_frame != 1 or balance is not None:
-            raise ConfigError("patches_per_frame and balance need `patch`, the size of patches.")
+            raise ConfigError(
+                "patches_per_frame and balance need `patch`, the size of patches.",
+                hint="Give it, or leave them out.",
+            )
         self.result: TrainResult | None = None
 
     def _node(self, given: Node | str, kind: str) -> Node:
@@ -313,7 +325,9 @@ class GradientTrainer:
 
             take_checkpoint(self.pipeline, Path(path))
         elif path is not None:
-            raise ConfigError("there is no such checkpoint.", path=os.fspath(path))
+            raise ConfigError(
+                "there is no such checkpoint.", path=os.fspath(path), hint="Check the path."
+            )
         return evaluate_frames(
             self.pipeline, self.datamodule, stage, self.metrics, self.loss_nodes, self.pixels
         )

@@ -16,8 +16,9 @@ from hsi_batch.errors import ConfigError
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.run import Failure
 from hsi_batch.training.callbacks import KeepLast, Pause, best_keeper, make_callbacks
+from hsi_batch.training.callbacks_config import CallbacksConfig
 from hsi_batch.training.checkpoints import STATE, WholeFiles, state_in
-from hsi_batch.training.config import CallbacksConfig, TrainerConfig
+from hsi_batch.training.config import TrainerConfig
 from hsi_batch.training.loop_settings import (
     checked_schedule,
     known_names,
@@ -223,7 +224,9 @@ def _fit(trainer: pl.Trainer, module: TrainingModule, batches: Any, val: Any, re
             raise KeyboardInterrupt from None
         raise
     except MisconfigurationException as error:
-        raise ConfigError(f"the training cannot run: {error}") from None
+        raise ConfigError(
+            f"the training cannot run: {error}", hint="Change that setting of the training."
+        ) from None
 
 
 def _trainer(config: TrainerConfig, callbacks: list[Any], files: WholeFiles) -> pl.Trainer:
@@ -252,7 +255,9 @@ def _trainer(config: TrainerConfig, callbacks: list[Any], files: WholeFiles) -> 
             **options,
         )
     except (MisconfigurationException, ValueError) as error:
-        raise ConfigError(f"the training cannot run: {error}") from None
+        raise ConfigError(
+            f"the training cannot run: {error}", hint="Change that setting of the training."
+        ) from None
 
 
 def take_checkpoint(pipeline: Pipeline, path: Path) -> None:

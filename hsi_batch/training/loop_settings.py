@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from hsi_batch.errors import ConfigError
 from hsi_batch.training.callbacks import make_callbacks, monitored
-from hsi_batch.training.config import CallbacksConfig, SchedulerConfig, TrainerConfig
+from hsi_batch.training.callbacks_config import CallbacksConfig
+from hsi_batch.training.config import SchedulerConfig, TrainerConfig
 from hsi_batch.training.schedules import check_optimizer, check_schedule
 
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ def check_loop(owner: GradientTrainer) -> None:
 
 def _check_trainer(config: TrainerConfig) -> None:
     if config.limit_train_batches == 0:
-        raise ConfigError("limit_train_batches 0 leaves nothing to train on.")
+        raise ConfigError(
+            "limit_train_batches 0 leaves nothing to train on.",
+            hint="Give a number above 0, or leave it out.",
+        )
     if config.default_root_dir is not None:
         raise ConfigError(
             "default_root_dir: nothing is written there.",

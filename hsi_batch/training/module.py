@@ -20,10 +20,10 @@ from hsi_batch.nodes import Context, Node, PortRef, Stage
 from hsi_batch.nodes.annealed import Annealed
 from hsi_batch.nodes.losses import LossNode
 from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.training.callbacks_config import LearningRateMonitorConfig
 from hsi_batch.training.channel_weights import channel_weights
 from hsi_batch.training.checkpoints import STATE
 from hsi_batch.training.config import (
-    LearningRateMonitorConfig,
     OptimizerConfig,
     SchedulerConfig,
 )

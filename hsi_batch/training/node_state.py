@@ -66,7 +66,8 @@ def _restore(node: Node, held: Mapping[str, Any]) -> None:
             if now[key].shape != value.shape:
                 raise ConfigError(
                     f"the checkpoint is of another training: {node.name}.{key} has shape"
-                    f" {tuple(value.shape)} there, and {tuple(now[key].shape)} here."
+                    f" {tuple(value.shape)} there, and {tuple(now[key].shape)} here.",
+                    hint="Name a checkpoint of this pipeline.",
                 )
             now[key].copy_(value)
     # Of the base: subclasses would begin a new training from it.

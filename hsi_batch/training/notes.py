@@ -6,10 +6,12 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from hsi_batch.training.config import (
+from hsi_batch.training.callbacks_config import (
     CallbacksConfig,
     EarlyStoppingConfig,
     ModelCheckpointConfig,
+)
+from hsi_batch.training.config import (
     SchedulerConfig,
 )
 

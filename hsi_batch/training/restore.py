@@ -381,6 +381,7 @@ def _named(pipeline: Pipeline, names: Sequence[str], path: str | os.PathLike[str
             f"metric_nodes: the pipeline has no node {unknown[0]!r}."
             f"{did_you_mean(unknown[0], pipeline.nodes)}",
             path=str(path),
+            hint="Name a node of the pipeline.",
         )
     return [pipeline.nodes[name] for name in names]
 

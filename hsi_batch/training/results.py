@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from hsi_batch.engine.events import Progress
-from hsi_batch.stages.run import Failure
+from hsi_batch.markup import Raw, Shown, table
+from hsi_batch.stages.run import Failure, failure_rows
 from hsi_batch.wording import counted
 
 __all__ = ["Best", "TrainProgress", "TrainResult"]
@@ -30,18 +32,14 @@ class TrainProgress(Progress):
     epochs: int = 1
     loss: float = field(default=float("nan"))
     waited: float = 0.0
+    unit: str = "batches"
 
     @property
-    def note(self) -> str:
-        """Where it stands, in words."""
+    def speed(self) -> str:
+        """Where the training stands, in words."""
         share = min(self.waited / max(self.seconds, 1e-9), 1.0)
-        where = f"batches, epoch {self.epoch}/{self.epochs}, loss {self.loss:.4g}"
+        where = f"epoch {self.epoch}/{self.epochs}, loss {self.loss:.4g}"
         return f"{where}, waited for data {share:.0%}"
-
-    def __str__(self) -> str:
-        left = self.remaining
-        eta = "" if left is None else f", {left:.0f} s left"
-        return f"{self.stage}: {self.done}/{self.total} {self.note}{eta}"
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,8 @@ class Best:
     path: str
 
 
-@dataclass(frozen=True)
-class TrainResult:
+@dataclass(frozen=True, repr=False)
+class TrainResult(Shown):
     """What came of a training.
 
     Attributes
@@ -78,6 +76,7 @@ class TrainResult:
     waited : float
         Share of the time of the batches in which the model waited for data.
     device : str
+        Where it ran, such as ``cpu`` or ``cuda``.
     stopped : bool
         Whether it ended early, because a monitored value got no better.
     history : tuple of dict
@@ -90,6 +89,12 @@ class TrainResult:
         Frames that could not be read and were left out.
     notes : tuple of str
         What the settings that are ``verbose`` tell.
+
+    Examples
+    --------
+    >>> result = TrainResult(("rx",), 64, 2, 10, 1.5, 0.1, "cpu", stopped=False)
+    >>> result.epochs, result.failed
+    (2, 0)
     """
 
     nodes: tuple[str, ...]
@@ -137,3 +142,21 @@ class TrainResult:
         if self.best is not None:
             lines.append(f"kept the best, {self.best.monitor} {self.best.value:.6g}")
         return "\n".join(lines)
+
+    def _parts(self) -> Iterator[Raw | None]:
+        facts: list[tuple[str, object]] = [
+            ("trained", f"{self.parameters} parameters of {', '.join(self.nodes)}"),
+            ("epochs, steps", f"{self.epochs}, {self.steps}"),
+            ("seconds", round(self.seconds, 2)),
+            ("waited for data", f"{self.waited:.0%} of the time"),
+            ("device", self.device),
+        ]
+        if self.best is not None:
+            facts.append(("kept the best", f"{self.best.monitor} {self.best.value:.6g}"))
+        yield table(facts)
+        if self.history:
+            first, last = self.history[0], self.history[-1]
+            shown = [name for name in last if name != "epoch"]
+            rows = [(name, first.get(name), last[name]) for name in shown]
+            yield table(rows, ("value", "first epoch", "last epoch"), rest="values")
+        yield table(failure_rows(self.failures), ("left out", "why"))

@@ -44,9 +44,14 @@ class StatisticalTrainer:
 
     Examples
     --------
-    >>> trainer = StatisticalTrainer(pipeline, datamodule)  # doctest: +SKIP
-    >>> trainer.fit()  # doctest: +SKIP
-    >>> trainer.validate()["metrics_anomaly/iou"]  # doctest: +SKIP
+    >>> from hsi_batch.data import ArchiveDataModule
+    >>> pipeline = Pipeline.from_yaml("workflows/pipelines/rx_statistical.yaml")
+    >>> module = ArchiveDataModule("archive.zarr", train="scene_000", val="scene_001")
+    >>> trainer = StatisticalTrainer(pipeline, module)
+    >>> trainer.fit().pixels
+    1200
+    >>> 0 <= trainer.validate()["metrics_anomaly/iou"] <= 1
+    True
     """
 
     def __init__(

@@ -20,6 +20,7 @@ from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.fit import fit
 from hsi_batch.stages.fit_file import provenance_of
 from hsi_batch.stages.fit_result import FitResult
+from hsi_batch.stages.label_use import label_stamps
 from hsi_batch.stages.outputs import check_place, held_store, sweep
 from hsi_batch.stages.status import observed
 from hsi_batch.training.assembly import (
@@ -156,6 +157,19 @@ def train(
     ------
     hsi_batch.errors.ConfigError
         The trainrun is wrong; nothing was started.
+
+    Returns
+    -------
+    TrainedRun
+
+    Examples
+    --------
+    >>> run = "workflows/trainruns/channel_selector.yaml"
+    >>> frames = ["data.params.train=scene_000", "data.params.val=scene_001"]
+    >>> short = ["training.trainer.max_epochs=2", "training.trainer.enable_progress_bar=false"]
+    >>> found = train(run, archive="archive.zarr", out="trained.yaml", overrides=frames + short)
+    >>> found.up_to_date, sorted(p.name for p in Path().glob("trained.*"))
+    (False, ['trained.pt', 'trained.yaml'])
     """
     config, pipeline, data, target = _read(path, archive, out, overrides)
     if config.calibrate:
@@ -313,7 +327,13 @@ def _digest(config: TrainRunConfig, pipeline: Pipeline, data: DataModule) -> str
         if data.has(split)
     }
     sessions = {name for rows in chosen.values() for name, *_ in rows}
-    contents = {name: data.archive.session(name).attrs.get("digest") for name in sessions}
+    opened = {name: data.archive.session(name) for name in sessions}
+    stamps = label_stamps(opened)
+    contents = {
+        name: [digest, stamps[name]] if name in stamps else digest
+        for name, session in opened.items()
+        for digest in [session.attrs.get("digest")]
+    }
     content = pipeline.serialize()
     given = config.model_dump(
         mode="json", exclude={"pipeline", "data", "name", "tags", "resources"}

@@ -13,9 +13,11 @@ from pydantic import Field
 from hsi_batch.data.config import DataConfig
 from hsi_batch.documents import Document, read_yaml, set_value
 from hsi_batch.errors import ConfigError
+from hsi_batch.files import expand_home
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.pipeline.reference import FIT_TAGS
-from hsi_batch.training.config import Settings, TrainingConfig, without_idle_momentum
+from hsi_batch.training.config import TrainingConfig, without_idle_momentum
+from hsi_batch.training.settings import Settings
 from hsi_batch.validation import validate
 
 __all__ = ["TrainRunConfig", "build_pipeline", "read_trainrun", "set_tags"]
@@ -27,9 +29,11 @@ class TrainRunConfig(Settings):
     Parameters
     ----------
     name : str
+        Of the run, and of its files.
     pipeline : str or dict, optional
         Path of the pipeline's YAML, or what :meth:`.Pipeline.serialize` gives.
     data : DataConfig
+        Frames and their splits.
     training : TrainingConfig, optional
         The gradient stage; without it there is a statistical fit only.
     loss_nodes, metric_nodes, freeze_nodes, unfreeze_nodes : list of str
@@ -38,12 +42,19 @@ class TrainRunConfig(Settings):
         In the end, set the thresholds of deciders to those of the largest F1 score on the val
         frames.
     output_dir : str
+        Folder that everything is written to.
     tags : dict
         Words about the run; the metadata of the pipeline that is written has them as
         ``key: value``, and its report shows them.
     resources : dict
         Train on a worker of the cluster that offers these (``GPU: 1``), not in the process that
         the command is given in.
+
+    Examples
+    --------
+    >>> run = TrainRunConfig.from_dict({"name": "rx", "data": {"data_module": "archive"}})
+    >>> run.training is None, run.output_dir
+    (True, './outputs')
     """
 
     name: str
@@ -169,7 +180,7 @@ def _composed(document: Document, path: Path) -> Document:
 
 
 def _find(named: str, trainrun: Path) -> Path:
-    wanted = Path(named).expanduser()
+    wanted = expand_home(named)
     if wanted.suffix.lower() not in (".yaml", ".yml"):
         wanted = wanted.with_name(wanted.name + ".yaml")
     folder = trainrun.absolute().parent

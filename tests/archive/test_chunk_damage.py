@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 
 import numpy as np
@@ -185,3 +186,24 @@ def test_a_session_that_is_made_again_holds_nothing_of_the_old_one(tmp_path):
     chunks = [p for p in (path / "s" / "cube" / "c").rglob("*") if p.is_file()]
     assert len(chunks) == session.geometry.blocks == 2
     assert np.array_equal(session.read(0, 0, 16), cube_of(2, frames=1, height=20)[0, :16])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (r'"shape": \[\s*2,\s*40,\s*6,\s*3\s*\]', '"shape": [2, 40, 6, 2147483648]'),
+        (r'"chunk_shape": \[\s*1,\s*16,', '"chunk_shape": [1, 0,'),
+    ],
+)
+def test_metadata_of_an_impossible_shape_are_an_error(tmp_path, old, new):
+    path = tmp_path / "a.zarr"
+    make_archive(path, {"s": cube_of(1)}, lines=16)
+    file = path / "s" / "cube" / "zarr.json"
+    text, count = re.subn(old, new, file.read_text())
+    assert count == 1
+    file.write_text(text)
+    # What the archive knows of the session is as it was.
+    session = open_archive(path).session("s")
+    assert session.geometry.shape == (40, 6, 3)
+    with pytest.raises(HsiBatchError, match="hsi-batch verify --deep"):
+        session.read(0, 0, 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ from archive_helpers import cube_of, keys_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsi_batch.archive import chunks
+from hsi_batch.archive import read_ahead
 from hsi_batch.archive.chunks import LineWriter, chunk_path, chunk_tail, lost_chunk, read_lines
 from hsi_batch.archive.storage import PRESETS
 from hsi_batch.archive.store import create_array
@@ -181,16 +182,20 @@ def test_what_is_announced_is_asked_of_the_system(tmp_path, monkeypatch):
     array = sharded(tmp_path, cube, 8, (1, 4))
     fill_all(array, cube, 8)
     asked = []
-    monkeypatch.setattr(
-        chunks.os, "posix_fadvise", lambda _f, at, size, _a: asked.append((at, size))
-    )
-    monkeypatch.setattr(chunks, "_READ_AHEAD", 100)
-    chunks.announce(array, 0, 8, 16)
+    monkeypatch.setattr(os, "posix_fadvise", lambda _f, at, size, _a: asked.append((at, size)))
+    monkeypatch.setattr(read_ahead, "_READ_AHEAD", 100)
+    # What was just written is in memory.
+    read_ahead.announce(array, 0, 8, 16)
+    assert asked == []
+    monkeypatch.delattr(os, "RWF_NOWAIT")
+    read_ahead.announce(array, 0, 8, 16)
     body = files_of(array)[0].read_bytes()[asked[0][0] : asked[-1][0] + asked[-1][1]]
     assert body[-4:].hex() == chunk_tail(array, (0, 1, 0, 0))
     assert sum(size for _, size in asked) == len(body)
     assert all(a + n == b for (a, n), (b, _) in pairwise(asked))
-    chunks.announce(array, 0, 3, 9)
+    asked.clear()
+    read_ahead.announce(array, 0, 3, 9)
+    assert asked == []
 
 
 def test_other_presets_are_refused():

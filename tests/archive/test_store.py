@@ -12,6 +12,7 @@ import zarr
 from archive_helpers import cube_of, make_archive
 
 from hsi_batch.archive import Session, open_archive
+from hsi_batch.archive.leftovers import remove_leftovers
 from hsi_batch.archive.store import ARCHIVE, SCORES, create_root, open_root, state_folder
 from hsi_batch.errors import StoreError
 
@@ -228,3 +229,16 @@ def test_a_file_that_does_not_belong_is_passed_over_without_a_warning(archive):
     (path / "empty").mkdir()
     state_folder(path).rename(path.with_name("elsewhere"))
     assert set(open_archive(path)) == set(cubes)
+
+
+def test_metadata_that_a_killed_process_left_half_written_are_removed(archive):
+    archive, _ = archive
+    session = archive / "s9"
+    state_folder(archive).mkdir(exist_ok=True)
+    left = [folder / ".zarr.json.ab3_x9zz" for folder in (archive, session, state_folder(archive))]
+    other = session / ".notes.of.mine"
+    for path in (*left, other):
+        path.write_text("{")
+    remove_leftovers(archive)
+    assert [path for path in (*left, other) if path.exists()] == [other]
+    remove_leftovers(archive.with_name("none.zarr"))

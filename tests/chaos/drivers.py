@@ -94,6 +94,8 @@ def _serve():
             child = os.fork()
             if not child:
                 _live(**request)
+            # Numbers of processes come again.
+            ended.pop(child, None)
             answer = child
         else:
             wanted = request["wait"]

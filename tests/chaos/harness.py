@@ -109,7 +109,8 @@ class Harness:
                 if os.environ.get("CHAOS_TOLD"):
                     print(seed, stage, f"{time.monotonic() - begun:.1f} s", faults, flush=True)
                 self.check(folder, stage, faults)
-            assert scenes.left_over(folder) == []
+            left = scenes.left_over(folder)
+            assert not left, left
         except BaseException as error:
             if os.environ.get("CHAOS_TOLD"):
                 print(f"{seed} FAILED: {str(error)[:1500]}", flush=True)

@@ -276,3 +276,12 @@ def test_a_place_with_too_many_parts_is_counted(hsi, tmp_path):
         "connections: [{source: data, target: rx.inputs.data}]\n"
     )
     assert "(found 1 part)" in hsi("check", path).out
+
+
+def test_a_home_of_nobody_is_a_name_like_others(hsi, tmp_path):
+    (tmp_path / "w.yaml").write_text(
+        "sources: [in]\narchive: a.zarr\npipeline: ~nobody-here.yaml\n"
+    )
+    done = hsi("check", tmp_path / "w.yaml")
+    assert done.code == 2
+    assert "~nobody-here.yaml: there is no such file" in done.out

@@ -7,10 +7,12 @@ from commands import command
 
 COMMANDS = (
     *("demo", "run", "convert", "fit", "score", "report", "ls", "show", "verify", "repair"),
-    *("rm", "status", "mask", "export", "detect", "quicklook", "evaluate", "provenance"),
+    *("rm", "status", "label", "mask", "export", "detect", "quicklook", "evaluate", "provenance"),
+    "view",
     *("submit", "logs", "cancel", "init", "slice", "finalise"),
     *("nodes", "graph", "check", "schema"),
     *("drift", "train", "restore-pipeline", "restore-trainrun"),
+    *("top", "doctor"),
 )
 #: Groups of commands.
 GROUPS = {"cluster": ("script", "check")}

@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -163,3 +165,37 @@ def test_the_scheduler_dies(hsi, long_recording, tmp_path):
     assert left < BLOCKS
     again = hsi("convert", path, "--archive", archive, "--block-lines", "32", "--json")
     assert (again.code, again.json["blocks"]) == (0, left)
+
+
+SWALLOWED = """
+import os, signal, sys, time
+from hsi_batch.cli.signals import interruptible
+
+class Told:
+    def __del__(self):
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        for _ in range(1000):
+            pass
+
+with interruptible():
+    try:
+        Told()
+        time.sleep(60)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interruption_while_a_finalizer_runs_is_not_lost(name):
+    """Python shows what a finalizer raises, and drops it."""
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED, name],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 130
+    told = "hsi-batch: finishing what is in flight; Ctrl-C again to stop at once.\n"
+    assert done.stderr == told

@@ -1,5 +1,7 @@
 """The demo, and its report in a real browser."""
 
+import base64
+import hashlib
 import json
 import re
 import shutil
@@ -19,7 +21,7 @@ JSON.stringify({
   plots: [...document.querySelectorAll('svg')].map(s => [s.clientWidth, s.clientHeight]),
   headings: [...document.querySelectorAll('h2')].map(h => h.innerText),
   cards: [...document.querySelectorAll('.card h3')].map(h => h.innerText),
-  top: [...document.querySelectorAll('.scroll tr')].map(r => [...r.cells].map(c => c.innerText)),
+  top: [...document.querySelectorAll('#frames tr')].map(r => [...r.cells].map(c => c.innerText)),
   hacked: typeof window.hacked,
 })
 """
@@ -69,8 +71,8 @@ def test_the_report_in_a_browser(demo, tmp_path):
         assert height * 4 == width * 3
     for kind in ("false colour", "scores", "decisions"):
         assert sum(alt.startswith(kind) for *_, alt in seen["images"]) == 4
-    assert {"Scores", "ROC", "Top frames"} <= set(seen["headings"])
-    assert len(seen["plots"]) == 2
+    assert {"Scores", "ROC", "Scores over frames", "Top frames"} <= set(seen["headings"])
+    assert len(seen["plots"]) == 3
     assert all(width > 200 and height > 100 for width, height in seen["plots"])
     assert sorted(seen["cards"]) == [f"field_{f}-scene_00{i}" for f in "ab" for i in (0, 1)]
     assert "auc" in seen["text"].lower()
@@ -101,11 +103,18 @@ def test_the_report_in_a_browser(demo, tmp_path):
 
 def test_the_page_names_no_other_file(demo):
     text = (demo[0] / "report.html").read_text()
-    links = re.findall(r"""(?:src|href|url\()\s*=?\s*["']?([^"')\s>]+)""", text)
+    # What the script makes is looked at in the browser.
+    plain = re.sub(r"<script.*?</script>|<meta http-equiv[^>]*>", "", text, flags=re.DOTALL)
+    links = re.findall(r"""(?:src|href|url\()\s*=?\s*["']?([^"')\s>]+)""", plain)
     assert links
     assert all(link.startswith(("data:", "#")) for link in links)
-    assert "<script" not in text
     assert "@import" not in text
+    # One script, ours, which the page allows by its digest, and no other.
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src" in text
+    assert f"script-src 'sha256-{digest}'" in text
+    assert text.count("<script") == 2
 
 
 NASTY = "<img src=x onerror=hacked=1><b>&amp;\"'"
@@ -135,7 +144,10 @@ def test_names_with_html_in_them(hsi, made, tmp_path):
     seen, _ = look(tmp_path / "r.html", tmp_path)
     assert seen["hacked"] == "undefined"
     assert seen["text"].count(NASTY) >= 4
-    assert str(escape(NASTY)) in (tmp_path / "r.html").read_text()
+    text = (tmp_path / "r.html").read_text()
+    assert str(escape(NASTY)) in text
+    assert NASTY not in text
+    assert "</script" not in re.search(r'id="report-data">(.*?)</script>', text, re.DOTALL)[1]
 
 
 def test_a_page_that_is_up_to_date(hsi, mine):

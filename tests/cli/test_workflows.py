@@ -3,7 +3,9 @@
 import json
 import shutil
 
+import jsonschema
 import pytest
+import yaml
 from commands import command, files_below
 from recordings import scene, write_envi
 
@@ -59,6 +61,14 @@ def test_a_whole_workflow_from_another_folder(hsi, folder, tmp_path, monkeypatch
     assert done.json["score"]["blocks"] == 2
     forced = hsi("run", folder / "w.yaml", "--force", "--json").json
     assert forced["convert"]["blocks"] == forced["score"]["blocks"] == 2
+
+
+@pytest.mark.parametrize("sources", ["in", "[in]", "{paths: in}", "{paths: [in]}"])
+def test_one_path_or_a_list(hsi, folder, sources):
+    (folder / "w.yaml").write_text(GOOD.replace("sources: in", f"sources: {sources}"))
+    assert read_workflow(folder / "w.yaml")[0].sources.paths == ["in"]
+    schema = hsi("schema", "workflow").json
+    jsonschema.validate(yaml.safe_load((folder / "w.yaml").read_text()), schema)
 
 
 def test_a_recording_that_changed(hsi, folder):

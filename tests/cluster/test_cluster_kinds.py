@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import command
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -206,3 +207,26 @@ def test_versions_that_differ_are_a_table():
         "b)",
     ]
     assert version_table(ours, {"a": ours})[0] == []
+
+
+def test_a_dry_run_of_slices_prints_every_job_and_sends_none(tmp_path):
+    """No batch system is needed for it; every option reaches the job that it is for."""
+    workflow = tmp_path / "w.yaml"
+    pipeline = SHIPPED.parent / "workflows" / "pipelines" / "rx_global.yaml"
+    parts = "fit: {out: f.yaml}\nscore: {out: s.zarr}\n"
+    workflow.write_text(f"archive: a.zarr\nsources: in\npipeline: {pipeline}\n{parts}")
+    (tmp_path / "in").mkdir()
+    submit = ["submit", workflow, "--cluster", SHIPPED / "slurm.yaml", "--slices", "3"]
+    said = command(*submit, "--dry-run", "--replace", "--yes", "--max-failed", "2").checked()
+    assert said.code == 0
+    lines = [line for line in said.out.splitlines() if str(workflow) in line]
+    init, *rest = (line for line in lines if "convert" in line)
+    assert "init" in init
+    assert "--replace --yes" in init
+    assert len(lines) == 8
+    assert sum("--replace" in line for line in lines) == 1
+    assert rest
+    assert all(("--max-failed 2" in line) == (" init " not in line) for line in lines)
+    assert [p.name for p in tmp_path.iterdir() if "hsi-batch" in p.name] == []
+    refused = command(*submit, "--only-failed").checked()
+    assert (refused.code, "--slices knows no --only-failed" in refused.err) == (2, True)

@@ -67,6 +67,7 @@ def test_what_each_machine_said_is_told(tmp_path, ssh_hosts, changed, says):
     text = cluster_text(folder, ports).replace(before, after.format(tmp=tmp_path))
     begun = time.monotonic()
     with pytest.raises(ClusterError, match=says) as caught:
-        connect(written(tmp_path, text + "timeout: 30s\n"))
-    assert time.monotonic() - begun < 25
+        connect(written(tmp_path, text + "timeout: 60s\n"))
+    # Not only when the time is over.
+    assert time.monotonic() - begun < 50
     assert all(f":{port}: " in str(caught.value) for port in ports)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -10,11 +11,21 @@ from pathlib import Path
 
 import dask
 import pytest
-from engine_tasks import deadly, deadly_once, hanging_once, in_flight, words
+from engine_tasks import (
+    counting_in_flight,
+    deadly,
+    deadly_once,
+    doubled,
+    hanging_once,
+    key_of,
+    words,
+)
 
 from hsi_batch.cluster import connect
+from hsi_batch.engine import window
 from hsi_batch.engine.reduce import TreeReduction
-from hsi_batch.engine.window import Task, run_window
+from hsi_batch.engine.tasks import Task
+from hsi_batch.engine.window import run_window
 from hsi_batch.engine.worker import ask_workers
 from hsi_batch.errors import HsiBatchWarning
 
@@ -51,6 +62,49 @@ def test_the_work_of_a_killed_worker_is_done_again_and_no_other(victims, tmp_pat
     assert set(again.values()) == {2}
 
 
+@pytest.mark.parametrize("peek", [None, key_of])
+def test_a_result_that_is_made_again_while_others_are_fetched_is_not_lost(
+    client, monkeypatch, peek
+):
+    """Its worker died before results were asked for, and it was made anew before they came."""
+    missed = []
+
+    def without_one(client, futures, *rest):
+        if futures and len(missed) < 3:
+            missed.append(futures[0])
+            futures = futures[1:]
+        return fetched(client, futures, *rest)
+
+    fetched = window._results
+    monkeypatch.setattr(window, "_results", without_one)
+    tasks = [Task(f"anew-{n:06d}", (n,)) for n in range(9)]
+    found = [o.result for o, _ in run_window(client, doubled, tasks, keep=bool(peek), peek=peek)]
+    assert len(missed) == 3
+    made = [doubled(task.items, task.key) for task in tasks]
+    assert sorted(found) == sorted(map(peek, made) if peek else made)
+
+
+def test_results_on_a_worker_that_died_are_not_waited_for(victims, monkeypatch):
+    """Dask tries to reach it for as long as a connection may take: minutes on large clusters."""
+    wait_for_two(victims)
+    killed = []
+
+    async def unreachable(futures, **keywords):
+        if not killed and futures:
+            killed.extend((await victims.run(os.getpid)).values())
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+            await asyncio.sleep(1000)
+        return await gathered(futures, **keywords)
+
+    gathered = victims.gather
+    monkeypatch.setattr(victims, "gather", unreachable)
+    tasks = [Task(f"dead-{n:06d}", (n,)) for n in range(9)]
+    found = [o.result for o, _ in run_window(victims, doubled, tasks)]
+    assert sorted(found) == sorted(doubled(task.items, task.key) for task in tasks)
+    assert len(killed) == 2
+
+
 def test_an_item_that_kills_every_worker_is_found_and_no_innocent_is_blamed(victims, tmp_path):
     wait_for_two(victims)
     tasks = [Task(f"bad-{n:06d}", (n,)) for n in range(16)]
@@ -68,15 +122,14 @@ def test_an_item_that_kills_every_worker_is_found_and_no_innocent_is_blamed(vict
 def test_a_task_is_cut_to_find_the_item_and_the_window_stays_bounded(victims, tmp_path):
     wait_for_two(victims)
     task = Task("cut-000000", tuple(range(30)))
-    most, outcomes = 0, []
-    for outcome, _ in run_window(victims, deadly, [task], str(tmp_path), (7,)):
-        most = max(most, in_flight(victims, "cut"))
-        outcomes.append(outcome)
+    with counting_in_flight(victims, "cut") as most:
+        run = run_window(victims, deadly, [task], str(tmp_path), (7,))
+        outcomes = [outcome for outcome, _ in run]
+        # Three per thread.
+        assert 0 < most() <= 6
     assert [o.task.items for o in outcomes if o.error] == [(7,)]
     found = sorted((*o.task.items, *o.result) for o in outcomes if not o.error)
     assert found == [(n, 2 * n) for n in range(30) if n != 7]
-    # Three per thread.
-    assert 0 < most <= 6
 
 
 def test_results_lost_with_their_worker_are_computed_again(victims):

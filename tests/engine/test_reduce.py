@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsi_batch.engine.reduce import TreeReduction, merge_all
-from hsi_batch.engine.window import Task, run_window
+from hsi_batch.engine.tasks import Task
+from hsi_batch.engine.window import run_window
 
 LEAVES = 40
 

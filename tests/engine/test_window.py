@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import numpy as np
 import pixel_strategies  # noqa: F401  (its hypothesis profile)
 import pytest
-from engine_tasks import doubled, failing, in_flight, logged, slow_for_low, tripled, wait_until
+from engine_tasks import (
+    counting_in_flight,
+    doubled,
+    failing,
+    in_flight,
+    key_of,
+    logged,
+    napping,
+    slow_for_low,
+    tripled,
+    wait_until,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsi_batch.engine.window import Task, batch_count, batches, run_window, total_threads
+from hsi_batch.engine.tasks import Task, batch_count, batches
+from hsi_batch.engine.window import run_window, total_threads
 from hsi_batch.errors import ClusterError, SourceError
 
 
@@ -42,14 +55,26 @@ def test_batches_hold_every_item_once_in_order_and_near_the_target(sizes, thread
     )
     assert [item for task in made for item in task.items] == list(enumerate(sizes))
     assert [task.key for task in made] == [f"p-{n:06d}" for n in range(len(made))]
-    limit = min(target, max(sum(sizes) // (4 * threads), 1))
+    most = min(target, max(sum(sizes) // (4 * threads), 1))
+    left = sum(sizes)
     for task in made[:-1]:
         held = [size for _, size in task.items]
+        limit = min(most, max(left // (2 * threads), target // 8, 1))
         # Full, and not full without its last item.
         assert sum(held) >= limit > sum(held[:-1])
+        left -= sum(held)
     assert all(task.items for task in made)
     counted = batch_count(np.array(sizes, dtype=np.int64), threads=threads, target=target)
     assert counted == len(made)
+
+
+def test_the_last_tasks_are_short_so_that_workers_end_together():
+    made = batches(range(10_000), lambda _: 1, threads=2, target=800, prefix="p")
+    sizes = [len(task.items) for task in made]
+    assert sum(sizes) == 10_000
+    assert sizes[0] == 800
+    assert sizes == sorted(sizes, reverse=True)
+    assert 100 >= sizes[-1] > 0
 
 
 # --- the window ---------------------------------------------------------------------------------
@@ -64,18 +89,62 @@ def test_no_more_tasks_are_known_than_the_window_holds(client, per_thread):
             drawn.append(task)
             yield task
 
-    room = per_thread * total_threads(client)
-    seen = []
-    for done, (outcome, _) in enumerate(
-        run_window(client, doubled, lazily(), per_thread=per_thread)
-    ):
-        # What is finished and was handed out does not count.
-        assert len(drawn) - done <= room
-        seen.append(in_flight(client, f"bounded{per_thread}"))
-        assert outcome.error is None
-    assert len(drawn) == done + 1 == 40
-    assert 0 < max(seen) <= room
-    wait_until(lambda: known_tasks(client, f"bounded{per_thread}") == 0)
+    prefix, room = f"bounded{per_thread}", per_thread * total_threads(client)
+    with counting_in_flight(client, prefix) as most:
+        for done, (outcome, future) in enumerate(
+            run_window(client, doubled, lazily(), per_thread=per_thread, keep=True)
+        ):
+            # What is finished and was handed out does not count.
+            assert len(drawn) - done <= room
+            assert future.done()
+            assert outcome.error is None
+        assert len(drawn) == done + 1 == 40
+        assert 0 < most() <= room
+    del future
+    wait_until(lambda: known_tasks(client, prefix) == 0)
+
+
+def test_short_tasks_go_in_few_messages_and_their_number_in_flight_stays_bounded(client):
+    sent = Counter()
+    send, gather = client._send_to_scheduler, client._gather
+    drawn = []
+
+    def lazily():
+        for task in tasks_of(1000, prefix="short"):
+            drawn.append(task)
+            yield task
+
+    def counted(message):
+        sent[message["op"]] += 1
+        return send(message)
+
+    def counted_gather(*args, **kwargs):
+        sent["gather"] += 1
+        return gather(*args, **kwargs)
+
+    client._send_to_scheduler, client._gather = counted, counted_gather
+    try:
+        for done, (outcome, _) in enumerate(run_window(client, tripled, lazily())):
+            assert outcome.result == ([3 * outcome.task.items[0]], outcome.task.key)
+            assert len(drawn) - done <= 64 * total_threads(client)
+    finally:
+        del client._send_to_scheduler, client._gather
+    assert done == 999
+    assert 0 < sent["update-graph"] < 500
+    assert 0 < sent["gather"] < 900
+
+
+def test_long_tasks_are_never_more_than_the_window_holds(client):
+    drawn = []
+
+    def lazily():
+        for task in tasks_of(60, prefix="long"):
+            drawn.append(task)
+            yield task
+
+    for done, _ in enumerate(run_window(client, napping, lazily())):
+        assert len(drawn) - done <= 3 * total_threads(client)
+    assert done == 59
 
 
 def test_results_of_all_tasks_come_whatever_their_order(client):
@@ -105,6 +174,27 @@ def test_results_that_are_kept_stay_on_the_workers(client):
     assert known_tasks(client, "kept") == 4
     for outcome, future in outcomes:
         assert future.result() == ([3 * outcome.task.items[0]], outcome.task.key)
+
+
+def test_what_is_told_of_kept_results_comes_without_them(client):
+    outcomes = list(run_window(client, tripled, tasks_of(9, prefix="peek"), keep=True, peek=key_of))
+    assert sorted(outcome.result for outcome, _ in outcomes) == [f"peek-{n:06d}" for n in range(9)]
+    for outcome, future in outcomes:
+        assert outcome.result == outcome.task.key
+        assert future.result() == ([3 * outcome.task.items[0]], outcome.task.key)
+
+
+def test_workers_have_tasks_while_the_driver_waits_to_be_told(client):
+    """What is told of a result queues behind tasks; the next ones must be there by then."""
+    run = run_window(client, napping, tasks_of(24, prefix="fed"), keep=True, peek=type)
+    next(run)
+    idle, done = 0, 1
+    for _ in run:
+        done += 1
+        idle += not in_flight(client, "fed")
+    assert done == 24
+    # At the end; a busy machine may delay the driver, too.
+    assert idle <= 8
 
 
 def test_runs_at_the_same_time_do_not_take_each_others_results(client):

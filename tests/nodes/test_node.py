@@ -167,7 +167,8 @@ def test_scopes_of_the_library():
         "SupervisedFullSpectrumSelector",
         "SupervisedWindowedSelector",
     }
-    assert {n for n, s in scopes.items() if s is Scope.WINDOW} == {"LocalRX", "ScoreMapSmoothing"}
+    window = {n for n, s in scopes.items() if s is Scope.WINDOW}
+    assert window == {"Destripe", "LocalRX", "ScoreMapSmoothing"}
     assert set(scopes.values()) == set(Scope)
 
 

@@ -292,6 +292,8 @@ def test_arguments(cls):
         ("lib.yaml", "spectra: [1]", "needs a mapping `spectra`"),
         ("lib.yaml", "spectra: {a: [1]}\nwave: 1", r"unknown keys \['wave'\]"),
         ("lib.yaml", "spectra: {a: [1, b]}", "values that are no numbers"),
+        ("lib.yaml", "spectra: {a: [1, [], 2]}", "values that are no numbers"),
+        ("lib.yaml", "spectra: {a: []}", "values that are no finite numbers"),
         ("lib.csv", "", "it is empty"),
         ("lib.csv", "a,b\n1\n", "a row does not have the 2 columns"),
         ("lib.csv", "a,a\n1,2\n", "two columns have the same name"),

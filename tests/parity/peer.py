@@ -17,6 +17,7 @@ from hsi_batch.nodes import ChannelAxis
 from hsi_batch.pipeline import Pipeline
 from hsi_batch.pipeline.cache import pack
 from hsi_batch.pipeline.fitting import Fitting, plan_fit
+from hsi_batch.pipeline.forward import resolve_batch
 from hsi_batch.pipeline.frames import FrameSource
 from hsi_batch.pipeline.gather import finished
 from hsi_batch.pipeline.passes import gather_frame
@@ -206,7 +207,7 @@ def both(case: Case, pipeline: Pipeline, folder: Path) -> Both:
         cube, mask = scene(unit=1.0 if case.reflectance else 1000.0)
     labels = None if clusters else mask
     found = batches(cube, labels)
-    pipeline._resolve_batch(found[0])
+    resolve_batch(pipeline, found[0])
     theirs = load_there(pipeline, folder, weights=False)
     alike(pipeline, theirs)
     supervised = case.name.startswith("Supervised")

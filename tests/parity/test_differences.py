@@ -17,6 +17,7 @@ from hsi_batch.nodes import (
     ZScoreNormalizerGlobal,
 )
 from hsi_batch.pipeline import Pipeline
+from hsi_batch.pipeline.forward import resolve_batch
 
 
 def chain(*nodes):
@@ -32,7 +33,7 @@ def chain(*nodes):
 def both(cube, mask, folder, *nodes):
     """A graph fitted here and there."""
     ours = chain(*nodes)
-    ours._resolve_batch(peer.batches(cube, mask)[0])
+    resolve_batch(ours, peer.batches(cube, mask)[0])
     theirs = peer.load_there(ours, folder, weights=False)
     peer.fit_there(theirs, peer.batches(cube, mask))
     return peer.fit_here(ours, cube), theirs
@@ -149,7 +150,7 @@ def test_an_unfitted_pipeline_does_not_count_as_fitted(tmp_path):
     # Loaded there, an RX that was never fitted scores zero everywhere.
     cube, mask = peer.scene()
     ours = chain(RXGlobal(CHANNELS, name="rx"))
-    ours._resolve_batch(peer.batches(cube, mask)[0])
+    resolve_batch(ours, peer.batches(cube, mask)[0])
     theirs = peer.load_there(ours, tmp_path)
     batch = peer.batches(cube, mask)[0]
     assert float(peer.run_there(theirs, batch)["rx", "scores"].abs().max()) == 0.0

@@ -12,6 +12,7 @@ from cases import NM
 from hsi_batch.nodes import node_classes
 from hsi_batch.pipeline import Pipeline
 from hsi_batch.pipeline.catalogue import cuvis_classes
+from hsi_batch.pipeline.forward import resolve_batch
 from hsi_batch.workflow import shipped
 
 FOLDER = shipped() / "pipelines"
@@ -53,7 +54,7 @@ def made(request, tmp_path):
     cube, mask = peer.scene(frames=4, height=40)
     found = peer.batches(cube, mask)
     ours = graph(request.param)
-    ours._resolve_batch(found[0])
+    resolve_batch(ours, found[0])
     theirs = peer.load_there(ours, tmp_path, weights=False)
     peer.alike(ours, theirs)
     peer.fit_there(theirs, found)

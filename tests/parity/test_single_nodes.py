@@ -33,6 +33,7 @@ from hsi_batch.nodes import (
 )
 from hsi_batch.nodes.metrics import Context, Metric
 from hsi_batch.pipeline.catalogue import cuvis_classes
+from hsi_batch.pipeline.forward import resolve_batch
 
 
 def test_the_angle_of_a_reference_to_itself():
@@ -112,7 +113,7 @@ def test_statistical_bounds_do_not_depend_on_the_grouping_of_frames(tmp_path):
     found = []
     for size in (1, len(cube)):
         ours = chain(PercentileNormalizer(CHANNELS, norm_mode="statistical", name="p"))
-        ours._resolve_batch(peer.batches(cube, mask)[0])
+        resolve_batch(ours, peer.batches(cube, mask)[0])
         theirs = peer.load_there(ours, tmp_path, weights=False)
         peer.fit_there(theirs, peer.batches(cube, mask, size))
         found.append(peer.nodes_there(theirs)["p"].running_max.double().numpy())
@@ -256,7 +257,7 @@ def test_endmembers_of_all_pixels_leave_less_over(tmp_path):
     # Theirs stops its descent early, and scales endmembers with the number of pixels.
     cube, mask = peer.scene()
     ours = chain(NMFUnmixing(3, name="nmf"))
-    ours._resolve_batch(peer.batches(cube, mask)[0])
+    resolve_batch(ours, peer.batches(cube, mask)[0])
     theirs = peer.load_there(ours, tmp_path, weights=False)
     peer.fit_there(theirs, peer.batches(cube, mask))
     peer.fit_here(ours, cube)

@@ -459,3 +459,19 @@ def test_the_pipelines_that_come_with_the_package(path):
     pipeline = Pipeline.from_yaml(path)
     fit(pipeline, scene(56, 40, channels=12))
     assert pipeline.fitted
+
+
+@pytest.mark.parametrize("count", [-3, 0, 2448589934592, 10**30])
+def test_channels_that_no_sensor_has_are_a_mistake_with_its_line(count):
+    node = f"{{name: z, class_name: ZScoreNormalizerGlobal, hparams: {{num_channels: {count}}}}}"
+    with pytest.raises(ConfigError, match=f"num_channels {count} must be a number of cha") as told:
+        read(f"nodes:\n- {{name: data, class_name: CU3SDataNode}}\n- {node}\n")
+    assert told.value.problems[0].line == 3
+
+
+def test_sizes_that_no_memory_holds_are_a_mistake():
+    sizes = "{in_channels: 60000, hidden: 2000000000}"
+    node = f"{{name: svdd, class_name: DeepSVDDProjection, hparams: {sizes}}}"
+    with pytest.raises(ConfigError, match="cannot be made with these parameters") as told:
+        read(f"nodes:\n- {{name: data, class_name: CU3SDataNode}}\n- {node}\n")
+    assert told.value.problems[0].line == 3

@@ -218,6 +218,27 @@ def test_a_killed_run_is_resumed(hsi, workers, server, s3, made_recordings, tmp_
 
 
 @pytest.mark.parametrize("scheme", ["", "icechunk+"])
+def test_progress_is_told_to_other_terminals(
+    hsi, workers, s3, made_recordings, monkeypatch, scheme
+):
+    monkeypatch.setattr("hsi_batch.stages.status._REMOTE_SECONDS", 0.05)
+    store, found = f"{scheme}{s3}/a.zarr", []
+
+    def observe(progress):
+        limit = time.monotonic() + 60
+        while progress.done and not found:
+            assert time.monotonic() < limit
+            told = hsi("status", store, "--json").json
+            found.extend([told["progress"]] * bool(told["progress"]))
+
+    hb.convert(made_recordings, store, client=workers, observer=observe)
+    assert (found[0]["stage"], found[0]["total"]) == ("convert", 2)
+    told = hsi("status", store, "--json").json
+    assert (told["state"], told["progress"]) == ("idle", {})
+    assert "status.json" not in files_of(f"{s3}/a.zarr.hsi-batch")
+
+
+@pytest.mark.parametrize("scheme", ["", "icechunk+"])
 def test_the_sharded_preset(workers, s3, made_recordings, tmp_path, scheme):
     """Shards of several blocks, on a disk and elsewhere: the same bytes."""
     local, store = tmp_path / "a.zarr", f"{scheme}{s3}/a.zarr"

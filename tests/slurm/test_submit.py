@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ DRIVER = "driver: {memory: 2 GiB, cores: 1}\n"
 
 
 def test_a_submitted_run_gives_what_a_local_one_does(site, reference):
-    said = site.submit(f"workers: 2\nmemory: 2 GiB\nwalltime: 20m\n{DRIVER}")
+    said = site.submit(f"workers: 2\nmemory: 2 GiB\nwalltime: 20m\ndashboard: true\n{DRIVER}")
     assert "submitted" in said
     assert "waits in the queue" in (told := site.hsi("status", site.workflow)) or "running" in told
     again = site.hsi("submit", site.workflow, "--cluster", site.folder / "cluster.yaml", code=1)
@@ -21,6 +22,8 @@ def test_a_submitted_run_gives_what_a_local_one_does(site, reference):
     end = site.wait_for_end()
     assert (end.code, end.starts) == (0, 1)
     site.assert_like(reference)
+    page = (Path(end.job.folder) / "performance.html").read_text()
+    assert "Dask Performance Report" in page
     told = site.hsi("status", site.workflow)
     assert "is done" in told
     assert "score: 12 blocks recorded, 0 failed" in told

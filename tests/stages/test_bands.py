@@ -11,6 +11,7 @@ from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.bands import kept_by
 from hsi_batch.stages.convert import convert
 from hsi_batch.stages.fit import fit
+from hsi_batch.stages.mask import mask
 from hsi_batch.stages.score import score
 
 LINES, SAMPLES, BANDS = 24, 20, 8
@@ -148,6 +149,12 @@ def test_other_numbers_than_those_of_the_fit_are_not_scored(archive, tmp_path, c
 def test_wrong_bands_are_refused_with_the_remedy(archive, client, frames, options, said):
     with pytest.raises(ConfigError, match=said):
         fit(pipeline(), archive, frames=frames, client=client, **options)
+
+
+def test_wavelengths_in_unknown_units_are_none(archive, client):
+    with pytest.raises(ConfigError, match=r"no wavelengths in known units.*band\(12\)"):
+        mask(archive, "m", "b(800) > 1", frames="nameless", client=client)
+    assert "wavelength" not in open_archive(archive)["nameless"]
 
 
 def test_a_unit_holds_for_the_ranges_before_it():

@@ -8,6 +8,7 @@ from PIL import Image
 from readers.envi_files import write_envi
 
 from hsi_batch.archive import open_archive
+from hsi_batch.archive.packing import rows_per_chunk
 from hsi_batch.errors import ConfigError
 from hsi_batch.nodes import CU3SDataNode, RXGlobal
 from hsi_batch.pipeline.pipeline import Pipeline
@@ -88,12 +89,13 @@ def inside(name, cube, labels):
     }[name]
 
 
-@pytest.mark.parametrize("session", ["whole", "float"])
-@pytest.mark.parametrize("name", TERMS)
+# The session of floats has no labels.
+@pytest.mark.parametrize(
+    ("name", "session"),
+    [(n, s) for n in TERMS for s in ("whole", "float") if (n, s) != ("labelled", "float")],
+)
 def test_a_mask_takes_one_pass_and_fits_on_it_none(made, client, name, session):
     folder, cubes, labels = made
-    if name == "labelled" and session == "float":
-        pytest.skip("it has no labels")
     store = folder / "a.zarr"
     before = zarr.open_group(store, mode="r")[session]["checksum"][:]
     done = mask(store, name, TERMS[name], frames=session, client=client)
@@ -110,6 +112,13 @@ def test_a_mask_takes_one_pass_and_fits_on_it_none(made, client, name, session):
     mean, covariance = reference(cubes[session][counted])
     np.testing.assert_allclose(p.nodes["rx"].state["mean"], mean, rtol=1e-12)
     np.testing.assert_allclose(p.nodes["rx"].cov, covariance, rtol=1e-5, atol=1e-3)
+    # Rows of blocks are in few files.
+    group = zarr.open_group(store, mode="r")[session]
+    for kind in ("moments", "extrema"):
+        rows = group[f"{kind}_mask_{name}"]
+        if archive.session(session).geometry.row_frames is None:
+            assert f"{kind}_mask_{name}_rows" not in group
+            assert rows.chunks[0] == min(rows.shape[0], rows_per_chunk(rows))
     # A part of the frame is read: the same pixels count.
     part = f"{session}[0][y=0:64]"
     again = fit(q := pipeline(), store, frames=part, pixels=f"mask:{name}", client=client)
@@ -172,7 +181,9 @@ def test_wrong_uses_of_masks_and_labels_are_refused_with_the_remedy(made, client
         fit(pipeline(), store, pixels="mask:product", client=client)
     with pytest.raises(ConfigError, match=r"what is not labelled is not normal.*--annotations"):
         fit(pipeline(), store, frames="float", pixels="labelled-normal", client=client)
-    with pytest.raises(ConfigError, match="is not one of valid, labelled-normal, mask:NAME"):
+    with pytest.raises(
+        ConfigError, match="is not one of valid, labelled-normal, class:NAME, mask:NAME"
+    ):
         fit(pipeline(), store, pixels="labeled-normal", client=client)
     with pytest.raises(ConfigError, match="has no labels"):
         mask(store, "m", "label:anomaly", frames="float", client=client)
@@ -184,3 +195,11 @@ def test_the_command_line(made):
     assert done.code == 0, done
     assert "15.62 %" in done.out
     assert "--pixels mask:belt" in done.out
+
+
+def test_what_a_killed_command_left_half_written_is_removed(made, client):
+    store = made[0] / "a.zarr"
+    left = store / "float" / ".zarr.json.ab3_x9zz"
+    left.write_text("{")
+    mask(store, "last", "0:30", frames="float", client=client)
+    assert not left.exists()

@@ -11,6 +11,7 @@ from recordings import scene, write_envi, write_npz
 from hsi_batch.archive import open_archive
 from hsi_batch.archive.remove import remove_session
 from hsi_batch.archive.store import state_folder
+from hsi_batch.errors import DataWarning
 from hsi_batch.stages.convert import convert
 from hsi_batch.stages.fit import fit
 from hsi_batch.stages.report import report
@@ -66,7 +67,8 @@ def test_a_session_that_left_the_archive_leaves_the_summary(archive, tmp_path, c
     score(pipeline, archive, store, client=client)
     remove_session(tmp_path / "a.zarr", "s0")
     archive = open_archive(tmp_path / "a.zarr")
-    result = score(pipeline, archive, store, client=client)
+    with pytest.warns(DataWarning, match="since the pipeline was fitted: s0 is gone"):
+        result = score(pipeline, archive, store, client=client)
     assert (result.blocks, result.stale) == (0, ("s0",))
     assert list(summary(store)["session"]) == ["s1", "s2"]
 

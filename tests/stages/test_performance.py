@@ -11,7 +11,12 @@ from sklearn.metrics import roc_auc_score
 
 from hsi_batch.detect import detect
 from hsi_batch.errors import ConfigError
+from hsi_batch.nodes import CU3SDataNode, QuantileBinaryDecider, RXGlobal
+from hsi_batch.pipeline.pipeline import Pipeline
+from hsi_batch.stages.convert import convert
+from hsi_batch.stages.fit import fit
 from hsi_batch.stages.performance import performance
+from hsi_batch.stages.score import score
 
 
 @pytest.fixture(scope="module", name="made")
@@ -67,10 +72,67 @@ def test_units_are_of_an_attribute(made, client):
     assert set(found.intervals) == {"false_alarm_rate"}
 
 
+@pytest.fixture(scope="module", name="lots")
+def lots_fixture(tmp_path_factory, client):
+    """Four scans of two lots; the pipeline is fitted on one of them."""
+    folder = tmp_path_factory.mktemp("lots")
+    scans = [scan(f"scan_{i}", 30 + i, size=(60, 50), sensor=f"SWIR-{i // 2}") for i in range(4)]
+    for one in scans:
+        one.write(folder / "in")
+        image = Image.fromarray(one.targets.astype(np.uint8))
+        image.save(folder / "in" / f"{one.name}_mask.png")
+    archive = folder / "a.zarr"
+    convert(folder / "in", archive, client=client)
+    pipeline = Pipeline("rx")
+    data, rx = CU3SDataNode(name="data"), RXGlobal(name="rx", eps=0.0)
+    decider = QuantileBinaryDecider(quantile=0.99, name="decider")
+    pipeline.connect((data.outputs.cube, rx.data), (rx.scores, decider.scores))
+    fit(pipeline, archive, frames="scan_0[0][y=0:40]", client=client)
+    score(pipeline, archive, folder / "s.zarr", client=client)
+    return folder / "s.zarr", scans
+
+
+def known_auc(store, scans):
+    group = zarr.open_group(store, mode="r")
+    values = np.concatenate([group[f"{one.name}/scores"][0].ravel() for one in scans])
+    return roc_auc_score(np.concatenate([one.targets.ravel() for one in scans]), values)
+
+
+def test_what_the_fit_has_seen_is_reported_apart(lots, client):
+    store, scans = lots
+    found = performance(store, split="session", draws=20, client=client)
+    assert found.part_sizes == {"train": 1, "test": 3}
+    assert found.parts["train"]["auc"] == pytest.approx(known_auc(store, scans[:1]), rel=1e-9)
+    assert found.parts["test"]["auc"] == pytest.approx(known_auc(store, scans[1:]), rel=1e-9)
+    assert found.part_intervals["test"]["auc"]
+    assert "auc" not in found.part_intervals["train"]
+    said = str(found)
+    assert "test: 3 sessions of a session that the fit has not seen" in said
+    # The same session, though other lines of it.
+    assert "the pipeline was fitted on scan_0 too" in said
+    lots = performance(store, split="sensor", draws=5, client=client)
+    assert lots.part_sizes == {"train": 2, "test": 2}
+    assert lots.parts["test"]["auc"] == pytest.approx(known_auc(store, scans[2:]), rel=1e-9)
+    assert performance(store, draws=5, client=client).parts == {}
+
+
+def test_thresholds_of_the_scored_set_are_said(lots, made, client):
+    found = performance(lots[0], draws=5, client=client)
+    assert found.own_thresholds == ("decider",)
+    assert "takes its thresholds from the scores that are measured here" in str(found)
+    other = performance(made[0], split="session", draws=5, client=client)
+    assert other.own_thresholds == ()
+    assert "there is no test part: the pipeline was fitted on every session" in str(other)
+    with pytest.raises(ConfigError, match="is not one of session, sensor, attr:NAME"):
+        performance(made[0], split="lot", client=client)
+    with pytest.raises(ConfigError, match="state no 'lot'"):
+        performance(made[0], split="attr:lot", client=client)
+
+
 def test_what_has_no_labels_is_refused_with_the_remedy(made, tmp_path, client):
     scan("bare", 3, size=(60, 50)).write(tmp_path / "in")
     detect([tmp_path / "in"], tmp_path / "out", pfa=0.01, client=client)
-    with pytest.raises(ConfigError, match="--annotations FILE"):
+    with pytest.raises(ConfigError, match="label STORE --annotations FILE"):
         performance(tmp_path / "out" / "scores.zarr", client=client)
     with pytest.raises(ConfigError, match="Name it with --archive"):
         performance(made[0], archive=tmp_path / "nowhere", client=client)

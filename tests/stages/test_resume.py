@@ -25,6 +25,7 @@ from hsi_batch.cluster import connect
 from hsi_batch.errors import StoreInUseError
 from hsi_batch.stages.convert import convert
 from hsi_batch.stages.fit import fit
+from hsi_batch.stages.fit_file import fit_file
 from hsi_batch.stages.score import score
 
 
@@ -184,6 +185,22 @@ def test_two_runs_on_one_store(tmp_path, client):
     assert len(open_archive(tmp_path / "a.zarr")) == 1
 
 
+def test_what_a_killed_fit_left_half_written_is_removed(tmp_path, client):
+    write_npz(tmp_path / "s.npz", scene(1)[0])
+    convert(tmp_path / "s.npz", tmp_path / "a.zarr", client=client)
+    source = rx_raw().save(tmp_path / "p.yaml")
+    others = [tmp_path / ".g.yaml.ab3_x9zz", tmp_path / ".f.yaml.mine"]
+    for attempt in ("first", "up to date"):
+        left = [tmp_path / ".f.yaml.ab3_x9zz", tmp_path / ".f.pt.ab3_x9zz"]
+        # A killed run leaves its run state as well.
+        (tmp_path / "f.yaml.hsi-batch").mkdir()
+        for path in (*left, *others):
+            path.write_text("metadata:")
+        fitted = fit_file(source, tmp_path / "a.zarr", tmp_path / "f.yaml", client=client)
+        assert fitted.up_to_date == (attempt == "up to date")
+        assert [path for path in (*left, *others) if path.exists()] == others
+
+
 class Stopped(Exception):
     """Stands for a death."""
 
@@ -209,7 +226,7 @@ def test_scores_that_died_while_they_were_made_are_made_again(tmp_path, client, 
     pipeline = rx_raw()
     fit(pipeline, tmp_path / "a.zarr", client=client)
     score(pipeline, tmp_path / "a.zarr", tmp_path / "calm.zarr", client=client)
-    stop_at(monkeypatch, "hsi_batch.stages.score.create_array", 1)
+    stop_at(monkeypatch, "hsi_batch.stages.score_commit.create_array", 1)
     with pytest.raises(Stopped):
         score(pipeline, tmp_path / "a.zarr", tmp_path / "s.zarr", client=client)
     monkeypatch.undo()

@@ -61,7 +61,8 @@ def test_a_fit_reads_and_decodes_each_block_once_and_multiplies_it_once(archive,
     assert work.decoded == BLOCKS
     assert work.read == stored_bytes(archive)
     # Those that read, those that say what they read, a tree that merges, and the job.
-    assert 6 <= work.leaves <= 8
+    # The last tasks are shorter.
+    assert 6 <= work.leaves <= 12
     assert work.total_tasks <= 3 * work.leaves + 3
     # Once for the job, whatever the number of tasks.
     assert work.packed <= 2
@@ -86,7 +87,8 @@ def test_a_scoring_reads_and_decodes_each_block_once(archive, client, tmp_path):
         )
     assert work.decoded == BLOCKS
     assert work.read == stored_bytes(archive)
-    assert 6 <= work.leaves <= 8
+    # The last tasks are shorter.
+    assert 6 <= work.leaves <= 12
     assert work.packed <= 2
     assert work.unpacked <= len(client.nthreads())
     # MinMax and RX are folded into one factor.

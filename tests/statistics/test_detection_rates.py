@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from hsi_batch.statistics import FloatHistogram
@@ -51,7 +52,17 @@ def test_intervals_are_those_of_units_drawn_again():
         low, high = (np.concatenate(values) for values in zip(*chosen, strict=True))
         known.append(roc_auc_score(np.r_[low * 0, high * 0 + 1], np.r_[low, high]))
     np.testing.assert_allclose(found["auc"], np.quantile(known, [0.025, 0.975]), atol=2e-3)
+    scipy = stats.bootstrap(
+        (np.arange(12),), lambda chosen: _auc(pairs, chosen), vectorized=False, n_resamples=300,
+        method="percentile", random_state=2,
+    ).confidence_interval  # fmt: skip
+    np.testing.assert_allclose(found["auc"], scipy, atol=2e-3)
     assert bootstrap(Counted.of([(histogram(pairs[0][0]), histogram(pairs[0][1]))])) == {}
+
+
+def _auc(pairs, chosen):
+    low, high = (np.concatenate(values) for values in zip(*[pairs[i] for i in chosen], strict=True))
+    return roc_auc_score(np.r_[low * 0, high * 0 + 1], np.r_[low, high])
 
 
 def test_a_class_that_is_empty_gives_nothing():

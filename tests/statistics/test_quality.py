@@ -107,6 +107,7 @@ def test_the_bits_are_those_of_the_archive():
         "SATURATED": 4,
         "DEAD": 8,
         "USER": 16,
+        "OUTSIDE_ROI": 32,
     }
 
 

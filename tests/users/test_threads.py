@@ -77,9 +77,9 @@ def test_the_whole_way(kind, threads, client, tmp_path, request):
     archives = {}
     for tag, who in (("threads", threads), ("processes", client)):
         archives[tag] = converted(folder, tmp_path / f"{tag}.zarr", who)
+    assert archives["threads"][1:] == archives["processes"][1:]
     first, second = (maps_of(tmp_path / f"{tag}.zarr") for tag in archives)
     assert_same(first, second)
-    assert archives["threads"][1:] == archives["processes"][1:]
 
     # The quantity of cu3s pixels is known, that of the others is not.
     frames = {"sources": "labelled,odd", "floats": "a,b"}[kind]

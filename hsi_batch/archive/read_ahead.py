@@ -1,0 +1,48 @@
+"""Letting the system read what comes next while something else is computed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any
+
+import zarr
+from zarr.storage import LocalStore
+
+from hsi_batch.archive.chunks import chunk_index, chunk_path, chunk_position
+from hsi_batch.archive.shards import place_of
+
+__all__ = ["announce"]
+
+#: Linux reads no more than this for sure when it is told what will be needed.
+_READ_AHEAD = 128 * 2**10
+
+
+def announce(array: zarr.Array[Any], frame: int, start: int, stop: int) -> None:
+    """Let the system read a chunk from the disk while something else is computed.
+
+    The bytes wait in the memory of the system's file cache, not in that of the process.
+    """
+    index = chunk_index(array, frame, start, stop)
+    if index is None or not isinstance(array.store_path.store, LocalStore):
+        return
+    path = chunk_path(array, index)
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with contextlib.suppress(OSError, ValueError), os.fdopen(os.open(path, os.O_RDONLY)) as file:
+        place = place_of(file, chunk_position(array, index))
+        if place is None:
+            return
+        end = place.offset + place.size
+        if _cached(file.fileno(), place.offset) and _cached(file.fileno(), end - 1):
+            return
+        for at in range(place.offset, end, _READ_AHEAD):
+            os.posix_fadvise(file.fileno(), at, min(_READ_AHEAD, end - at), os.POSIX_FADV_WILLNEED)
+
+
+def _cached(file: int, at: int) -> bool:
+    """Whether the system can give a byte of a file without waiting for a disk."""
+    try:
+        return os.preadv(file, [bytearray(1)], at, os.RWF_NOWAIT) == 1
+    except (OSError, AttributeError):
+        return False
