@@ -21,6 +21,7 @@ from distributed.deploy.subprocess import SubprocessScheduler, SubprocessWorker
 
 from hsi_batch.cluster.config import LocalConfig
 from hsi_batch.cluster.dask_settings import CALM, variables
+from hsi_batch.cluster.owned import OwnClient
 from hsi_batch.errors import ClusterError, ConfigError
 from hsi_batch.tls import handed_over, temporary
 
@@ -102,13 +103,16 @@ def _tail(log: str) -> str:
         return "no message"
 
 
-class EmbeddedClient(Client):
+class EmbeddedClient(OwnClient):
     """A client that owns its cluster: closing it stops the workers."""
 
+    _owned: SpecCluster | None = None
+
     def __init__(self, cluster: SpecCluster, folder: str) -> None:
-        self._owned: SpecCluster | None = cluster
+        super().__init__(cluster, set_as_default=True)
+        # Not before: the logs of a scheduler that does not answer are still to be read.
+        self._owned = cluster
         self._folder = folder
-        super().__init__(cluster, set_as_default=True)  # type: ignore[no-untyped-call]
 
     def close(self, *args: Any, **kwargs: Any) -> None:
         """Close the connection, the cluster, and remove its scratch folder."""
@@ -118,7 +122,7 @@ class EmbeddedClient(Client):
             _kill(owned)
             self.status = "closed"
         else:
-            super().close(*args, **kwargs)  # type: ignore[no-untyped-call]
+            super().close(*args, **kwargs)
             try:
                 if owned is not None:
                     owned.close()

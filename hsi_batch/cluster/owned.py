@@ -13,7 +13,7 @@ from distributed import Client
 
 from hsi_batch.errors import ClusterError, HsiBatchWarning
 
-__all__ = ["OwnedClient", "compare_versions", "version_table", "wait_for_workers"]
+__all__ = ["OwnClient", "OwnedClient", "compare_versions", "version_table", "wait_for_workers"]
 
 _POLL_SECONDS = 1.0
 #: What must be alike: how tasks are written down, and what decides the last bits of results.
@@ -23,7 +23,28 @@ _DECISIVE = ("python", "hsi-batch", "distributed")
 _KEEP_SECONDS = 5.0
 
 
-class OwnedClient(Client):
+class OwnClient(Client):
+    """A client that is closed at once where it cannot connect.
+
+    Left to the garbage collector, it would stop its event loop in whatever thread is collected in.
+    Where that thread is starting another event loop, it holds the lock that stopping takes, and
+    waits for itself for ever.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        try:
+            super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self.close()
+            raise
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        """Close the connection."""
+        return super().close(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+class OwnedClient(OwnClient):
     """A client that owns its cluster: closing it ends the workers, and their jobs.
 
     Parameters
@@ -46,7 +67,7 @@ class OwnedClient(Client):
         self._owned: Any = cluster
         self._ended = ended
         self._end = threading.Event()
-        super().__init__(cluster, set_as_default=True, **options)  # type: ignore[no-untyped-call]
+        super().__init__(cluster, set_as_default=True, **options)
         if keep is not None:
             threading.Thread(
                 target=self._keep, args=(keep,), name="hsi-batch-keeper", daemon=True
@@ -62,7 +83,7 @@ class OwnedClient(Client):
         """Close the connection and the cluster."""
         self._end.set()
         owned, self._owned = self._owned, None
-        super().close(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super().close(*args, **kwargs)
         if owned is not None:
             # Jobs may be gone already; what is left is ended below.
             with contextlib.suppress(Exception):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
+from distributed import Client
 
 from hsi_batch.cluster import ExistingConfig, LocalConfig, connect, current_client
 from hsi_batch.errors import ClusterError
@@ -56,6 +58,23 @@ def test_a_scheduler_file_that_names_none_is_an_error_in_time(tmp_path, content)
 def test_an_address_that_is_none_is_an_error():
     with pytest.raises(ClusterError, match="no scheduler answers at nonsense://x"):
         connect(ExistingConfig(type="existing", address="nonsense://x", timeout=0.5))
+
+
+@pytest.mark.parametrize("address", [NOWHERE, "nonsense://x"])
+def test_a_client_that_cannot_connect_is_not_left_to_the_garbage_collector(address):
+    # It would be closed by whatever thread is collected in, which may hold the lock it needs.
+    gc.collect()
+    before = set(map(id, gc.get_objects()))
+    gc.disable()
+    try:
+        with pytest.raises(ClusterError) as caught:
+            connect(ExistingConfig(type="existing", address=address, timeout=0.5))
+        left = [one for one in gc.get_objects() if id(one) not in before]
+        clients = [one for one in left if isinstance(one, Client)]
+    finally:
+        gc.enable()
+    assert caught.value.__cause__ is None
+    assert [one.status for one in clients] == ["closed"]
 
 
 def test_a_scheduler_without_workers_is_named():
