@@ -151,9 +151,7 @@ def start_work():
     _replace(Pipeline, "from_bytes", counted("unpacked"))
     _replace(kernels, "sums", counted("gram_pixels", lambda x: x.shape[0]))
     _replace(kernels, "sums", counted("gram_flops", lambda x: x.shape[0] * x.shape[1] ** 2))
-    _replace(
-        QuadraticMap, "scores", counted("score_flops", lambda self, x: len(x) * self._matrix.size)
-    )
+    _replace(QuadraticMap, "scores", counted("score_flops", lambda self, x: len(x) * self.products))
 
 
 def stop_work():

@@ -81,10 +81,8 @@ class QuadraticStep(Step):
     def run(self, values: Mapping[PortRef, NDArray[Any]]) -> dict[PortRef, NDArray[Any]]:
         """Score every pixel."""
         lines = values[self.inputs[0]]
-        scores = np.empty((*lines.shape[:2], 1), dtype=np.float32)
-        for group, out in _groups(lines, scores):
-            out[:, 0] = self.map.scores(group)
-        return {self.outputs[0]: scores}
+        scores = self.map.scores(lines.reshape(-1, lines.shape[-1])).astype(np.float32)
+        return {self.outputs[0]: scores.reshape(*lines.shape[:2], 1)}
 
 
 @dataclass(frozen=True, kw_only=True)

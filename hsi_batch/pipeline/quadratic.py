@@ -6,14 +6,15 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import blas
 
 from hsi_batch.nodes import Quadratic
 from hsi_batch.nodes.gaussian import least_squares, qr_triangle
 from hsi_batch.statistics import Affine
-from hsi_batch.statistics.whitened import shifted, squared_norms
+from hsi_batch.statistics.whitened import WhitenedNorms
 
 __all__ = ["QuadraticMap"]
+
+_GROUP = 1024
 
 
 class QuadraticMap:
@@ -52,13 +53,7 @@ class QuadraticMap:
         self.offset = offset
         self.constant = constant
         self.dtype = dtype
-        self._square = triangle.shape[0] == triangle.shape[1]
-        self._lower = self._square and not np.any(np.triu(triangle, 1))
-        kind = np.dtype(dtype)
-        self._matrix = np.asfortranarray(triangle, dtype=kind)
-        self._centre = centre.astype(kind)
-        self._offset = offset.astype(kind)
-        self._trmm = blas.strmm if dtype == "float32" else blas.dtrmm
+        self._norms = WhitenedNorms(triangle, centre, offset, dtype)
 
     @classmethod
     def fold(
@@ -107,20 +102,20 @@ class QuadraticMap:
     def scores(self, pixels: NDArray[Any]) -> NDArray[np.float64]:
         """Scores of ``(n, C)`` pixels in any real dtype, ``(n,)`` float64.
 
-        Square maps use a triangular product, half the work of a full one. In either, the last bits
-        of a pixel may depend on how many pixels come with it, so programs pass fixed groups.
+        Triangular maps take half the work of full ones.
         """
-        if len(pixels) == 0:
-            return np.zeros(0)
-        if self.channels is not None:
-            pixels = pixels[:, self.channels]
-        moved = shifted(pixels, self._centre)
-        if self._square:
-            whitened = self._trmm(
-                1.0, self._matrix, moved.T, lower=int(self._lower), overwrite_b=1
-            ).T
+        if self.channels is None:
+            found = self._norms(pixels)
         else:
-            whitened = moved @ self._matrix.T
-        squared = squared_norms(whitened, self._offset)
-        squared += self.constant
-        return squared
+            found = np.empty(len(pixels))
+            # A copy of some pixels at a time stays within the cache.
+            for start in range(0, len(pixels), _GROUP):
+                part = slice(start, start + _GROUP)
+                found[part] = self._norms(pixels[part, self.channels])
+        found += self.constant
+        return found
+
+    @property
+    def products(self) -> int:
+        """Products of numbers for each pixel."""
+        return self._norms.products

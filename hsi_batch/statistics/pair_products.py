@@ -11,14 +11,9 @@ from numpy.typing import NDArray
 
 from hsi_batch.statistics.counting import compiled
 from hsi_batch.statistics.kernels import IntegerSums
+from hsi_batch.statistics.machine_code import LANES
 from hsi_batch.statistics.packed import triangle
-from hsi_batch.statistics.vector_code import (
-    LANES,
-    TILE,
-    add_products,
-    add_wide_products,
-    pack_pairs,
-)
+from hsi_batch.statistics.vector_code import TILE, add_products, add_wide_products, pack_pairs
 
 __all__ = ["pair_products"]
 
