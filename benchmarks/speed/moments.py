@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.speed.cubes import cube, exact_moments
-from benchmarks.speed.harness import Contest, Line, Scale
+from benchmarks.speed.harness import SCALES, Contest, Line, Scale
+from benchmarks.speed.plain import ONE_THREAD
 from hsi_batch.statistics import FloatMoments, IntegerMoments, kernels
 from hsi_batch.statistics.grid import lines_forest
 from hsi_batch.statistics.leaves import block_lines
@@ -26,6 +32,13 @@ CASES = (
     (164, 400, 2.7, 4.0, 10.0, 30.0),
 )
 _ROWS = 4096
+#: A CPU without int8 products, that numba is told to compile for: AVX2 of 2013.
+_HASWELL = {
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+fma,+f16c,+bmi,"
+    "+bmi2,+lzcnt,+movbe",
+}
+_OLDER = [("numpy two-pass float64", 1.25)]
 
 
 def run(scale: Scale) -> Iterator[Line]:
@@ -51,7 +64,7 @@ def _ours(frame: NDArray[Any]) -> IntegerMoments:
 
 
 def _float64(frame: NDArray[Any]) -> tuple[Any, Any]:
-    """Sums and packed sums of products as CPUs without int8 products take them."""
+    """Sums and packed sums of products as they are taken where nothing can be compiled."""
     total, products = 0, 0
     for pixels in _blocks(frame):
         found = kernels.sums_float64(pixels)
@@ -196,12 +209,37 @@ def _integers(scale: Scale, channels: int, width: int, bars: list[float]) -> Ite
         pass
     what = f"uint16, {channels} channels"
     yield from contest.lines(FAMILY, what, "ours", others, UNIT, f"{kernels.kernel_name()}, exact")
+    yield from _older(scale, channels, width)
     plain = Contest(pixels.size / 1e9, scale.repeats)
     plain.add("ours", lambda: _float64(frame), same)
     plain.add("numpy two-pass float64", lambda: two_pass(pixels), near)
+    what = f"uint16, {channels} channels, nothing compiled"
+    yield from plain.lines(FAMILY, what, "ours", _OLDER, UNIT, "float64 products, exact")
+
+
+def _older(scale: Scale, channels: int, width: int) -> Iterator[Line]:
+    """As CPUs without int8 products do it: another process compiles for one."""
+    said = subprocess.run(
+        [sys.executable, "-m", "benchmarks.speed.moments", scale.name, str(channels), str(width)],
+        env={**os.environ, **ONE_THREAD, **_HASWELL},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for line in json.loads(said.stdout):
+        yield Line(**line)
+
+
+def _on_older(scale: Scale, channels: int, width: int) -> list[Line]:
+    frame = cube(scale.frame_lines, width, channels)
+    pixels = frame.reshape(-1, channels)
+    contest = Contest(pixels.size / 1e9, scale.repeats)
+    contest.add("ours", lambda: _ours(frame), _exact(frame))
+    near = _near(*two_pass(pixels), 1e-9)
+    contest.add("numpy two-pass float64", lambda: two_pass(pixels), near)
     what = f"uint16, {channels} channels, without int8 products"
-    others = [("numpy two-pass float64", 1.25)]
-    yield from plain.lines(FAMILY, what, "ours", others, UNIT, "float64 products, exact")
+    note = f"{kernels.kernel_name()} by AVX2, exact"
+    return contest.lines(FAMILY, what, "ours", _OLDER, UNIT, note)
 
 
 def _floats(scale: Scale, channels: int, width: int) -> Iterator[Line]:
@@ -234,3 +272,8 @@ def _covariance(found: Any) -> NDArray[np.float64]:
     full = np.zeros((channels, channels))
     full[np.triu_indices(channels)] = upper
     return full + np.triu(full, 1).T
+
+
+if __name__ == "__main__":
+    found = _on_older(SCALES[sys.argv[1]], *map(int, sys.argv[2:]))
+    print(json.dumps([asdict(line) for line in found]))

@@ -16,8 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Plain"]
+__all__ = ["ONE_THREAD", "Plain"]
 
+#: Environment of a process that computes with one thread.
+ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
 _CRC, _HEADER = 4, 16
 
 
@@ -31,16 +33,13 @@ class Plain:
     """
 
     def __init__(self, jobs: list[dict[str, Any]]) -> None:
-        threads = dict.fromkeys(
-            ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
-        )
         self._processes = [
             subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.speed.plain"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env={**os.environ, **threads},
+                env={**os.environ, **ONE_THREAD},
             )
             for _ in jobs
         ]
