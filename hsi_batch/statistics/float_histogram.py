@@ -103,12 +103,13 @@ class FloatHistogram(Histogram):
         """Absorb ``(n, C)`` values, rounded to float32."""
         from hsi_batch.statistics.sorted_counts import counted_floats
 
-        keys, counts = [], []
+        found = FloatHistogram.zero(0, self.capacity)
         for channel in range(self.channels):
-            found, times = counted_floats(pixels[:, channel])
-            keys.append(found)
-            counts.append(times)
-        return self.merge(FloatHistogram(keys, counts, 0, self.capacity))
+            # Bits that were dropped before stay so, however the rest is counted.
+            keys, counts, shift = counted_floats(pixels[:, channel], self.shift, self.capacity)
+            one = FloatHistogram([keys], [counts], shift, self.capacity)
+            found = found.beside(one)
+        return self.merge(found)
 
     def merge(self, other: FloatHistogram) -> FloatHistogram:
         """Sum of both, on the wider bins of the two or wider."""
@@ -125,6 +126,12 @@ class FloatHistogram(Histogram):
             keys.append(k)
             counts.append(c)
         return _within(FloatHistogram(keys, counts, shift, self.capacity), self.capacity)
+
+    def beside(self, other: FloatHistogram) -> FloatHistogram:
+        """The channels of both, on the wider bins of the two."""
+        shift = max(self.shift, other.shift)
+        a, b = self.coarsened(shift), other.coarsened(shift)
+        return FloatHistogram(a.keys + b.keys, a.counts + b.counts, shift, self.capacity)
 
     def coarsened(self, shift: int) -> FloatHistogram:
         """The same counts on bins that drop ``shift`` bits (at least as many as now)."""

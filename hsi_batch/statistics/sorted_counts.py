@@ -15,6 +15,10 @@ __all__ = ["added", "bits_to_drop", "counted_floats", "merged"]
 
 _DIGIT = 11
 _DIGITS = 3
+#: Bits that values are counted without at first, where more of them differ than are told apart.
+_COARSE_BITS = 8
+#: Bins that are counted one by one, at most: they fit the second-level cache.
+_CELLS = 2**18
 
 
 @compiled
@@ -48,6 +52,34 @@ def _sort(keys: Any, other: Any) -> None:  # pragma: no cover - machine code
             other[counts[digit, value]] = key
             counts[digit, value] += 1
         keys, other = other, keys
+
+
+@compiled
+def _ends(keys: Any) -> tuple[int, int]:  # pragma: no cover - machine code
+    low, high = keys[0], keys[0]
+    for key in keys:
+        low, high = min(low, key), max(high, key)
+    return low, high
+
+
+@compiled
+def _tally(keys: Any, bits: Any, base: Any, cells: Any) -> int:  # pragma: no cover - machine code
+    """Count keys in cells of their own; returns how many are used."""
+    for key in keys:
+        cells[(key >> bits) - base] += 1
+    found = np.int64(0)
+    for times in cells:
+        found += np.int64(times > 0)
+    return int(found)
+
+
+@compiled
+def _used(cells: Any, base: Any, keys: Any, counts: Any) -> None:  # pragma: no cover - machine code
+    found = np.int64(0)
+    for cell in range(cells.size):
+        if cells[cell] > 0:
+            keys[found], counts[found] = base + np.uint32(cell), cells[cell]
+            found += 1
 
 
 @compiled
@@ -124,18 +156,60 @@ def bits_to_drop(keys: NDArray[np.uint32], most: int) -> int:
     return bits
 
 
-def counted_floats(values: NDArray[Any]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+def counted_floats(
+    values: NDArray[Any], dropped: int = 0, capacity: int = 2**32
+) -> tuple[NDArray[np.uint32], NDArray[np.int64], int]:
     """Sorted keys of values as float32 (:func:`.float_keys`) with their counts; NaN is left out.
+
+    Parameters
+    ----------
+    values : numpy.ndarray of a real dtype, shape (n,)
+    dropped : int
+        Lowest bits of the keys that count no more.
+    capacity : int
+        Different keys that are told apart. Where there are more, lowest bits may be dropped, fewer
+        than it takes; no sorting is needed then.
+
+    Returns
+    -------
+    keys : numpy.ndarray of uint32
+    counts : numpy.ndarray of int64
+    dropped : int
+        Bits that the keys are without.
 
     Examples
     --------
-    >>> keys, counts = counted_floats(np.array([0.5, np.nan, -0.0, 0.0]))
+    >>> keys, counts, _ = counted_floats(np.array([0.5, np.nan, -0.0, 0.0]))
     >>> [hex(key) for key in keys], counts
     (['0x80000000', '0xbf000000'], array([2, 1]))
     """
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
     keys = np.empty_like(bits)
-    return _counted(keys[: _keys(bits, keys)])
+    keys = keys[: _keys(bits, keys)]
+    tried = dropped or _COARSE_BITS
+    if dropped or keys.size > capacity:
+        found = _tallied(keys, tried)
+        # Of fewer the bits may all be needed.
+        if found is not None and (dropped or found[0].size > capacity):
+            return *found, tried
+    found = _counted(keys)
+    return (*found, 0) if dropped == 0 else (*added(*found, dropped), dropped)
+
+
+def _tallied(
+    keys: NDArray[np.uint32], bits: int
+) -> tuple[NDArray[np.uint32], NDArray[np.int64]] | None:
+    """Keys without their lowest bits, and counts, without sorting; None if they lie too far."""
+    if keys.size == 0:
+        return None
+    low, high = (int(end) >> bits for end in _ends(keys))
+    if high - low >= min(_CELLS, 8 * keys.size):
+        return None
+    cells, base = np.zeros(high - low + 1, dtype=np.int32), np.uint32(low)
+    used = _tally(keys, np.uint32(bits), base, cells)
+    found, counts = np.empty(used, dtype=np.uint32), np.empty(used, dtype=np.int64)
+    _used(cells, base, found, counts)
+    return found, counts
 
 
 def _counted(keys: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:

@@ -215,6 +215,31 @@ def fewest_bits(pixels, capacity):
     raise AssertionError
 
 
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.integers(0, 3000),
+    parts=st.integers(1, 5),
+    freedom=st.sampled_from([2, 60]),
+    capacity=st.sampled_from([16, 64, 2**10]),
+)
+def test_scores_that_lie_close_are_counted_as_if_they_were_sorted(
+    seed, size, parts, freedom, capacity
+):
+    # As those of RX do: cells are counted one by one then.
+    values = np.random.default_rng(seed).chisquare(freedom, (size, 2)).astype(np.float32)
+    values[::7, 1] = np.nan
+    histogram = FloatHistogram.zero(2, capacity)
+    for part in np.array_split(values, parts):
+        histogram = histogram.update(part)
+    columns = [column[~np.isnan(column)] for column in values.T]
+    bits = max(fewest_bits(column[:, None], capacity) for column in columns)
+    assert histogram.shift == bits
+    for channel, kept in enumerate(columns):
+        keys, counts = np.unique(float_keys(kept) >> np.uint32(bits), return_counts=True)
+        np.testing.assert_array_equal(histogram.keys[channel], keys)
+        np.testing.assert_array_equal(histogram.counts[channel], counts)
+
+
 @given(data=st.data(), pixels=columns(), capacity=st.sampled_from([1, 2, 5, 16]))
 def test_coarsening_depends_on_the_values_alone(data, pixels, capacity):
     zero = FloatHistogram.zero(pixels.shape[1], capacity)
