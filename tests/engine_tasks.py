@@ -73,6 +73,11 @@ def tripled(items, key):
     return [3 * item for item in items], key
 
 
+def rounded(items, key):
+    """As ``tripled``; a tuple of odd items, a list of even ones."""
+    return (tuple if items[0] % 2 else list)([3 * items[0], key])
+
+
 def key_of(result):
     """The name of the task that gave it."""
     return result[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from typing import Any
 
 import zarr
@@ -16,6 +17,18 @@ __all__ = ["announce"]
 
 #: Linux reads no more than this for sure when it is told what will be needed.
 _READ_AHEAD = 128 * 2**10
+#: After so many chunks that wait in memory already, one of so many is looked at.
+_CALM = 8
+
+
+class _Seen(threading.local):
+    """What this thread saw lately: chunks that waited in memory, and those not looked at since."""
+
+    cached = 0
+    passed = 0
+
+
+_seen = _Seen()
 
 
 def announce(array: zarr.Array[Any], frame: int, start: int, stop: int) -> None:
@@ -23,6 +36,10 @@ def announce(array: zarr.Array[Any], frame: int, start: int, stop: int) -> None:
 
     The bytes wait in the memory of the system's file cache, not in that of the process.
     """
+    if _seen.cached >= _CALM and _seen.passed < _CALM:
+        _seen.passed += 1
+        return
+    _seen.passed = 0
     index = chunk_index(array, frame, start, stop)
     if index is None or not isinstance(array.store_path.store, LocalStore):
         return
@@ -35,7 +52,9 @@ def announce(array: zarr.Array[Any], frame: int, start: int, stop: int) -> None:
             return
         end = place.offset + place.size
         if _cached(file.fileno(), place.offset) and _cached(file.fileno(), end - 1):
+            _seen.cached += 1
             return
+        _seen.cached = 0
         for at in range(place.offset, end, _READ_AHEAD):
             os.posix_fadvise(file.fileno(), at, min(_READ_AHEAD, end - at), os.POSIX_FADV_WILLNEED)
 

@@ -37,11 +37,15 @@ class TreeReduction:
     client : distributed.Client
     fan_in : int
         Results that are merged at once.
+    fetched : int
+        Results that are fetched and merged here at the end, at most: small ones are there before a
+        worker would have begun to merge them.
     """
 
-    def __init__(self, client: Client, fan_in: int = 8) -> None:
+    def __init__(self, client: Client, fan_in: int = 8, fetched: int = 1) -> None:
         self._client = client
         self._fan_in = fan_in
+        self._fetched = fetched
         self._open: list[Future[Any]] = []
 
     def add(self, future: Future[Any]) -> None:
@@ -67,6 +71,10 @@ class TreeReduction:
 
     def result(self) -> Any:
         """Merge what is left and fetch it; None if there was nothing."""
+        if 1 < len(self._open) <= self._fetched:
+            # Of those that are lost the tree below gets hold again.
+            with contextlib.suppress(KilledWorker):
+                return merge_all(self._client.gather(self._open))
         future = self.merged()
         if future is None:
             return None

@@ -10,6 +10,7 @@ from typing import Any
 
 from distributed import Client, Future
 
+from hsi_batch.engine.carried import submit_carried
 from hsi_batch.engine.tasks import Task
 
 __all__ = ["SharedValues"]
@@ -57,7 +58,7 @@ class SharedValues:
             # worker that has the value otherwise, while the others wait until they may steal.
             key = f"shared-{self._prefix}-{next(self._count)}"
             # Submitted, not scattered: it survives the loss of a worker.
-            self._held[name] = self._client.submit(_itself, self._make(name), key=key)
+            self._held[name] = submit_carried(self._client, _itself, self._make(name), key=key)
         self._held.move_to_end(name)
         return self._held[name]
 

@@ -16,6 +16,7 @@ from typing import Any
 from distributed import Client, Future, KilledWorker, as_completed
 from distributed.comm.core import CommClosedError
 
+from hsi_batch.engine.carried import Carried, map_carried
 from hsi_batch.engine.hanging import restart_hanging, settle, task_timeout, timeout_seconds
 from hsi_batch.engine.tasks import Task
 from hsi_batch.errors import ClusterError, HsiBatchError, StoreError
@@ -64,6 +65,7 @@ def run_window(
     *arguments: Any,
     keep: bool = False,
     peek: Callable[[Any], Any] | None = None,
+    peek_at: type | None = None,
     per_thread: int = 3,
 ) -> Iterator[tuple[Outcome, Future[Any] | None]]:
     """Run ``function(items, key, *arguments)`` for every task; yield outcomes as they come.
@@ -89,6 +91,8 @@ def run_window(
         Leave results on the workers and yield their futures; the outcome then has no result.
     peek : callable, optional
         Of results that are kept: what it makes of one, on the worker, is that of the outcome.
+    peek_at : type, optional
+        Only results of this type are looked at; a look costs a message to and fro.
     per_thread : int
         Tasks in flight per thread; where results are not kept and tasks are shorter than a
         twentieth of a second or so, up to 64, as many as end in a fifth of a second.
@@ -98,7 +102,7 @@ def run_window(
     hsi_batch.errors.HsiBatchError
         ``function`` raised it; anything it raises ends the run.
     """
-    window = _Window(client, function, arguments, iter(tasks), keep, peek, per_thread)
+    window = _Window(client, function, arguments, iter(tasks), keep, peek, peek_at, per_thread)
     try:
         with _connected(client):
             window.refill()
@@ -121,10 +125,13 @@ class _Window:
         queue: Iterator[Task],
         keep: bool,
         peek: Callable[[Any], Any] | None,
+        peek_at: type | None,
         per_thread: int,
     ) -> None:
-        self.client, self.function, self.arguments = client, function, arguments
-        self.queue, self.keep, self.peek, self.per_thread = queue, keep, peek, per_thread
+        self.client, self.function = client, Carried.of(function)
+        self.arguments = tuple(map(Carried.of, arguments))
+        self.queue, self.keep, self.per_thread = queue, keep, per_thread
+        self.peek, self.peek_at = peek, peek_at
         self.running: dict[Future[Any], Task] = {}
         #: Results that are kept, by the futures of what is told of them.
         self.peeked: dict[Future[Any], Future[Any]] = {}
@@ -169,14 +176,14 @@ class _Window:
 
     def _send(self, tasks: list[Task]) -> None:
         # One message for all of them: a message costs the scheduler as much as several tasks do.
-        futures = self.client.map(
+        futures = map_carried(
+            self.client,
             self.function,
             [task.items for task in tasks],
             [task.key for task in tasks],
             *([argument] * len(tasks) for argument in self.arguments),
             *zip(*(task.shared for task in tasks), strict=True),
             key=[f"{t.key}{'-alone' if t is self.alone else ''}-{self.run}" for t in tasks],
-            pure=False,
             retries=0,
         )
         self.running.update(zip(futures, tasks, strict=True))
@@ -214,16 +221,23 @@ class _Window:
 
     def _peek(self, ready: list[Future[Any]]) -> list[Future[Any]]:
         """Ask what is to be told of results that are kept; the others that ended."""
-        done = [f for f in ready if f.status == "finished" and f not in self.peeked]
+        done = [f for f in ready if f.status == "finished" and self._to_be_told(f)]
         if done:
             assert self.peek is not None
             # Before tasks that wait; nobody waits for it here, or workers would run out of tasks.
-            told = self.client.map(self.peek, done, pure=False, priority=10)
+            told = map_carried(self.client, self.peek, done, priority=10)
             for peeked, kept in zip(told, done, strict=True):
                 self.running[peeked] = self.running.pop(kept)
                 self.peeked[peeked] = kept
             self.finished.update(told)
         return [future for future in ready if future not in done]
+
+    def _to_be_told(self, future: Future[Any]) -> bool:
+        if future in self.peeked:
+            return False
+        if self.peek_at is None or not isinstance(future.type, type):
+            return True
+        return issubclass(future.type, self.peek_at)
 
     def _restart(self) -> None:
         self.hung.update(restart_hanging(self.client, self.run))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from hsi_batch.cluster import ClusterConfig, connect, read_cluster
+from hsi_batch.engine.carried import submit_carried
 from hsi_batch.engine.worker import memory_now, prepare
 from hsi_batch.errors import ClusterError
 from hsi_batch.statistics import Moments
@@ -94,11 +95,11 @@ def check_cluster(
         for _ in range(20):
             client.submit(int, 0, workers=[worker], pure=False).result()
         per_task = (time.monotonic() - begun) / 20
-        base = client.submit(memory_now, workers=[worker], pure=False).result()
+        base = submit_carried(client, memory_now, workers=[worker]).result()
         with tempfile.TemporaryDirectory(prefix=".hsi-batch-check-", dir=folder) as place:
             mark = Path(place) / "mark"
             mark.write_text(uuid.uuid4().hex)
-            found: dict[str, Any] = client.submit(_try, place, workers=[worker]).result()
+            found: dict[str, Any] = submit_carried(client, _try, place, workers=[worker]).result()
             if found["mark"] != mark.read_text():
                 raise ClusterError(
                     f"the worker on {found['host']} does not see {folder}.",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import create_array
+from hsi_batch.engine.carried import submit_carried
 from hsi_batch.errors import ConfigError, PipelineError, SourceError
 from hsi_batch.files import digest_of_file
 from hsi_batch.readers.calibration import Calibration, ReferenceMean, mean_of_columns
@@ -330,8 +331,8 @@ class ReferenceMeans:
         if key not in self._known:
             while len(self._known) >= _KEPT:
                 self._known.popitem(last=False)
-            self._known[key] = self._client.submit(
-                _averaged, reference, self._options.mode, saturation, pure=False
+            self._known[key] = submit_carried(
+                self._client, _averaged, reference, self._options.mode, saturation
             ).result()
         self._known.move_to_end(key)
         return self._known[key]

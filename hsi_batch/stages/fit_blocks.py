@@ -25,10 +25,12 @@ from hsi_batch.statistics.tree import Path
 __all__ = [
     "FitItem",
     "FitJob",
+    "FlawedPart",
     "PassPart",
     "damaged_of",
     "fit_items",
     "fit_keys",
+    "flawed",
     "report_of",
 ]
 
@@ -112,6 +114,17 @@ class PassPart:
         return PassPart(self.bundle.merge(other.bundle), report, sample, damaged)
 
 
+class FlawedPart(PassPart):
+    """A part with something to be told of: blocks that failed, portions that are damaged."""
+
+
+def flawed(part: PassPart) -> PassPart:
+    """The same, of the type that says whether there is something to be told of it."""
+    if not part.report.failures and not part.damaged:
+        return part
+    return FlawedPart(part.bundle, part.report, part.sample, part.damaged)
+
+
 def report_of(part: PassPart) -> TaskReport:
     """The small part of a result."""
     return part.report
@@ -149,7 +162,7 @@ def fit_items(items: Iterable[FitItem], _key: str, *jobs: FitJob) -> PassPart:
             failed = [Failure(key, str(error)) for key in fit_keys(item)]
             whole = whole.merge(PassPart(report=TaskReport(failures=failed)))
     count_done("fit", (key for item in ordered for key in fit_keys(item)), whole.report)
-    return whole
+    return flawed(whole)
 
 
 def _one(item: FitItem, places: Sequence[tuple[FitJob, Path]]) -> PassPart:

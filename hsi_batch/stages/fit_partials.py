@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from hsi_batch._version import __version__
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.session import Session
+from hsi_batch.engine.carried import submit_carried
 from hsi_batch.engine.reduce import TreeReduction
 from hsi_batch.files import digest_json
 from hsi_batch.pipeline.gather import Need
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.places import Place, stamp
-from hsi_batch.stages.fit_blocks import FitItem, PassPart, fit_keys
+from hsi_batch.stages.fit_blocks import FitItem, PassPart, fit_keys, flawed
 from hsi_batch.stages.kept_file import read_kept, write_kept
 from hsi_batch.stages.run import TaskReport
 from hsi_batch.statistics import Bundle
@@ -271,17 +272,22 @@ class PassGathering:
     kept : KeptFits
     portions : sequence of Portion
         All of the pass.
-    fan_in : int
-        Results that are merged at once.
+    fan_in, fetched : int
+        Results that are merged at once; those at the end that are merged here.
     """
 
     def __init__(
-        self, client: Client, kept: KeptFits, portions: Sequence[Portion], fan_in: int
+        self,
+        client: Client,
+        kept: KeptFits,
+        portions: Sequence[Portion],
+        fan_in: int,
+        fetched: int = 1,
     ) -> None:
         self._client = client
         self._folder = kept.folder
         self._fan_in = fan_in
-        self._all = TreeReduction(client, fan_in)
+        self._all = TreeReduction(client, fan_in, fetched)
         self._portion = {id(item): portion for portion in portions for item in portion.items}
         self._waiting = {portion.number: len(portion.items) for portion in portions}
         self._open: dict[int, TreeReduction] = {}
@@ -325,8 +331,8 @@ class PassGathering:
             file = str(self._folder / portion.file)
             most = portion.bytes * DISK_SHARE
             # Before tasks that wait: what is done counts from here on.
-            whole = self._client.submit(
-                _keep, whole, file, portion.digest, most, pure=False, priority=10
+            whole = submit_carried(
+                self._client, _keep, whole, file, portion.digest, most, priority=10
             )
         self._all.add(whole)
 
@@ -363,7 +369,7 @@ def load_portions(files: Sequence[_File], _key: str) -> PassPart:
             sample_of(content["sample"]),
         )
         whole = whole.merge(part)
-    return whole
+    return flawed(whole)
 
 
 def sample_of(stored: Mapping[tuple[Any, ...], NDArray[Any]]) -> dict[BlockKey, NDArray[Any]]:

@@ -21,7 +21,7 @@ from hsi_batch.archive.stored import sampled_frames, stored_sample, thinned
 from hsi_batch.engine.events import Progress
 from hsi_batch.engine.shared import SharedValues
 from hsi_batch.engine.tasks import Task, batch_count, batches
-from hsi_batch.engine.window import run_window
+from hsi_batch.engine.window import Outcome, run_window
 from hsi_batch.files import digest_json
 from hsi_batch.pipeline.cache import pack
 from hsi_batch.pipeline.frames import assembled_channels
@@ -31,6 +31,7 @@ from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.stages.fit_blocks import (
     FitItem,
     FitJob,
+    FlawedPart,
     damaged_of,
     fit_items,
     fit_keys,
@@ -226,8 +227,10 @@ class PassReader:
         total, size = sum(p.blocks for p in portions), sum(p.bytes for p in portions)
         work = BlockWork(Progress(f"fit, pass {number} of {of}", total, size))
         run.observer(work.progress)
+        one = self._statistics(wanted)
+        small = one * len(wanted) < LARGE_STATISTICS
         gathering = PassGathering(
-            run.client, self.kept, portions, _fan_in(self._statistics(wanted))
+            run.client, self.kept, portions, _fan_in(one), 2 * _fan_in(one) if small else 1
         )
         left = self._load(portions, gathering, work, name)
         items = [item for portion in left for item in portion.items]
@@ -235,22 +238,20 @@ class PassReader:
         self.counts.bytes += sum(portion.bytes for portion in left)
         tasks = self._tasks(items, sizes, run.threads, name, gathering)
         tasks = jobs.given_to(tasks, lambda item: (group for group, _ in item.places))
-        for outcome, future in run_window(run.client, fit_items, tasks, keep=True, peek=report_of):
+        for outcome, future in run_window(
+            run.client, fit_items, tasks, keep=True, peek=report_of, peek_at=FlawedPart
+        ):
             self.counts.tasks += 1
-            if future is None:
-                lost = [
-                    Failure(key, str(outcome.error))
-                    for item in outcome.task.items
-                    for key in fit_keys(item)
-                ]
-                work.failures.extend(lost)
-                work.progress.failed += len(lost)
-            else:
-                _count(work, outcome.result)
+            _count(work, _report(outcome, lost=future is None, sizes=sizes))
             gathering.add(outcome.task.items, future)
             run.observer(work.progress)
             judge(work)
         part = gathering.result()
+        if part is not None:
+            # A task that was done again, for its worker died, may have failed where it had not.
+            told = {failure.key for failure in work.failures}
+            again = [failure for failure in part.report.failures if failure.key not in told]
+            _count(work, TaskReport(done=-len(again), failures=again))
         self.failures.extend(work.failures)
         if part is None:
             raise no_pixels(self.selection)
@@ -275,13 +276,13 @@ class PassReader:
             prefix=f"{name}-kept",
         )
         for outcome, future in run_window(
-            self.run.client, load_portions, tasks, keep=True, peek=damaged_of
+            self.run.client, load_portions, tasks, keep=True, peek=damaged_of, peek_at=FlawedPart
         ):
             numbers = [file.number for file in outcome.task.items]
             if future is None:
                 bad = set(numbers)
             else:
-                bad = set(outcome.result)
+                bad = set(outcome.result or ())
                 gathering.loaded(future)
             for number in numbers:
                 portion = kept[number]
@@ -318,6 +319,18 @@ class PassReader:
         frames = set() if stored is not None else set(sampled_frames(part))
         taken = [self.sample[k] for k in sorted(self.sample) if (k.session, k.frame) in frames]
         return thinned(np.concatenate(taken)) if taken else stored
+
+
+def _report(outcome: Outcome, *, lost: bool, sizes: Mapping[int, int]) -> TaskReport:
+    """What became of the blocks of a task, which says so itself if any failed."""
+    items = outcome.task.items
+    if lost:
+        keys = [key for item in items for key in fit_keys(item)]
+        return TaskReport(failures=[Failure(key, str(outcome.error)) for key in keys])
+    if outcome.result is None:
+        return TaskReport(sum(len(i.ranges) for i in items), sum(sizes[id(i)] for i in items))
+    found: TaskReport = outcome.result
+    return found
 
 
 def _count(work: BlockWork, report: TaskReport) -> None:

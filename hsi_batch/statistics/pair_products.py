@@ -202,16 +202,19 @@ def pair_products(pixels: NDArray[Any]) -> IntegerSums:
     near = _Sums(
         ((some.min(axis=0, initial=0xFFFF) + some.max(axis=0, initial=0)) // 2).astype("u2")
     )
-    far = _Sums(np.full(pixels.shape[1], 0x8000, dtype=np.uint16))
+    far = None
     for group in chain((first,), groups):
         # What is far from the others seldom is alone.
         if (stop := near.absorb(group)) < len(group):
+            far = far or _Sums(np.full(pixels.shape[1], 0x8000, dtype=np.uint16))
             far.absorb(group, stop)
-    found, rest = near.about(origin), far.about(origin)
-    low, high = np.minimum(found.low, rest.low), np.maximum(found.high, rest.high)
+    total, products, low, high = near.about(origin)
+    if far is not None:
+        rest = far.about(origin)
+        total, products = total + rest.total, products + rest.products
+        low, high = np.minimum(low, rest.low), np.maximum(high, rest.high)
     if len(pixels) == 0:
         low[:], high[:] = np.iinfo(kind).max, np.iinfo(kind).min
-    total, products = found.total + rest.total, found.products + rest.products
     return IntegerSums(total, products, low.astype(kind), high.astype(kind))
 
 

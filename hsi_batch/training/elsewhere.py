@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from distributed import Client, KilledWorker, get_worker, wait
 
 from hsi_batch.archive.layout import BlockKey
+from hsi_batch.engine.carried import submit_carried
 from hsi_batch.engine.events import Observer
 from hsi_batch.errors import ClusterError, ConfigError, DataWarning
 from hsi_batch.files import Closing, write_atomically
@@ -190,10 +191,9 @@ def _stretch(
     sent = copy.copy(owner)
     sent.observer, sent.monitors, sent.result = None, [], None
     sent.trainer_config = _with_whole_paths(owner.trainer_config)
-    future = client.submit(
-        _on_worker, sent, state, _STRETCH_SECONDS, _REPORT_SECONDS,
-        ear.topic,
-        key=f"train-{uuid.uuid4().hex}", resources=dict(resources), retries=0, pure=False,
+    future = submit_carried(
+        client, _on_worker, sent, state, _STRETCH_SECONDS, _REPORT_SECONDS, ear.topic,
+        key=f"train-{uuid.uuid4().hex}", resources=dict(resources), retries=0,
     )  # fmt: skip
     missing_since: float | None = None
     try:

@@ -24,9 +24,9 @@ def test_merging_nothing_is_none_and_one_is_itself(client):
 
 
 @settings(max_examples=12)
-@given(st.integers(0, 40), st.integers(2, 9))
-def test_everything_is_merged_exactly_once(client, count, fan_in):
-    reduction = TreeReduction(client, fan_in)
+@given(st.integers(0, 40), st.integers(2, 9), st.sampled_from([1, 3, 18]))
+def test_everything_is_merged_exactly_once(client, count, fan_in, fetched):
+    reduction = TreeReduction(client, fan_in, fetched)
     for number in range(count):
         reduction.add(client.submit(words, (number, -number), "", pure=False))
         # Partial results stay few.

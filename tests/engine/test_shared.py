@@ -48,8 +48,8 @@ def test_each_task_gets_what_its_items_need_and_no_more(client):
 class Instantly:
     """A client whose futures are their values."""
 
-    def submit(self, function, value, **_):
-        return function(value)
+    def submit(self, function, *arguments, **_):
+        return function(*arguments)
 
 
 @settings(max_examples=50, deadline=None)

@@ -16,6 +16,7 @@ from engine_tasks import (
     key_of,
     logged,
     napping,
+    rounded,
     slow_for_low,
     tripled,
     wait_until,
@@ -182,6 +183,16 @@ def test_what_is_told_of_kept_results_comes_without_them(client):
     for outcome, future in outcomes:
         assert outcome.result == outcome.task.key
         assert future.result() == ([3 * outcome.task.items[0]], outcome.task.key)
+
+
+def test_only_results_of_the_type_that_is_named_are_looked_at(client):
+    tasks = tasks_of(9, prefix="type")
+    outcomes = list(run_window(client, rounded, tasks, keep=True, peek=key_of, peek_at=list))
+    assert len(outcomes) == 9
+    for outcome, future in outcomes:
+        odd = outcome.task.items[0] % 2
+        assert outcome.result == (None if odd else outcome.task.key)
+        assert type(future.result()) is (tuple if odd else list)
 
 
 def test_workers_have_tasks_while_the_driver_waits_to_be_told(client):

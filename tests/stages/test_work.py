@@ -5,6 +5,8 @@ Seconds say little on a shared machine. Whoever makes the stages do less lowers 
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from counting import counting_work
@@ -12,6 +14,7 @@ from graphs import rx_raw, rx_statistical
 from recordings import scene, write_npz
 
 from hsi_batch.archive import open_archive
+from hsi_batch.cluster import connect
 from hsi_batch.stages.convert import convert
 from hsi_batch.stages.fit import fit
 from hsi_batch.stages.score import score
@@ -69,6 +72,22 @@ def test_a_fit_reads_and_decodes_each_block_once_and_multiplies_it_once(archive,
     assert work.unpacked <= len(client.nthreads())
     assert work.gram_pixels == PIXELS
     assert work.gram_flops == PIXELS * CHANNELS**2
+
+
+def test_the_scheduler_passes_work_on_and_loads_nothing_for_it(archive, tmp_path):
+    """It would import torch and numba before the first task: seconds, and 250 MB."""
+    moved = without_statistics(archive)
+    try:
+        with connect(workers=1) as own:
+            pipeline = rx_raw()
+            assert fit(pipeline, open_archive(archive), client=own).passes == 1
+            score(pipeline, open_archive(archive), tmp_path / "s.zarr", client=own)
+            loaded = own.run_on_scheduler(lambda: {name.partition(".")[0] for name in sys.modules})
+    finally:
+        for place, aside in moved:
+            aside.rename(place)
+    assert "distributed" in loaded
+    assert not loaded & {"torch", "numba", "zarr", "xarray", "scipy"}
 
 
 def test_a_fit_from_stored_statistics_touches_no_pixel_and_no_worker(archive, client):
