@@ -66,7 +66,7 @@ class Work:
     ``read`` and ``decoded`` count bytes and chunks of cubes; ``tasks`` those that finished, by the
     beginning of their key; ``packed`` and ``unpacked`` how often a pipeline was made into bytes and
     back; ``gram_pixels`` and ``gram_flops`` what went into products of sums, ``score_flops`` into
-    those of scores.
+    those of scores; ``store_calls`` how often Zarr's store was asked for something, or given it.
     """
 
     read: int = 0
@@ -76,6 +76,7 @@ class Work:
     gram_pixels: int = 0
     gram_flops: int = 0
     score_flops: int = 0
+    store_calls: int = 0
     tasks: Counter = field(default_factory=Counter)
 
     @property
@@ -119,6 +120,8 @@ def _replace(owner, name, wrap):
 
 def start_work():
     """Count from here on, in this process."""
+    from zarr.storage import LocalStore
+
     from hsi_batch.archive import chunks
     from hsi_batch.pipeline.pipeline import Pipeline
     from hsi_batch.pipeline.quadratic import QuadraticMap
@@ -151,6 +154,8 @@ def start_work():
     _replace(Pipeline, "from_bytes", counted("unpacked"))
     _replace(kernels, "sums", counted("gram_pixels", lambda x: x.shape[0]))
     _replace(kernels, "sums", counted("gram_flops", lambda x: x.shape[0] * x.shape[1] ** 2))
+    for name in ("get", "set", "exists", "delete"):
+        _replace(LocalStore, name, counted("store_calls"))
     _replace(QuadraticMap, "scores", counted("score_flops", lambda self, x: len(x) * self.products))
 
 

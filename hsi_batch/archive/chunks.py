@@ -319,7 +319,8 @@ class LineWriter:
     ) -> None:
         """As :func:`write_lines`."""
         codec, index = _blosc_of(array), chunk_index(array, frame, start, stop)
-        if codec is None or index is None or not (keep_empty or array.shards is not None):
+        empty = not keep_empty and bool((values == array.fill_value).all())
+        if codec is None or index is None or (empty and array.shards is None):
             target = array.with_config({"write_empty_chunks": keep_empty})
             target[frame, start:stop] = values
             return
@@ -330,7 +331,7 @@ class LineWriter:
             values = padded
         values = np.ascontiguousarray(values, dtype=array.dtype)
         path, shard = chunk_place(array, index), shard_of(array, index)
-        if shard is not None and not keep_empty and bool((values == array.fill_value).all()):
+        if shard is not None and empty:
             self._shard(path, shard[2]).add(shard[1])
             return
         body = _numcodec(codec).encode(values)

@@ -293,8 +293,21 @@ class LineWriter(chunks.LineWriter):
         keep_empty: bool = True,
     ) -> None:
         """Write the whole chunk of a block."""
+        self.put_lines(array, key.frame, key.start, key.stop, values, keep_empty=keep_empty)
+
+    def put_lines(
+        self,
+        array: zarr.Array[Any],
+        frame: int,
+        start: int,
+        stop: int,
+        values: NDArray[Any],
+        *,
+        keep_empty: bool = True,
+    ) -> None:
+        """Write lines of a frame, or what takes their place in an array."""
         with disk_errors(chunks.store_path(array)):
-            self.write(array, key.frame, key.start, key.stop, values, keep_empty=keep_empty)
+            self.write(array, frame, start, stop, values, keep_empty=keep_empty)
 
 
 def write_lines(
@@ -305,7 +318,7 @@ def write_lines(
         chunks.write_lines(array, key.frame, key.start, key.stop, values, keep_empty=keep_empty)
 
 
-def write_row(array: zarr.Array[Any], index: Any, values: NDArray[Any]) -> None:
-    """Write one row, or several, of an array."""
+def write_row(array: zarr.Array[Any], index: int, values: NDArray[Any]) -> None:
+    """Write one row of an array of two dimensions or more; no chunk is kept of nothing."""
     with disk_errors(chunks.store_path(array)):
-        array[index] = values
+        chunks.write_lines(array, index, 0, array.shape[1], values, keep_empty=False)

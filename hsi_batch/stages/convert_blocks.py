@@ -286,7 +286,7 @@ def _convert_block(
     if annotation is not None:
         filled = np.full(expected[:2], -1, dtype=np.int16) if labels is None else labels
         writer.put(_array(session, "label"), key, filled)
-    _write_sample(session, geometry, key, lines, flags if job.recorded else None)
+    _write_sample(session, geometry, key, lines, writer, flags if job.recorded else None)
     valid = None if flags is None else flags == 0
     sums = _write_statistics(session, job, key, lines, valid, labels)
     info: dict[str, Any] = {"checksum": checksum(lines)}
@@ -317,6 +317,7 @@ def _write_sample(
     geometry: Geometry,
     key: BlockKey,
     lines: NDArray[Any],
+    writer: LineWriter,
     flags: NDArray[np.uint8] | None = None,
 ) -> None:
     picks = geometry.picks(key.start, key.stop)
@@ -325,7 +326,8 @@ def _write_sample(
     if flags is not None:
         # What was flagged before calibration cannot be told from the calibrated values.
         spectra[flags.ravel()[picks] != 0] = np.nan
-    write_row(_array(session, "sample"), (key.frame, slice(first, first + len(picks))), spectra)
+    stop = first + len(picks)
+    writer.put_lines(_array(session, "sample"), key.frame, first, stop, spectra, keep_empty=False)
 
 
 def _write_statistics(

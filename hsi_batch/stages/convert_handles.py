@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hsi_batch.archive.packing import row_array
 from hsi_batch.archive.session import Session
 from hsi_batch.readers.annotations import Annotation, open_annotation
 from hsi_batch.readers.calibration import Calibration
@@ -46,8 +47,15 @@ def source_of(job: SessionJob) -> Source:
 
 def session_of(job: SessionJob) -> Session:
     """The session that is written."""
-    key = (job.archive, job.name, job.run)
-    return _sessions.get(key, lambda: Session.open(job.archive, job.name, "r+"))
+
+    def opened() -> Session:
+        session = Session.open(job.archive, job.name, "r+")
+        # Zarr would read their metadata anew for each block.
+        rows = (f"{name}{kind}" for name in ("moments", "extrema") for kind in ("", "_normal"))
+        session.look("quality", "label", "sample", *map(row_array, rows))
+        return session
+
+    return _sessions.get((job.archive, job.name, job.run), opened)
 
 
 def annotation_of(job: SessionJob) -> Annotation | None:

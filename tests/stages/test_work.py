@@ -137,3 +137,19 @@ def test_twice_the_tasks_are_no_more_work(archive, client):
                 aside.rename(place)
         counts.append((work.read, work.decoded, work.packed, work.gram_pixels))
     assert counts[0] == counts[1]
+
+
+def test_more_blocks_ask_zarr_no_more_often(archive, client, tmp_path):
+    """Chunks are read and written past Zarr, whose calls cost a block more than its sums."""
+    calls = []
+    for lines in (32, 16):
+        store = tmp_path / f"{lines}.zarr"
+        with counting_work(client) as converting:
+            convert(archive.parent / "in", store, block_lines=lines, client=client)
+        pipeline = rx_raw()
+        fit(pipeline, open_archive(store), client=client)
+        with counting_work(client) as scoring:
+            score(pipeline, open_archive(store), tmp_path / f"{lines}.scores", client=client)
+        calls.append(converting.store_calls + scoring.store_calls)
+    # A worker that gets its first block of a session looks at its metadata.
+    assert abs(calls[1] - calls[0]) < BLOCKS / 2
