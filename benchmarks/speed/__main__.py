@@ -38,7 +38,7 @@ def main(
     sys.path.append(str(Path(__file__).parents[2] / "tests" / "parity" / "stub"))
     warnings.filterwarnings("ignore", module="(?!benchmarks)")
     scale = SCALES[size]
-    head = described()
+    head = {**described(), "size of the run": size}
     lines: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="hsi-batch-bench-", dir=scratch) as folder:
         for name in only or FAMILIES:
@@ -46,20 +46,23 @@ def main(
             module = import_module(f"benchmarks.speed.{name}")
             found = _one_core(module, scale) if name in _SINGLE else module.run(scale, Path(folder))
             lines.extend(found)
+            # What was measured is not lost with what comes after it.
+            _keep(results, head, lines)
             typer.echo(f"{name}: {time.perf_counter() - begun:.0f} s", err=True)
-    head["size of the run"] = size
     show(lines, head)
     if out is not None:
         write(lines, head, out, "make bench" if size == "full" else f"make bench-{size}")
-    if results is not None:
-        results.write_text(
-            json.dumps({"head": head, "lines": [asdict(x) for x in lines]}, indent=1)
-        )
     missed = [line for line in lines if line.met is False]
     judged = [line for line in lines if line.met is not None]
     typer.echo(f"{len(judged) - len(missed)} of {len(judged)} bars are met")
     if strict and missed:
         raise typer.Exit(1)
+
+
+def _keep(results: Path | None, head: dict[str, str], lines: list[Line]) -> None:
+    if results is not None:
+        content = {"head": head, "lines": [asdict(line) for line in lines]}
+        results.write_text(json.dumps(content, indent=1))
 
 
 def _one_core(module: Any, scale: Any) -> list[Any]:

@@ -179,7 +179,7 @@ def _part(job: dict[str, Any]) -> Callable[[], Any]:
     spans = [(a, min(a + lines, height)) for a in range(0, height, lines)]
     channels = shape[2]
     array = create_array(
-        zarr.open_group(job["out"], mode="a", zarr_format=3),
+        zarr.open_group(job["out"], mode="r+", zarr_format=3),
         job["name"],
         shape=(len(job["frames"]), *shape),
         chunks=(1, lines, *shape[1:]),

@@ -17,6 +17,7 @@ from hsi_batch.cluster import connect
 from hsi_batch.engine.worker import prepare
 from hsi_batch.nodes import AnomalyDataNode, MinMaxNormalizer, RXGlobal, SoftChannelSelector
 from hsi_batch.pipeline import Pipeline
+from hsi_batch.pipeline.forward import resolve_batch
 from hsi_batch.stages.fit import fit
 
 __all__ = ["run"]
@@ -130,7 +131,7 @@ def _cuvis(frames: _Frames, folder: Path) -> tuple[float, Any]:
 
     logger.remove()
     pipeline = graph()
-    pipeline._resolve_batch(next(iter(frames)))  # noqa: SLF001
+    resolve_batch(pipeline, next(iter(frames)))
     path = pipeline.save(folder / "theirs.yaml", dialect="cuvis-ai")
     loaded = CuvisPipeline.load_pipeline(path)
     begun = time.perf_counter()

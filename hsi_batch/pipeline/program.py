@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ class Program:
     wanted: tuple[PortRef, ...]
     given: tuple[PortRef, ...] = ()
 
-    @property
+    @cached_property
     def halo(self) -> int:
         """Lines around a block that its outputs depend on."""
         return self.reach(1)
