@@ -27,6 +27,7 @@ __all__ = [
     "packed_rows",
     "row_array",
     "rows_per_chunk",
+    "rows_wait",
     "sweep_rows",
     "unpack_rows",
 ]
@@ -42,6 +43,14 @@ _META = "zarr.json"
 def row_array(name: str) -> str:
     """Name of the array with a chunk per row."""
     return f"{name}_rows"
+
+
+def rows_wait(session: Session, name: str) -> bool:
+    """Whether rows are still written one by one; no more once a later run has packed them."""
+    if not session.group.store.supports_consolidated_metadata:
+        return True
+    folder = store_place(session.group) / session.group.path / row_array(name)
+    return (folder / _META).is_file()
 
 
 def rows_per_chunk(array: zarr.Array[Any]) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hsi_batch.archive.chunks import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
-from hsi_batch.archive.packing import ROWS, row_array
+from hsi_batch.archive.packing import ROWS, row_array, rows_wait
 from hsi_batch.archive.partials import partials_of, save_partial
 from hsi_batch.archive.record_objects import Writer, record_writer
 from hsi_batch.archive.records import BlockRecord
@@ -304,12 +304,16 @@ def _convert_block(
 def _array(session: Session, name: str) -> Any:
     array = session.optional(name)
     if array is None:
-        raise StoreError(
-            f"the array {name!r} is missing.",
-            session=session.name,
-            hint="Convert the session again with --force.",
-        )
+        raise _missing(session, name)
     return array
+
+
+def _missing(session: Session, name: str) -> StoreError:
+    return StoreError(
+        f"the array {name!r} is missing.",
+        session=session.name,
+        hint="Convert the session again with --force.",
+    )
 
 
 def _write_sample(
@@ -370,6 +374,8 @@ def _write_statistics(
     for name, forest in forests.items():
         value: Any = forest.result()
         stored = value.row if name.startswith("moments") else value.bounds
+        if not rows_wait(session, name):
+            raise _missing(session, row_array(name))
         write_row(_array(session, row_array(name)), geometry.index(key), stored)
     return sums
 

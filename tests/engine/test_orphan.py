@@ -52,3 +52,36 @@ def test_workers_end_if_the_process_dies_while_they_start():
     driver.communicate()
     assert started
     assert gone_within_a_minute(started) == []
+
+
+BUSY = """
+import os, signal, sys, time
+from pathlib import Path
+from hsi_batch.cluster import connect
+def writing(place):
+    for number in range(10_000):
+        Path(place).write_text(str(number))
+        time.sleep(0.01)
+client = connect(workers=1)
+future = client.submit(writing, sys.argv[1])
+print("started", flush=True)
+signal.pause()
+"""
+
+
+def test_a_worker_writes_no_more_soon_after_the_process_is_gone(tmp_path):
+    """The next run may be at work on the same store by then."""
+    place = tmp_path / "written"
+    driver = start_script(BUSY, str(place))
+    driver.stdout.readline()
+    deadline = time.monotonic() + 60
+    while not place.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(driver.pid, signal.SIGKILL)
+    killed = time.time()
+    driver.communicate()
+    deadline = time.monotonic() + 60
+    while time.time() - place.stat().st_mtime < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    # Dask would give it several seconds to end its task.
+    assert place.stat().st_mtime - killed < 2
