@@ -83,5 +83,5 @@ def test_a_worker_writes_no_more_soon_after_the_process_is_gone(tmp_path):
     deadline = time.monotonic() + 60
     while time.time() - place.stat().st_mtime < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
-    # Dask would give it several seconds to end its task.
-    assert place.stat().st_mtime - killed < 2
+    # Mostly 0.3 s; Dask would give it 4.5 to end its task.
+    assert place.stat().st_mtime - killed < 3
