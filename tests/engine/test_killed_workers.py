@@ -125,8 +125,8 @@ def test_a_task_is_cut_to_find_the_item_and_the_window_stays_bounded(victims, tm
     with counting_in_flight(victims, "cut") as most:
         run = run_window(victims, deadly, [task], str(tmp_path), (7,))
         outcomes = [outcome for outcome, _ in run]
-        # Three per thread.
-        assert 0 < most() <= 6
+        # Three per thread; a worker that died may be counted beside the one in its place.
+        assert 0 < most() <= 9
     assert [o.task.items for o in outcomes if o.error] == [(7,)]
     found = sorted((*o.task.items, *o.result) for o in outcomes if not o.error)
     assert found == [(n, 2 * n) for n in range(30) if n != 7]

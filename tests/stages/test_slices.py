@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
@@ -37,6 +38,12 @@ def make_site(folder, sessions=3, lines=40):
         "fit: {out: fitted.yaml}\nscore: {out: s.zarr}\n"
     )
     return path
+
+
+def owned(lease):
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return bool(json.loads(lease.read_text()))
+    return False
 
 
 def steps(path, stage, count, numbers=None):
@@ -92,8 +99,9 @@ def test_what_is_missing_killed_or_taken_is_told(tmp_path, client):
     process = start("slice", "2/2", path)
     lease = state_folder(path.parent / "a.zarr") / "slices" / "slice-000002-of-000002" / "lock.json"
     deadline = time.monotonic() + 60
-    while not lease.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    # Wholly written, or it would be nobody's; without a pause, for the slice is done soon.
+    while not (lease.exists() and owned(lease)) and time.monotonic() < deadline:
+        assert process.poll() is None
     process.send_signal(signal.SIGSTOP)
     second, whole = command("slice", "2/2", path), command("finalise", path)
     assert (second.code, whole.code) == (3, 3)
