@@ -15,7 +15,7 @@ from hsi_batch.cluster.config import (
     scheduler_address,
 )
 from hsi_batch.cluster.embedded import start_local
-from hsi_batch.cluster.owned import OwnClient
+from hsi_batch.cluster.owned import ClosingClient
 from hsi_batch.cluster.queue_config import QueueConfig
 from hsi_batch.cluster.remote_config import GatewayConfig, SSHConfig
 from hsi_batch.errors import ClusterError, ConfigError
@@ -96,7 +96,7 @@ def _existing(config: ExistingConfig) -> Client:
         )
         # Without an address, Dask would start a cluster of its own.
         security = {} if config.security is None else {"security": config.security.to_dask()}
-        client = OwnClient(address or "nowhere", timeout=config.timeout, **security)
+        client = ClosingClient(address or "nowhere", timeout=config.timeout, **security)
     # Dask asserts that its thread starts within 10 s, which a crowded login node may miss.
     except (OSError, TimeoutError, ValueError, RuntimeError, AssertionError) as error:
         why = str(error) or type(error).__name__

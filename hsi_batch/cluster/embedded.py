@@ -21,7 +21,7 @@ from distributed.deploy.subprocess import SubprocessScheduler, SubprocessWorker
 
 from hsi_batch.cluster.config import LocalConfig
 from hsi_batch.cluster.dask_settings import CALM, variables
-from hsi_batch.cluster.owned import OwnClient
+from hsi_batch.cluster.owned import ClosingClient
 from hsi_batch.errors import ClusterError, ConfigError
 from hsi_batch.tls import handed_over, temporary
 
@@ -103,7 +103,7 @@ def _tail(log: str) -> str:
         return "no message"
 
 
-class EmbeddedClient(OwnClient):
+class EmbeddedClient(ClosingClient):
     """A client that owns its cluster: closing it stops the workers."""
 
     _owned: SpecCluster | None = None

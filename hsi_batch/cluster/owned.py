@@ -13,7 +13,7 @@ from distributed import Client
 
 from hsi_batch.errors import ClusterError, HsiBatchWarning
 
-__all__ = ["OwnClient", "OwnedClient", "compare_versions", "version_table", "wait_for_workers"]
+__all__ = ["ClosingClient", "OwnedClient", "compare_versions", "version_table", "wait_for_workers"]
 
 _POLL_SECONDS = 1.0
 #: What must be alike: how tasks are written down, and what decides the last bits of results.
@@ -23,7 +23,7 @@ _DECISIVE = ("python", "hsi-batch", "distributed")
 _KEEP_SECONDS = 5.0
 
 
-class OwnClient(Client):
+class ClosingClient(Client):
     """A client that is closed at once where it cannot connect.
 
     Left to the garbage collector, it would stop its event loop in whatever thread is collected in.
@@ -44,7 +44,7 @@ class OwnClient(Client):
         return super().close(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
-class OwnedClient(OwnClient):
+class OwnedClient(ClosingClient):
     """A client that owns its cluster: closing it ends the workers, and their jobs.
 
     Parameters

@@ -111,7 +111,7 @@ def evaluate(
     widths = {name: archive.session(name).geometry.shape[1] for name in covers}
     sizes = {item: sum(b - a for a, b in item.lines) * widths[item.session] * 4 for item in items}
     progress = Progress("evaluate", len(items), sum(sizes.values()), unit="frames")
-    reduction = TreeReduction(run.client, fetched=16)
+    reduction = TreeReduction(run.client)
     tasks = batches(
         items,
         sizes.__getitem__,

@@ -22,6 +22,7 @@ from hsi_batch.engine.events import Progress
 from hsi_batch.engine.shared import SharedValues
 from hsi_batch.engine.tasks import Task, batch_count, batches
 from hsi_batch.engine.window import Outcome, run_window
+from hsi_batch.errors import StoreError
 from hsi_batch.files import digest_json
 from hsi_batch.pipeline.cache import pack
 from hsi_batch.pipeline.frames import assembled_channels
@@ -232,7 +233,7 @@ class PassReader:
         gathering = PassGathering(
             run.client, self.kept, portions, _fan_in(one), 2 * _fan_in(one) if small else 1
         )
-        left = self._load(portions, gathering, work, name)
+        left, damaged = self._load(portions, gathering, work, name)
         items = [item for portion in left for item in portion.items]
         self.counts.blocks += sum(portion.blocks for portion in left)
         self.counts.bytes += sum(portion.bytes for portion in left)
@@ -252,6 +253,13 @@ class PassReader:
             told = {failure.key for failure in work.failures}
             again = [failure for failure in part.report.failures if failure.key not in told]
             _count(work, TaskReport(done=-len(again), failures=again))
+            if set(part.damaged) - damaged:
+                raise StoreError(
+                    "statistics that were kept of this fit could not be read a second time, after"
+                    " the worker that held them was lost.",
+                    path=str(self.kept.folder),
+                    hint="Run the same command again; what is damaged is read from the archive.",
+                )
         self.failures.extend(work.failures)
         if part is None:
             raise no_pixels(self.selection)
@@ -264,8 +272,9 @@ class PassReader:
 
     def _load(
         self, portions: list[Portion], gathering: PassGathering, work: BlockWork, name: str
-    ) -> list[Portion]:
-        """Let the workers load what is kept; what is left to read."""
+    ) -> tuple[list[Portion], set[int]]:
+        """Let the workers load what is kept; what is left to read, and numbers of the damaged."""
+        damaged: set[int] = set()
         kept = {portion.number: portion for portion in self.kept.begin(portions)}
         files = gathering.files(kept.values()) if kept else []
         tasks = batches(
@@ -284,6 +293,7 @@ class PassReader:
             else:
                 bad = set(outcome.result or ())
                 gathering.loaded(future)
+            damaged |= bad
             for number in numbers:
                 portion = kept[number]
                 if number in bad:
@@ -293,7 +303,7 @@ class PassReader:
                 work.progress.done_bytes += portion.bytes
                 self.counts.kept += portion.blocks
             self.run.observer(work.progress)
-        return [portion for portion in portions if portion.number not in kept]
+        return [portion for portion in portions if portion.number not in kept], damaged
 
     def _tasks(
         self,
