@@ -77,10 +77,24 @@ def patiently(function: Callable[..., T], *arguments: object) -> T:
     *arguments
         Its own.
     """
+    try:
+        return function(*arguments)
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        failed = [error]
+
+    def again() -> T:
+        # What failed is told to tenacity as its first attempt: it takes longer to set up than most
+        # of what is tried here.
+        if failed:
+            raise failed.pop()
+        return function(*arguments)
+
     retrying = Retrying(
         stop=stop_after_attempt(_ATTEMPTS),
         wait=wait_random_exponential(multiplier=_FIRST_SECONDS, max=_MOST_SECONDS),
         retry=retry_if_exception(is_transient),
         reraise=True,
     )
-    return retrying(function, *arguments)
+    return retrying(again)

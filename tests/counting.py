@@ -122,7 +122,7 @@ def start_work():
     """Count from here on, in this process."""
     from zarr.storage import LocalStore
 
-    from hsi_batch.archive import chunks
+    from hsi_batch.archive import chunk_reader
     from hsi_batch.pipeline.pipeline import Pipeline
     from hsi_batch.pipeline.quadratic import QuadraticMap
     from hsi_batch.statistics import kernels
@@ -132,7 +132,7 @@ def start_work():
             found = original(file, at, codec, chunk)
             if found and "/cube/c/" in str(file.name):
                 _work.decoded += 1
-                _work.read += chunks.place_of(file, at).size
+                _work.read += chunk_reader.place_of(file, at).size
             return found
 
         return read
@@ -149,7 +149,7 @@ def start_work():
 
     stop_work()
     _work.__init__()
-    _replace(chunks, "_read_chunk", reading)
+    _replace(chunk_reader, "_read_chunk", reading)
     _replace(Pipeline, "to_bytes", counted("packed"))
     _replace(Pipeline, "from_bytes", counted("unpacked"))
     _replace(kernels, "sums", counted("gram_pixels", lambda x: x.shape[0]))

@@ -56,7 +56,7 @@ def without_statistics(archive: Path) -> Iterator[None]:
 
 def chunk_jobs(archive: Path, **job: Any) -> list[dict[str, Any]]:
     """What each plain process reads: every chunk of the archive, dealt out in turn."""
-    from hsi_batch.archive.chunks import chunk_path
+    from hsi_batch.archive.chunk_layout import chunk_path
     from hsi_batch.archive.session import Session
 
     files: list[tuple[str, int]] = []

@@ -170,7 +170,7 @@ def _part(job: dict[str, Any]) -> Callable[[], Any]:
     import numpy as np
     import zarr
 
-    from hsi_batch.archive.chunks import write_lines
+    from hsi_batch.archive.chunk_writer import write_lines
     from hsi_batch.archive.store import create_array
     from hsi_batch.readers.registry import open_source
     from hsi_batch.statistics import IntegerMoments

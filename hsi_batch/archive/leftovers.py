@@ -15,8 +15,8 @@ __all__ = ["remove_leftovers"]
 def remove_leftovers(store: str | Place) -> None:
     """Remove unfinished metadata of a store and unfinished files of its run state.
 
-    Chunks are not looked for; see :func:`~hsi_batch.archive.chunks.remove_partial`. Objects of a
-    remote store are whole, or not there.
+    Chunks are not looked for; see :func:`~hsi_batch.archive.chunk_writer.remove_partial`. Objects
+    of a remote store are whole, or not there.
     """
     where = place(store)
     if not isinstance(where, Path) or not where.is_dir():

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from hsi_batch.archive.chunks import PACKED, chunk_tail, read_rows
+from hsi_batch.archive.chunk_layout import chunk_tail
+from hsi_batch.archive.chunk_reader import PACKED, read_rows
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import create_array, store_place
 from hsi_batch.errors import StoreError

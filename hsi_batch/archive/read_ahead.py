@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import zarr
-from zarr.storage import LocalStore
 
-from hsi_batch.archive.chunks import chunk_index, chunk_path, chunk_position
+from hsi_batch.archive.chunk_layout import layout_of
 from hsi_batch.archive.shards import place_of
 
 __all__ = ["announce"]
@@ -40,14 +40,15 @@ def announce(array: zarr.Array[Any], frame: int, start: int, stop: int) -> None:
         _seen.passed += 1
         return
     _seen.passed = 0
-    index = chunk_index(array, frame, start, stop)
-    if index is None or not isinstance(array.store_path.store, LocalStore):
+    layout = layout_of(array)
+    index = layout.index(frame, start, stop)
+    if index is None or not hasattr(os, "posix_fadvise"):
         return
-    path = chunk_path(array, index)
-    if not hasattr(os, "posix_fadvise"):
+    path = layout.place(index)
+    if not isinstance(path, Path):
         return
     with contextlib.suppress(OSError, ValueError), os.fdopen(os.open(path, os.O_RDONLY)) as file:
-        place = place_of(file, chunk_position(array, index))
+        place = place_of(file, layout.position(index))
         if place is None:
             return
         end = place.offset + place.size

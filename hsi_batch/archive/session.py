@@ -12,7 +12,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from hsi_batch.archive.chunks import UNREADABLE, lost_chunk, read_lines, store_path
+from hsi_batch.archive.chunk_layout import store_path
+from hsi_batch.archive.chunk_reader import UNREADABLE, read_lines
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.outline import Outline
 from hsi_batch.archive.read_ahead import announce
@@ -258,11 +259,8 @@ class Session:
         hsi_batch.errors.SourceError
             The chunk is missing or damaged.
         """
-        lost = lost_chunk(self.cube, frame, start, stop)
-        if lost is not None:
-            # Zarr would read it as zeros; but every block of a cube is stored.
-            raise _unreadable(self, self.cube, frame, start, stop, f"{lost} is missing")
-        return np.asarray(_fetch(self, self.cube, frame, start, stop, reuse=reuse))
+        # Zarr would read a chunk that is missing as zeros; but every block of a cube is stored.
+        return np.asarray(_fetch(self, self.cube, frame, start, stop, reuse=reuse, stored=True))
 
     def announce(self, frame: int, start: int, stop: int) -> None:
         """Let the system fetch a block of the cube that will be read next."""
@@ -358,11 +356,10 @@ def _fetch(
     frame: int,
     start: int,
     stop: int,
-    *,
-    reuse: bool = False,
+    **how: bool,
 ) -> Any:
     try:
-        return read_lines(array, frame, start, stop, reuse=reuse)
+        return read_lines(array, frame, start, stop, **how)
     except UNREADABLE as error:
         raise _unreadable(session, array, frame, start, stop, error) from None
 

@@ -11,7 +11,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from hsi_batch.archive.chunks import UNREADABLE, read_rows, store_path
+from hsi_batch.archive.chunk_layout import store_path
+from hsi_batch.archive.chunk_reader import UNREADABLE, read_rows
 from hsi_batch.archive.layout import Geometry
 from hsi_batch.archive.selection import Selection
 from hsi_batch.archive.session import PixelChoice, Session, variant_of

@@ -10,7 +10,8 @@ from typing import Any
 import zarr
 from numpy.typing import NDArray
 
-from hsi_batch.archive import chunks
+from hsi_batch.archive import chunk_writer
+from hsi_batch.archive.chunk_layout import store_path
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.packing import row_array
 from hsi_batch.archive.session import Session
@@ -278,7 +279,7 @@ def disk_errors(path: str) -> Iterator[None]:
         ) from None
 
 
-class LineWriter(chunks.LineWriter):
+class LineWriter(chunk_writer.LineWriter):
     """Writes blocks; those of one shard appear together, at :meth:`commit`.
 
     A disk that is full, or may not be written to, is a :class:`~hsi_batch.errors.StoreError`.
@@ -306,7 +307,7 @@ class LineWriter(chunks.LineWriter):
         keep_empty: bool = True,
     ) -> None:
         """Write lines of a frame, or what takes their place in an array."""
-        with disk_errors(chunks.store_path(array)):
+        with disk_errors(store_path(array)):
             self.write(array, frame, start, stop, values, keep_empty=keep_empty)
 
 
@@ -314,11 +315,13 @@ def write_lines(
     array: zarr.Array[Any], key: BlockKey, values: NDArray[Any], *, keep_empty: bool = True
 ) -> None:
     """Write the whole chunk of a block; atomic on local file systems."""
-    with disk_errors(chunks.store_path(array)):
-        chunks.write_lines(array, key.frame, key.start, key.stop, values, keep_empty=keep_empty)
+    with disk_errors(store_path(array)):
+        chunk_writer.write_lines(
+            array, key.frame, key.start, key.stop, values, keep_empty=keep_empty
+        )
 
 
 def write_row(array: zarr.Array[Any], index: int, values: NDArray[Any]) -> None:
     """Write one row of an array of two dimensions or more; no chunk is kept of nothing."""
-    with disk_errors(chunks.store_path(array)):
-        chunks.write_lines(array, index, 0, array.shape[1], values, keep_empty=False)
+    with disk_errors(store_path(array)):
+        chunk_writer.write_lines(array, index, 0, array.shape[1], values, keep_empty=False)

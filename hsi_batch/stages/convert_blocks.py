@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_batch.archive.chunks import chunk_tail
+from hsi_batch.archive.chunk_layout import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.packing import ROWS, row_array, rows_wait
 from hsi_batch.archive.partials import partials_of, save_partial

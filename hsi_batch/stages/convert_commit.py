@@ -13,7 +13,7 @@ import zarr
 
 from hsi_batch._version import __version__
 from hsi_batch.archive.catalog import forget_catalog, save_catalog
-from hsi_batch.archive.chunks import remove_partial
+from hsi_batch.archive.chunk_writer import remove_partial
 from hsi_batch.archive.gathering import consolidate, session_heads
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.leftovers import remove_leftovers

@@ -11,7 +11,7 @@ from typing import Any
 
 from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.catalog import is_published
-from hsi_batch.archive.chunks import chunk_tail
+from hsi_batch.archive.chunk_layout import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.names import session_names
 from hsi_batch.archive.partials import partials_of

@@ -13,9 +13,10 @@ import zarr
 from numpy.typing import NDArray
 
 from hsi_batch.archive.archive import Archive
-from hsi_batch.archive.chunks import read_lines, scratch
+from hsi_batch.archive.chunk_reader import read_lines
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.records import BlockRecord
+from hsi_batch.archive.scratch import scratch
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import SCORES, archive_stamp, groups_of, open_root
 from hsi_batch.archive.transactions import pinned

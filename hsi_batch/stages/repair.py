@@ -13,7 +13,7 @@ import zarr
 from distributed import Client
 
 from hsi_batch.archive.catalog import forget_catalog, save_catalog
-from hsi_batch.archive.chunks import chunk_place
+from hsi_batch.archive.chunk_layout import chunk_place
 from hsi_batch.archive.gathering import consolidate
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.mending import mend_metadata, mend_root, move_aside

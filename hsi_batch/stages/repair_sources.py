@@ -11,7 +11,7 @@ import zarr
 from distributed import Client
 
 from hsi_batch.archive.archive import Archive
-from hsi_batch.archive.chunks import chunk_tail
+from hsi_batch.archive.chunk_layout import chunk_tail
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.records import Records
 from hsi_batch.archive.session import Session

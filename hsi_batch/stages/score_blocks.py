@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from hsi_batch.archive.chunks import chunk_tail
+from hsi_batch.archive.chunk_layout import chunk_tail
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.record_objects import Writer, record_writer
 from hsi_batch.archive.records import BlockRecord

@@ -9,7 +9,7 @@ import zarr
 
 from hsi_batch._version import __version__
 from hsi_batch.archive.archive import Archive
-from hsi_batch.archive.chunks import remove_partial
+from hsi_batch.archive.chunk_writer import remove_partial
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.records import BlockRecord
 from hsi_batch.archive.storage import preset_of

@@ -13,7 +13,8 @@ import numpy as np
 import zarr
 from distributed import Client
 
-from hsi_batch.archive.chunks import UNREADABLE, chunk_tail, read_rows
+from hsi_batch.archive.chunk_layout import chunk_tail
+from hsi_batch.archive.chunk_reader import UNREADABLE, read_rows
 from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.packing import ROWS, packed_rows
 from hsi_batch.archive.records import BlockRecord, Records

@@ -11,7 +11,8 @@ import tempfile
 import numpy as np
 import zarr
 
-from hsi_batch.archive.chunks import read_lines, write_lines
+from hsi_batch.archive.chunk_reader import read_lines
+from hsi_batch.archive.chunk_writer import write_lines
 from hsi_batch.archive.store import checksum, create_array
 from hsi_batch.statistics import Extrema, Moments
 from hsi_batch.statistics.columns import ColumnMoments

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsi_batch.archive import Session, open_archive
-from hsi_batch.archive.chunks import chunk_path, chunk_tail
+from hsi_batch.archive.chunk_layout import chunk_path, chunk_tail
 from hsi_batch.archive.store import ARCHIVE, create_root
 from hsi_batch.errors import HsiBatchError, SourceError
 

@@ -13,14 +13,10 @@ from archive_helpers import cube_of, keys_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsi_batch.archive.chunks import (
-    chunk_path,
-    chunk_tail,
-    read_lines,
-    remove_partial,
-    scratch,
-    write_lines,
-)
+from hsi_batch.archive.chunk_layout import chunk_path, chunk_tail
+from hsi_batch.archive.chunk_reader import read_lines
+from hsi_batch.archive.chunk_writer import remove_partial, write_lines
+from hsi_batch.archive.scratch import scratch
 from hsi_batch.archive.store import create_array
 
 DTYPES = st.sampled_from(

@@ -9,7 +9,7 @@ from recordings import write_npz
 
 from hsi_batch import convert, fit, open_archive
 from hsi_batch.archive import packing
-from hsi_batch.archive.chunks import read_rows
+from hsi_batch.archive.chunk_reader import read_rows
 from hsi_batch.archive.packing import ROWS, pack_rows, row_array, rows_per_chunk, unpack_rows
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import ARCHIVE, create_root

@@ -14,7 +14,9 @@ from zarr.core.buffer import cpu
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from hsi_batch.archive.chunks import LineWriter, chunk_tail, lost_chunk, read_lines
+from hsi_batch.archive.chunk_layout import chunk_tail, lost_chunk
+from hsi_batch.archive.chunk_reader import read_lines
+from hsi_batch.archive.chunk_writer import LineWriter
 from hsi_batch.archive.storage import PRESETS
 from hsi_batch.archive.store import create_array
 from hsi_batch.places import RemotePlace

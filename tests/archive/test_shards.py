@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsi_batch.archive import read_ahead
-from hsi_batch.archive.chunks import LineWriter, chunk_path, chunk_tail, lost_chunk, read_lines
+from hsi_batch.archive.chunk_layout import chunk_path, chunk_tail, lost_chunk
+from hsi_batch.archive.chunk_reader import read_lines
+from hsi_batch.archive.chunk_writer import LineWriter
 from hsi_batch.archive.storage import PRESETS
 from hsi_batch.archive.store import create_array
 from hsi_batch.errors import ConfigError

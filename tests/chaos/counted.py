@@ -22,7 +22,8 @@ _SECONDS = 0.02
 
 def dask_setup(_worker):
     """Wrap what does blocks (called by Dask as the worker starts)."""
-    from hsi_batch.archive import chunks
+    from hsi_batch.archive import chunk_reader, chunk_writer
+    from hsi_batch.archive.chunk_layout import store_path
     from hsi_batch.readers.raw import RawFile
     from hsi_batch.stages import convert_blocks, fit_blocks, score_blocks
 
@@ -42,8 +43,8 @@ def dask_setup(_worker):
     convert_blocks._convert_block = _noting(convert_blocks._convert_block, converted)
     score_blocks._Scorer.score = _noting(score_blocks._Scorer.score, scored)
     fit_blocks._one = _noting(fit_blocks._one, counted)
-    chunks._replace = _failing(chunks._replace, lambda path, *_: path)
-    chunks.read_lines = _failing(chunks.read_lines, lambda array, *_: chunks.store_path(array))
+    chunk_writer._replace = _failing(chunk_writer._replace, lambda path, *_: path)
+    chunk_reader.read_lines = _failing(chunk_reader.read_lines, lambda array, *_: store_path(array))
     RawFile.read_into = _failing(RawFile.read_into, lambda file, *_: file.path)
 
 
@@ -52,7 +53,7 @@ def _name(key):
 
 
 def _store_of(scorer):
-    from hsi_batch.archive.chunks import store_path
+    from hsi_batch.archive.chunk_layout import store_path
 
     return store_path(next(iter(scorer.outputs.values())))
 
