@@ -200,6 +200,10 @@ def _part(job: dict[str, Any]) -> Callable[[], Any]:
                 for span in spans:
                     write_lines(array, index, *span, frame.read(*span))
 
+    # Kernels are loaded when they are first called.
+    for block in held.values():
+        IntegerMoments.zero(channels).update(block[:1].reshape(-1, channels))
+
     def moments() -> None:
         for _ in job["frames"]:
             for block in held.values():

@@ -98,12 +98,18 @@ def _score(scale: Scale, archive: Path, client: Any, folder: Path) -> Iterator[L
     plain = Plain(chunk_jobs(archive, **job, out=str(folder / "ideal")))
     store = folder / "scores.zarr"
 
-    def ours() -> None:
+    def clear() -> None:
         for place in (store, store.with_name("scores.zarr.hsi-batch")):
             shutil.rmtree(place, ignore_errors=True)
+        for file in (folder / "ideal").iterdir():
+            file.unlink()
+
+    def ours() -> None:
         assert score(pipeline, open_archive(archive), store, client=client).failed == 0
 
-    mine, ideal, spent, plain_cpu, faulted, found = _rounds(scale.rounds, client, ours, plain)
+    mine, ideal, spent, plain_cpu, faulted, found = _rounds(
+        scale.rounds, client, ours, plain, clear
+    )
     plain.close()
     stored = open_archive_scores(store)
     expected = sum(part["sum"] for part in found)
@@ -119,14 +125,25 @@ def open_archive_scores(store: Path) -> float:
     return float(sum(group["scores"][:].sum(dtype=np.float64) for _, group in root.groups()))
 
 
-def _rounds(rounds: int, client: Any, ours: Callable[[], None], plain: Plain) -> Any:
-    """Ours and the ideal in turns, after one of each that is not counted."""
+def _rounds(
+    rounds: int,
+    client: Any,
+    ours: Callable[[], None],
+    plain: Plain,
+    clear: Callable[[], None] = lambda: None,
+) -> Any:
+    """Ours and the ideal in turns, after one of each that is not counted.
+
+    What both wrote before is removed (``clear``) outside of the clock.
+    """
+    clear()
     ours()
     plain.run()
     mine, ideal, plain_cpu = [], [], []
     spent: dict[str, list[float]] = {}
     faulted = []
     for _ in range(rounds):
+        clear()
         before, first = cpu_seconds(client), faults(client)
         begun = time.perf_counter()
         ours()

@@ -65,15 +65,15 @@ class LineWriter:
         values: NDArray[Any],
         *,
         keep_empty: bool = True,
-    ) -> None:
-        """As :func:`write_lines`."""
+    ) -> str:
+        """As :func:`write_lines`; gives its :func:`.chunk_tail`, "" of other codecs."""
         layout = layout_of(array)
         codec, index = layout.codec, layout.index(frame, start, stop)
         empty = not keep_empty and bool((values == array.fill_value).all())
         if codec is None or index is None or (empty and array.shards is None):
             target = array.with_config({"write_empty_chunks": keep_empty})
             target[frame, start:stop] = values
-            return
+            return ""
         shape = layout.chunks[1:]
         if values.shape != shape:
             padded = np.full(shape, array.fill_value, dtype=layout.dtype)
@@ -83,12 +83,14 @@ class LineWriter:
         path, at = layout.place(index), layout.position(index)
         if at is not None and empty:
             self._shard(path, at[1]).add(at[0])
-            return
+            return ""
         body = codec.encode(values)
+        tail = crc32c(body)
         if at is None:
-            _replace(path, body, crc32c(body))
+            _replace(path, body, tail)
         else:
-            self._shard(path, at[1]).add(at[0], body, crc32c(body))
+            self._shard(path, at[1]).add(at[0], body, tail)
+        return tail.hex()
 
     def _shard(self, path: Place, room: int) -> ShardFile | ShardObject:
         if path not in self._shards:

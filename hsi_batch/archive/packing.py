@@ -134,6 +134,7 @@ def _made(
     session: Session, name: str, like: zarr.Array[Any], rows: int, more: Mapping[str, Any]
 ) -> zarr.Array[Any]:
     attrs = {k: v for k, v in like.attrs.items() if k != PACKED}
+    flat = name.endswith(row_array(""))
     made = create_array(
         session.group,
         name,
@@ -142,6 +143,7 @@ def _made(
         dtype=str(like.dtype),
         dims=tuple(str(d) for d in like.metadata.dimension_names),  # type: ignore[union-attr]
         attrs={**attrs, **more, _UNFINISHED: True},
+        flat=flat,
     )
     # A chunk that is not there is lost, never empty.
     return made.with_config({"write_empty_chunks": True})

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,7 +75,9 @@ class BlockRecord:
     def to_json(self) -> str:
         """One line, ending in the CRC32C of the rest of it."""
         # Not `asdict`, which copies deeply: a run has hundreds of thousands of these.
-        values = {**vars(self), "key": asdict(self.key), "info": dict(self.info)}
+        k = self.key
+        key = {"session": k.session, "frame": k.frame, "start": k.start, "stop": k.stop}
+        values = {**vars(self), "key": key, "info": dict(self.info)}
         line = json.dumps(values, separators=(",", ":"))[:-1]
         return f"{line}{_CRC}{google_crc32c.value(line.encode())}}}"
 

@@ -57,6 +57,7 @@ _DAMAGED = (
     NotImplementedError,
     RecursionError,
 )
+_FLAT: Any = {"name": "default", "separator": "."}
 _KINDS = {ARCHIVE: "an archive", SCORES: "a score store"}
 
 
@@ -259,10 +260,13 @@ def create_array(
     attrs: Mapping[str, Any] | None = None,
     preset: Preset | None = None,
     shards: tuple[int, ...] | None = None,
+    flat: bool = False,
 ) -> zarr.Array[Any]:
     """Make an array whose chunks are compressed and end in their CRC32C.
 
     ``shards`` is the shape of what becomes one file, in chunks; each chunk is one by default.
+    Chunks of a ``flat`` array on a disk lie beside each other: for small ones that soon go again,
+    making folders would take longer than all else.
     """
     shape_of_chunk = tuple(max(c, 1) for c in chunks)
     together = None
@@ -275,6 +279,7 @@ def create_array(
         shards=together,
         dtype=dtype,
         fill_value=fill,
+        chunk_key_encoding=_FLAT if flat and isinstance(group.store, LocalStore) else None,
         compressors=((preset or preset_of(None)).compressor(np.dtype(dtype)), Crc32cCodec()),
         dimension_names=dims,
         attributes=dict(attrs or {}),

@@ -138,6 +138,7 @@ def create_session(
                 if exact
                 else "count, mean, packed scatter"
             },
+            flat=each,
         )
         create_array(
             group,
@@ -147,6 +148,7 @@ def create_session(
             dtype=geometry.dtype,
             dims=(row, "bound", "channel"),
             attrs={"bounds": "minimum, maximum"},
+            flat=each,
         )
     picks = geometry.leaves * geometry.picks_per_leaf
     per_block = -(-lines // geometry.leaf_lines) * geometry.picks_per_leaf
@@ -292,9 +294,9 @@ class LineWriter(chunk_writer.LineWriter):
         values: NDArray[Any],
         *,
         keep_empty: bool = True,
-    ) -> None:
-        """Write the whole chunk of a block."""
-        self.put_lines(array, key.frame, key.start, key.stop, values, keep_empty=keep_empty)
+    ) -> str:
+        """Write the whole chunk of a block; gives its tail, as :meth:`write` does."""
+        return self.put_lines(array, key.frame, key.start, key.stop, values, keep_empty=keep_empty)
 
     def put_lines(
         self,
@@ -305,10 +307,10 @@ class LineWriter(chunk_writer.LineWriter):
         values: NDArray[Any],
         *,
         keep_empty: bool = True,
-    ) -> None:
+    ) -> str:
         """Write lines of a frame, or what takes their place in an array."""
         with disk_errors(store_path(array)):
-            self.write(array, frame, start, stop, values, keep_empty=keep_empty)
+            return self.write(array, frame, start, stop, values, keep_empty=keep_empty)
 
 
 def write_lines(

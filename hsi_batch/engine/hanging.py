@@ -70,7 +70,10 @@ def restart_hanging(client: Client, run: str) -> set[str]:
 def settle(client: Client, run: str) -> None:
     """Wait for tasks that were cancelled while they ran; Dask cannot stop them, and they write."""
     deadline = time.monotonic() + _SETTLE_SECONDS
-    while any(ask_workers(client, _executing, run).values()) and time.monotonic() < deadline:
+    quiet = 0
+    # Twice in a row: a task may be on its way to a worker that is asked.
+    while quiet < 2 and time.monotonic() < deadline:
+        quiet = 0 if any(ask_workers(client, _executing, run).values()) else quiet + 1
         time.sleep(0.05)
 
 

@@ -43,7 +43,7 @@ def batches(
 ) -> Iterator[Task]:
     """Group items in order into tasks of about ``target`` bytes, at least four per thread.
 
-    Tasks become shorter towards the end, down to an eighth, so that the workers end together.
+    Tasks become shorter towards the end, down to a sixteenth, so that the workers end together.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def batches(
 def _limit(total: int, left: int, threads: int, target: int) -> int:
     """Bytes of the next task, of so many that are left."""
     even = min(target, max(total // (4 * threads), 1))
-    return min(even, max(left // (2 * threads), target // 8, 1))
+    return min(even, max(left // (2 * threads), target // 16, 1))
 
 
 def batch_count(sizes: NDArray[np.int64], *, threads: int, target: int) -> int:

@@ -135,6 +135,11 @@ def reset_peak() -> None:
         return
 
 
+def _memory_from_here() -> int:
+    reset_peak()
+    return memory_now()
+
+
 def prepare(client: Client, warm: str) -> None:
     """Set up all workers of a client, now and whenever one joins; see :class:`WorkerSetup`."""
     client.register_plugin(WorkerSetup(warm))
@@ -159,8 +164,7 @@ async def _ask(client: Client, function: Callable[..., Any], args: tuple[Any, ..
 
 def base_memory(client: Client) -> dict[str, int]:
     """Resident memory of every worker in bytes; peaks are counted from here on."""
-    ask_workers(client, reset_peak)
-    found = ask_workers(client, memory_now)
+    found = ask_workers(client, _memory_from_here)
     return {str(worker): int(size) for worker, size in found.items()}
 
 

@@ -65,11 +65,13 @@ def unpack(packed: Packed) -> Pipeline:
 def evaluator(packed: Packed, wanted: tuple[PortRef, ...], source: FrameSource) -> Evaluator:
     """Evaluator of a frame; without frame-scope nodes the program is compiled once per process."""
     pipeline = unpack(packed)
-    if frame_nodes(pipeline, wanted):
-        return frame_evaluator(pipeline, wanted, source, pipeline.precision)
     key = (packed.digest, wanted)
     with _lock:
-        if key not in _programs:
-            _programs[key] = compile_program(pipeline, wanted, precision=pipeline.precision)
-        program = _programs[key]
+        program = _programs.get(key)
+    if program is None:
+        if frame_nodes(pipeline, wanted):
+            return frame_evaluator(pipeline, wanted, source, pipeline.precision)
+        program = compile_program(pipeline, wanted, precision=pipeline.precision)
+        with _lock:
+            _programs[key] = program
     return source.evaluator(program)

@@ -120,7 +120,7 @@ class _Task:
     def _convert(
         self, item: ConvertItem, lines: LineWriter, writer: Writer
     ) -> Iterator[BlockRecord]:
-        """Convert the blocks of a frame; yields records of those that were done, without tails."""
+        """Convert the blocks of a frame; yields records of those that were done."""
         job = item.job
         item = self._left(item, writer)
         if not item.ranges:
@@ -157,6 +157,7 @@ class _Task:
                 key,
                 "done",
                 job.digest,
+                tail=info.pop("tail"),
                 checksum=info.pop("checksum"),
                 seconds=round(time.perf_counter() - begun, 4),
                 worker=self.worker,
@@ -167,12 +168,14 @@ class _Task:
 
     def _record(self, record: BlockRecord, job: SessionJob, writer: Writer) -> None:
         """Keep the record of a block that is on the disk."""
-        at = (record.key.frame, record.key.start // job.geometry.lines, 0, 0)
-        whole = replace(record, tail=chunk_tail(session_of(job).cube, at) or "")
+        if not record.tail:
+            # Of a codec that Zarr wrote by itself.
+            at = (record.key.frame, record.key.start // job.geometry.lines, 0, 0)
+            record = replace(record, tail=chunk_tail(session_of(job).cube, at) or "")
         if job.name not in self.rows:
-            writer.write(whole)
+            writer.write(record)
             return
-        self.waiting.setdefault(job.name, []).append(whole)
+        self.waiting.setdefault(job.name, []).append(record)
         self.waiting_bytes += job.geometry.bytes_of(record.key)
 
     def _left(self, item: ConvertItem, writer: Writer) -> ConvertItem:
@@ -279,7 +282,7 @@ def _convert_block(
     if annotation is not None:
         labels = cropped_labels(annotation, job.crop, key.frame, key.start, key.stop)
 
-    writer.put(session.cube, key, lines)
+    tail = writer.put(session.cube, key, lines)
     if flags is not None or job.retry:
         marks = np.zeros(expected[:2], dtype=np.uint8) if flags is None else flags
         writer.put(_array(session, "quality"), key, marks, keep_empty=False)
@@ -289,7 +292,7 @@ def _convert_block(
     _write_sample(session, geometry, key, lines, writer, flags if job.recorded else None)
     valid = None if flags is None else flags == 0
     sums = _write_statistics(session, job, key, lines, valid, labels)
-    info: dict[str, Any] = {"checksum": checksum(lines)}
+    info: dict[str, Any] = {"checksum": checksum(lines), "tail": tail}
     if flags is not None:
         counts = np.bincount(flags.ravel())
         info["flags"] = {str(bits): int(n) for bits, n in enumerate(counts) if bits and n}

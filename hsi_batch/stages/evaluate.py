@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +41,9 @@ from hsi_batch.statistics import Confusion, FloatHistogram, roc_curve
 __all__ = ["covered", "evaluate", "holds"]
 
 _QUANTILES = {"score_p50": 0.5, "score_p95": 0.95, "score_p99": 0.99, "score_p999": 0.999}
-_TASK_BYTES = 32 * 2**20
+_TASK_BYTES = 128 * 2**20
+#: Of scores without labels so many summaries are merged here: they are small.
+_FETCHED = 16
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ def evaluate(
     archive: Archive,
     plan: ScorePlan,
     records: Mapping[BlockKey, BlockRecord],
+    meanwhile: Callable[[], object],
 ) -> Evaluation:
     """Read all scores of the pipeline once; write ``summary.parquet`` and the metrics beside them.
 
@@ -98,6 +103,8 @@ def evaluate(
         Of the store, whose sessions of other pipelines are left out.
     records : mapping
         Latest record of each block.
+    meanwhile : callable
+        What is to be done here while the workers read.
     """
     store = plan.store
     source = pipeline.source
@@ -112,7 +119,9 @@ def evaluate(
     widths = {name: archive.session(name).geometry.shape[1] for name in covers}
     sizes = {item: sum(b - a for a, b in item.lines) * widths[item.session] * 4 for item in items}
     progress = Progress("evaluate", len(items), sum(sizes.values()), unit="frames")
-    reduction = TreeReduction(run.client)
+    # Histograms of labelled scores are exact, and large.
+    labelled = any(archive.session(name).labelled for name in covers)
+    reduction = TreeReduction(run.client, fetched=1 if labelled else _FETCHED)
     tasks = batches(
         items,
         sizes.__getitem__,
@@ -120,13 +129,16 @@ def evaluate(
         target=_TASK_BYTES,
         prefix=f"evaluate-{time.monotonic_ns()}",
     )
-    for outcome, future in run_window(run.client, _evaluate_items, tasks, job, keep=True):
-        progress.done += len(outcome.task.items)
-        progress.done_bytes += sum(sizes[item] for item in outcome.task.items)
-        if future is not None:
-            reduction.add(future)
-        run.observer(progress)
-    found: Evaluation = reduction.result() or Evaluation()
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(meanwhile)
+        for outcome, future in run_window(run.client, _evaluate_items, tasks, job, keep=True):
+            progress.done += len(outcome.task.items)
+            progress.done_bytes += sum(sizes[item] for item in outcome.task.items)
+            if future is not None:
+                reduction.add(future)
+            run.observer(progress)
+        found: Evaluation = reduction.result() or Evaluation()
+        done.result()
     found.covers = covers
     found.labels = labels
     found.stale = tuple(sorted(set(groups_of(root)) - set(covers), key=natural_key))
@@ -151,18 +163,21 @@ def _evaluate_items(items: Iterable[_Scored], _key: str, job: _Job) -> Evaluatio
     whole = Evaluation()
     scratch.release()
     root = open_root(job.store, SCORES)
-    for item in items:
-        group = root[item.session]
+    for name, frames in groupby(items, key=lambda item: item.session):
+        group = root[name]
         assert isinstance(group, zarr.Group)
-        session = session_of(job.archive, item.session, job.stamp)
-        whole = whole.merge(patiently(_evaluate_frame, session, group, item, job))
+        session = session_of(job.archive, name, job.stamp)
+        maps = group.get("scores"), group.get("decisions")
+        for item in frames:
+            whole = whole.merge(patiently(_evaluate_frame, session, *maps, item, job))
     return whole
 
 
-def _evaluate_frame(session: Session, group: zarr.Group, item: _Scored, job: _Job) -> Evaluation:
+def _evaluate_frame(
+    session: Session, scores: object, decisions: object, item: _Scored, job: _Job
+) -> Evaluation:
     geometry, frame = session.geometry, item.frame
     width = geometry.shape[1]
-    scores, decisions = group.get("scores"), group.get("decisions")
     found = Evaluation(decided=isinstance(decisions, zarr.Array))
     sums: list[float] = []
     best = (-np.inf, 0, 0)
@@ -180,7 +195,8 @@ def _evaluate_frame(session: Session, group: zarr.Group, item: _Scored, job: _Jo
             values = read_lines(scores, frame, start, stop)
             valid = ~np.isnan(values)
             # By lines, so that their exact sum does not depend on the height of blocks.
-            sums += np.where(valid, values, 0).sum(axis=1, dtype=np.float64).tolist()
+            numbers = values if valid.all() else np.where(valid, values, 0)
+            sums += numbers.sum(axis=1, dtype=np.float64).tolist()
             found.scores = found.scores.update(values.reshape(-1, 1))
             best = max(best, _peak(values, valid, start), key=lambda peak: peak[0])
             if known is not None and true is not None:
@@ -263,5 +279,6 @@ def _exact_sum(values: list[float]) -> float:
 def _peak(values: NDArray[Any], valid: NDArray[np.bool_], start: int) -> tuple[float, int, int]:
     if not valid.any():
         return (-np.inf, 0, 0)
-    y, x = np.unravel_index(int(np.argmax(np.where(valid, values, -np.inf))), values.shape)
+    known = values if valid.all() else np.where(valid, values, -np.inf)
+    y, x = np.unravel_index(int(np.argmax(known)), values.shape)
     return float(values[y, x]), start + int(y), int(x)

@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 #: Bytes of stored pixels that a task should cover.
-TASK_BYTES = 256 * 2**20
+TASK_BYTES = 512 * 2**20
 #: What workers do before their base memory is measured.
 _CONVERTING = "hsi_batch.stages.warm:converting"
 _SCORING = "hsi_batch.stages.warm:scoring"

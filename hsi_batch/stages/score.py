@@ -230,9 +230,12 @@ def _execute(
     root = committed(root, plan.store)
     latest = records.load()
     finish(root, plan, latest, torn=run.lost_workers)
-    consolidate(root)
-    # Last: a run that was killed before has none, and is finished by the next one.
-    evaluation: Evaluation = evaluate(run, pipeline, archive, plan, latest)
+
+    def publish() -> None:
+        consolidate(committed(root, plan.store))
+
+    # Written last: a run that was killed before has none, and is finished by the next one.
+    evaluation: Evaluation = evaluate(run, pipeline, archive, plan, latest, meanwhile=publish)
     kept = {s.name for s in plan.sessions} | set(session_heads(place(plan.store)))
     records.pack(r for k, r in latest.items() if k.session in kept)
     forget_slices(plan.store)

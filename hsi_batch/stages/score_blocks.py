@@ -185,7 +185,7 @@ def score_items(items: Iterable[ScoreItem | ScoreShard], key: str, *jobs: ScoreJ
 def _score(
     item: ScoreItem, job: ScoreJob, lines: LineWriter, writer: Writer, report: TaskReport
 ) -> Iterator[BlockRecord]:
-    """Score the blocks of a frame; yields records of those that were done, without tails."""
+    """Score the blocks of a frame; yields records of those that were done."""
     scorer = None
     worker = worker_name()
     for block, kept in zip(score_keys(item), item.kept, strict=True):
@@ -205,6 +205,9 @@ def _score(
 
 
 def _with_tail(record: BlockRecord, session: str, job: ScoreJob) -> BlockRecord:
+    """The record with its tail, of chunks that Zarr wrote too."""
+    if record.tail:
+        return record
     outputs = _outputs(job, session)
     lines = next(iter(outputs.values())).chunks[1]
     return replace(record, tail=tails(outputs.values(), record.key, lines) or "")
@@ -241,14 +244,16 @@ class _Scorer:
             valid = _within(key, kept, self.session.geometry.shape[1], valid)
         values = self.evaluator.block(key.start, key.stop)
         sums = 0
+        written = []
         for spec in self.specs:
             stored = as_stored(values.pop(spec.ref), valid, spec)
-            self.lines.put(self.outputs[spec.name], key, stored)
+            written.append(self.lines.put(self.outputs[spec.name], key, stored))
             sums = google_crc32c.extend(sums, checksum(stored).to_bytes(4, "little"))
         return BlockRecord(
             key,
             "done",
             self.item.digest,
+            tail="".join(written) if all(written) else "",
             checksum=sums,
             seconds=round(time.perf_counter() - begun, 4),
             worker=worker,

@@ -134,14 +134,17 @@ def _sealed(folder: Place) -> dict[str, tuple[str, int]]:
 
 def _index(array: zarr.Array[Any], parts: tuple[str, ...]) -> tuple[int, ...] | None:
     """Index of the chunk that a file is, or None."""
-    if not parts or parts[0] != "c" or not all(p.isdecimal() for p in parts[1:]):
+    key = "/".join(parts)
+    # Of flat arrays the file is named after all of it.
+    first, *rest = key.replace(".", "/").split("/")
+    if first != "c" or not all(part.isdecimal() for part in rest):
         return None
-    index = tuple(int(part) for part in parts[1:])
+    index = tuple(int(part) for part in rest)
     grid = array.shards or array.chunks
     inside = len(index) == len(array.shape) and all(
         i * size < length for i, size, length in zip(index, grid, array.shape, strict=True)
     )
-    return index if inside and "/".join(parts) == array.metadata.encode_chunk_key(index) else None
+    return index if inside and key == array.metadata.encode_chunk_key(index) else None
 
 
 def _chunk(name: str, array: str, held: zarr.Array[Any], file: Place) -> Iterator[Damage]:

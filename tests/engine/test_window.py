@@ -60,7 +60,7 @@ def test_batches_hold_every_item_once_in_order_and_near_the_target(sizes, thread
     left = sum(sizes)
     for task in made[:-1]:
         held = [size for _, size in task.items]
-        limit = min(most, max(left // (2 * threads), target // 8, 1))
+        limit = min(most, max(left // (2 * threads), target // 16, 1))
         # Full, and not full without its last item.
         assert sum(held) >= limit > sum(held[:-1])
         left -= sum(held)
