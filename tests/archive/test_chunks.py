@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hsi_batch.archive.chunk_layout import chunk_path, chunk_tail
 from hsi_batch.archive.chunk_reader import read_lines
-from hsi_batch.archive.chunk_writer import remove_partial, write_lines
+from hsi_batch.archive.chunk_writer import LineWriter, remove_partial, write_lines
 from hsi_batch.archive.scratch import scratch
 from hsi_batch.archive.store import create_array
 
@@ -98,6 +98,20 @@ def test_lines_are_read_as_they_were_written_by_whomever(case, directly):
                 found = read_lines(array, *span, reuse=reuse)
                 assert found.dtype == cube.dtype
                 assert np.array_equal(found, expected)
+
+
+@settings(max_examples=30)
+@given(cubes())
+def test_the_tail_of_a_chunk_is_known_when_it_is_written(case):
+    cube, lines, fill = case
+    with tempfile.TemporaryDirectory() as folder:
+        array = array_in(folder, cube, lines, fill=fill)
+        with LineWriter() as writer:
+            for key in keys_of(cube.shape, lines):
+                span = (key.frame, key.start, key.stop)
+                tail = writer.write(array, *span, cube[key.frame, key.start : key.stop])
+                index = (key.frame, key.start // lines, *(0 for _ in cube.shape[2:]))
+                assert tail == chunk_tail(array, index)
 
 
 @settings(max_examples=30)

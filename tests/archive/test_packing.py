@@ -136,6 +136,20 @@ def test_a_fit_says_that_statistics_are_lost(client, tmp_path):
     assert "repair" in caught.value.hint
 
 
+def test_rows_that_wait_need_no_folders_of_their_own(rows):
+    session, expected = rows
+    for name in ROWS:
+        assert files(session, row_array(name))[0].startswith("c.0.0")
+    pack_rows(session)
+    # For good they lie as Zarr puts them by default, however many are in a chunk.
+    for name in ROWS:
+        assert all(file.isdecimal() for file in files(session, name))
+    unpack_rows(session, [])
+    check(session, expected, row_array)
+    for name in ROWS:
+        assert files(session, row_array(name))[0].startswith("c.0.0")
+
+
 def test_few_files_hold_the_statistics_of_many_frames(client, tmp_path):
     write_npz(tmp_path / "in" / "s.npz", cube_of(0, frames=64, height=64, width=64, channels=3))
     convert(tmp_path / "in", tmp_path / "a.zarr", client=client)
