@@ -46,8 +46,8 @@ class ChunkLayout:
     chunks : tuple of int
     dtype : numpy.dtype
     codec : numcodecs.Blosc or None
-        The compressor, if chunks are laid out as :mod:`.chunk_reader` and :mod:`.chunks` read and
-        write them.
+        The compressor, if chunks are laid out as :mod:`.chunk_reader` and :mod:`.chunk_writer`
+        read and write them.
     """
 
     def __init__(self, array: zarr.Array[Any]) -> None:
