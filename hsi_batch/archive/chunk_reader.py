@@ -1,8 +1,8 @@
 """Whole chunks of arrays, read without the copies of the general path.
 
-Zarr's own pipeline holds a chunk about three times on its way from the disk. Here a chunk is held
-once beside its compressed bytes; arrays of other codecs go through Zarr. A chunk is a file, or one
-of many in a shard; of remote stores they are fetched.
+Zarr's own pipeline holds a chunk about three times on its way from the disk. Here it is held once
+beside a piece of its compressed bytes; arrays of other codecs go through Zarr. A chunk is a file,
+or one of many in a shard; of remote stores they are fetched.
 """
 
 from __future__ import annotations
@@ -18,10 +18,17 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
+from hsi_batch.archive.blosc_pieces import (
+    HEADER_BYTES,
+    INDEX_BYTES,
+    is_plain,
+    unpack_pieces,
+    value_bytes,
+)
 from hsi_batch.archive.chunk_layout import ChunkLayout, chunk_tail, layout_of, lost_chunk
 from hsi_batch.archive.scratch import scratch
 from hsi_batch.archive.shard_objects import fetched
-from hsi_batch.archive.shards import CRC_BYTES, crc32c, place_of
+from hsi_batch.archive.shards import CRC_BYTES, Place, crc32c, place_of
 
 __all__ = ["PACKED", "UNREADABLE", "read_lines", "read_rows"]
 
@@ -37,9 +44,6 @@ UNREADABLE: tuple[type[Exception], ...] = (
 
 #: Attribute of arrays all chunks of which are stored, also those of nothing but the fill value.
 PACKED = "packed"
-_BLOSC_HEADER = 16
-#: Flag of a Blosc buffer that holds its values as they are.
-_BLOSC_PLAIN = 2
 
 
 def read_lines(
@@ -140,20 +144,24 @@ def _read_chunk(file: Any, at: tuple[int, int] | None, codec: Any, chunk: NDArra
     place = place_of(file, at)
     if place is None:
         return False
-    if place.size < _BLOSC_HEADER + CRC_BYTES:
+    if place.size < HEADER_BYTES + CRC_BYTES:
         raise ValueError("the chunk is shorter than its header")
-    head = os.pread(file.fileno(), _BLOSC_HEADER, place.offset)
-    # Bytes 4 to 8 of a Blosc buffer are the size of what it holds.
-    fits = int.from_bytes(head[4:8], "little") == chunk.nbytes
-    plain = place.size == _BLOSC_HEADER + chunk.nbytes + CRC_BYTES and head[2] & _BLOSC_PLAIN
-    if fits and plain:
-        # What is not compressed is read into its place.
-        values, tail = chunk.reshape(-1).view(np.uint8).data, bytearray(CRC_BYTES)
-        size = os.preadv(file.fileno(), [values, tail], place.offset + _BLOSC_HEADER)
-        if size != chunk.nbytes + CRC_BYTES:
-            raise OSError("the chunk was cut while it was read")
-        _check(crc32c(values, crc32c(head)) == tail)
-        return True
+    head = os.pread(file.fileno(), min(INDEX_BYTES, place.size - CRC_BYTES), place.offset)
+    if value_bytes(head) == chunk.nbytes:
+        values = chunk.reshape(-1).view(np.uint8)
+        if is_plain(head) and place.size == HEADER_BYTES + chunk.nbytes + CRC_BYTES:
+            # What is not compressed is read into its place.
+            tail = bytearray(CRC_BYTES)
+            size = os.preadv(file.fileno(), [values.data, tail], place.offset + HEADER_BYTES)
+            if size != chunk.nbytes + CRC_BYTES:
+                raise OSError("the chunk was cut while it was read")
+            _check(crc32c(values, crc32c(head[:HEADER_BYTES])) == tail)
+            return True
+        body = Place(place.offset, place.size - CRC_BYTES)
+        crc = unpack_pieces(file.fileno(), body, head, codec, values)
+        if crc is not None:
+            _check(crc == os.pread(file.fileno(), CRC_BYTES, place.offset + body.size))
+            return True
     stored = scratch.stored(place.size, chunk.nbytes)
     file.seek(place.offset)
     if file.readinto(stored) != len(stored):
@@ -164,10 +172,10 @@ def _read_chunk(file: Any, at: tuple[int, int] | None, codec: Any, chunk: NDArra
 
 def _unpack(stored: memoryview, codec: Any, chunk: NDArray[Any]) -> None:
     body = stored[:-CRC_BYTES]
-    if len(stored) < _BLOSC_HEADER + CRC_BYTES:
+    if len(stored) < HEADER_BYTES + CRC_BYTES:
         raise ValueError("the chunk is shorter than its header")
     _check(crc32c(body) == stored[-CRC_BYTES:])
-    if int.from_bytes(body[4:8], "little") != chunk.nbytes:
+    if value_bytes(body) != chunk.nbytes:
         raise ValueError("the chunk holds another number of bytes than the array says")
     codec.decode(body, out=chunk)
 
