@@ -99,7 +99,7 @@ def chunks(store) -> dict[Path, int]:
     return {
         path: stamp
         for path, stamp in files_below(store).items()
-        if path.is_file() and "/c/" in str(path)
+        if path.is_file() and "/c." in str(path)
     }
 
 

@@ -56,7 +56,9 @@ def counting(client, store, array="cube"):
         yield counts
     finally:
         files = [*stop(), *(f for found in client.run(stop).values() for f in found)]
-        counts.update(f for f in files if f"/{array}/c/" in f and f.startswith(str(store)))
+        counts.update(
+            f for f in files if re.search(rf"/{array}/c[./]", f) and f.startswith(str(store))
+        )
 
 
 @dataclass
@@ -130,7 +132,7 @@ def start_work():
     def reading(original):
         def read(file, at, codec, chunk):
             found = original(file, at, codec, chunk)
-            if found and "/cube/c/" in str(file.name):
+            if found and re.search(r"/cube/c[./]", str(file.name)):
                 _work.decoded += 1
                 _work.read += chunk_reader.place_of(file, at).size
             return found

@@ -119,7 +119,8 @@ def _archive(folder: Path, sessions: int, *, copies: bool) -> Path:
     convert(source, archive, workers=1)
     first = archive / "s"
     for name in ("cube", "sample"):
-        shutil.rmtree(first / name / "c")
+        for chunk in (first / name).glob("c.*"):
+            chunk.unlink()
     for number in range(sessions):
         copied = archive / f"s{number:05d}"
         shutil.copytree(first, copied, copy_function=shutil.copy2 if copies else os.link)

@@ -97,7 +97,7 @@ def unpack_rows(session: Session, redone: Collection[int]) -> None:
     for name in ROWS:
         source = _whole(session, name)
         if _whole(session, row_array(name)) is None and source is not None:
-            target = _made(session, row_array(name), source, None, {})
+            target = _made(session, row_array(name), source, 1, {})
             for number, rows in packed_rows(source):
                 if set(rows) <= set(redone):
                     continue
@@ -131,19 +131,18 @@ def _whole(session: Session, name: str) -> zarr.Array[Any] | None:
 
 
 def _made(
-    session: Session, name: str, like: zarr.Array[Any], rows: int | None, more: Mapping[str, Any]
+    session: Session, name: str, like: zarr.Array[Any], rows: int, more: Mapping[str, Any]
 ) -> zarr.Array[Any]:
-    """An array like another, with ``rows`` in a chunk; None for those that wait to be packed."""
+    """An array like another, with ``rows`` in a chunk."""
     attrs = {k: v for k, v in like.attrs.items() if k != PACKED}
     made = create_array(
         session.group,
         name,
         shape=like.shape,
-        chunks=(rows or 1, *like.shape[1:]),
+        chunks=(rows, *like.shape[1:]),
         dtype=str(like.dtype),
         dims=tuple(str(d) for d in like.metadata.dimension_names),  # type: ignore[union-attr]
         attrs={**attrs, **more, _UNFINISHED: True},
-        flat=rows is None,
     )
     # A chunk that is not there is lost, never empty.
     return made.with_config({"write_empty_chunks": True})

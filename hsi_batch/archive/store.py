@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +59,7 @@ _DAMAGED = (
     RecursionError,
 )
 _FLAT: Any = {"name": "default", "separator": "."}
+_FLAT_FILES = 100_000
 _KINDS = {ARCHIVE: "an archive", SCORES: "a score store"}
 
 
@@ -260,18 +262,19 @@ def create_array(
     attrs: Mapping[str, Any] | None = None,
     preset: Preset | None = None,
     shards: tuple[int, ...] | None = None,
-    flat: bool = False,
 ) -> zarr.Array[Any]:
     """Make an array whose chunks are compressed and end in their CRC32C.
 
     ``shards`` is the shape of what becomes one file, in chunks; each chunk is one by default.
-    Chunks of a ``flat`` array on a disk lie beside each other: for small ones that soon go again,
-    making folders would take longer than all else.
+    On a disk files lie beside each other (``c.0.1.0``), unless they are more than 100 000: a folder
+    for each takes as long to make as the scores of its block, and an inode.
     """
     shape_of_chunk = tuple(max(c, 1) for c in chunks)
     together = None
     if shards is not None:
         together = tuple(c * n for c, n in zip(shape_of_chunk, shards, strict=True))
+    files = prod(-(-n // c) for n, c in zip(shape, together or shape_of_chunk, strict=True))
+    flat = isinstance(group.store, LocalStore) and files <= _FLAT_FILES
     return group.create_array(
         name,
         shape=shape,
@@ -279,7 +282,7 @@ def create_array(
         shards=together,
         dtype=dtype,
         fill_value=fill,
-        chunk_key_encoding=_FLAT if flat and isinstance(group.store, LocalStore) else None,
+        chunk_key_encoding=_FLAT if flat else None,
         compressors=((preset or preset_of(None)).compressor(np.dtype(dtype)), Crc32cCodec()),
         dimension_names=dims,
         attributes=dict(attrs or {}),

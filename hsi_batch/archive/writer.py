@@ -138,7 +138,6 @@ def create_session(
                 if exact
                 else "count, mean, packed scatter"
             },
-            flat=each,
         )
         create_array(
             group,
@@ -148,7 +147,6 @@ def create_session(
             dtype=geometry.dtype,
             dims=(row, "bound", "channel"),
             attrs={"bounds": "minimum, maximum"},
-            flat=each,
         )
     picks = geometry.leaves * geometry.picks_per_leaf
     per_block = -(-lines // geometry.leaf_lines) * geometry.picks_per_leaf

@@ -14,6 +14,7 @@ from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.chunk_layout import chunk_tail
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.records import Records
+from hsi_batch.archive.seals import chunk_files
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import SCORES, open_root, state_folder
 from hsi_batch.engine.events import Observer
@@ -113,8 +114,7 @@ def redo_sessions(
 
 
 def _begun(path: str, name: str) -> bool:
-    folder = place(path) / name / "cube" / "c"
-    return folder.is_dir() and any(folder.iterdir())
+    return any(True for _ in chunk_files(place(path) / name / "cube"))
 
 
 def _changed(session: Session, source: str, options: ConvertOptions) -> str | None:

@@ -113,7 +113,7 @@ def test_killed_at_any_step(rows, monkeypatch, work, step):
 def test_rows_that_are_lost_are_never_zeros(rows):
     session, _ = rows
     pack_rows(session)
-    (session.group.store.root / "s/moments/c/1/0").unlink()
+    (session.group.store.root / "s/moments/c.1.0").unlink()
     with pytest.raises(ValueError, match="chunk 1 of s/moments is missing"):
         read_rows(session.optional("moments"), [4])
     assert (read_rows(session.optional("moments"), [3]) > 0).any()
@@ -126,7 +126,7 @@ def test_rows_that_are_lost_are_never_zeros(rows):
 def test_a_fit_says_that_statistics_are_lost(client, tmp_path):
     write_npz(tmp_path / "in" / "s.npz", cube_of(0, frames=4, height=64, width=64, channels=3))
     convert(tmp_path / "in", tmp_path / "a.zarr", client=client)
-    (tmp_path / "a.zarr/s/moments/c/0/0").unlink()
+    (tmp_path / "a.zarr/s/moments/c.0.0").unlink()
     pipeline = Pipeline("rx")
     data, rx = AnomalyDataNode(name="d"), RXGlobal(name="rx")
     pipeline.connect((data.outputs.cube, rx.data))
@@ -134,20 +134,6 @@ def test_a_fit_says_that_statistics_are_lost(client, tmp_path):
         fit(pipeline, tmp_path / "a.zarr", client=client)
     assert caught.value.session == "s"
     assert "repair" in caught.value.hint
-
-
-def test_rows_that_wait_need_no_folders_of_their_own(rows):
-    session, expected = rows
-    for name in ROWS:
-        assert files(session, row_array(name))[0].startswith("c.0.0")
-    pack_rows(session)
-    # For good they lie as Zarr puts them by default, however many are in a chunk.
-    for name in ROWS:
-        assert all(file.isdecimal() for file in files(session, name))
-    unpack_rows(session, [])
-    check(session, expected, row_array)
-    for name in ROWS:
-        assert files(session, row_array(name))[0].startswith("c.0.0")
 
 
 def test_few_files_hold_the_statistics_of_many_frames(client, tmp_path):

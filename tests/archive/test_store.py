@@ -11,7 +11,7 @@ import xarray as xr
 import zarr
 from archive_helpers import cube_of, make_archive
 
-from hsi_batch.archive import Session, open_archive
+from hsi_batch.archive import Session, open_archive, store
 from hsi_batch.archive.leftovers import remove_leftovers
 from hsi_batch.archive.store import ARCHIVE, SCORES, create_root, open_root, state_folder
 from hsi_batch.errors import StoreError
@@ -220,6 +220,18 @@ def test_ours_is_lazy_and_leaves_out_what_serves_fits(archive):
         assert cube.attrs["session"] == name
         assert not {"moments", "extrema", "sample", "checksum"} & set(cube.variables)
         assert np.array_equal(cube.cube.values, cubes[name])
+
+
+@pytest.mark.parametrize("limit", [100_000, 5])
+def test_chunks_lie_beside_each_other_unless_they_are_too_many(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(store, "_FLAT_FILES", limit)
+    cube = cube_of(1, frames=2, height=48)
+    make_archive(tmp_path / "a.zarr", {"s": cube}, lines=16)
+    found = sorted(path.name for path in (tmp_path / "a.zarr/s/cube").iterdir())
+    flat = [f"c.{frame}.{block}.0.0" for frame in range(2) for block in range(3)]
+    assert found == ([*flat, "zarr.json"] if limit > 6 else ["c", "zarr.json"])
+    assert np.array_equal(open_archive(tmp_path / "a.zarr")["s"].cube.values, cube)
+    assert np.array_equal(zarr.open_array(tmp_path / "a.zarr/s/cube")[:], cube)
 
 
 def test_a_file_that_does_not_belong_is_passed_over_without_a_warning(archive):

@@ -69,7 +69,7 @@ def test_interrupted_and_resumed(hsi, long_recording, tmp_path):
     assert again.code == 0
     assert again.json["blocks"] == BLOCKS - len(recorded)
     after = chunks(archive / "s" / "cube")
-    kept = [archive / "s" / f"cube/c/0/{key.start // 32}/0/0" for key in recorded]
+    kept = [archive / "s" / f"cube/c.0.{key.start // 32}.0.0" for key in recorded]
     assert all(after[chunk] == before[chunk] for chunk in kept)
     np.testing.assert_array_equal(zarr.open_array(archive, path="s/cube", mode="r")[0], cube)
     assert hsi("verify", archive, "--json").json["damages"] == []

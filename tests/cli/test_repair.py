@@ -56,17 +56,17 @@ def unseal(store):
         (state / "metrics.json").write_text(json.dumps(content, indent=2))
 
 
-CUBE, LABEL = "a/cube/c/0/1/0/0", "b/label/c/0/0/0"
+CUBE, LABEL = "a/cube/c.0.1.0.0", "b/label/c.0.0.0"
 HARM = {
-    "a flipped chunk": (lambda s: flip(s / CUBE), {"a/cube/c/0/1/0/0"}),
+    "a flipped chunk": (lambda s: flip(s / CUBE), {"a/cube/c.0.1.0.0"}),
     "a lost chunk": (lambda s: (s / CUBE).unlink(), {CUBE}),
     "a torn chunk": (lambda s: (s / CUBE).write_bytes((s / CUBE).read_bytes()[:-100]), {CUBE}),
     "a flipped label": (lambda s: flip(s / LABEL), {LABEL}),
-    "a flipped row of statistics": (lambda s: flip(s / "a/moments/c/0/0"), {"a/moments/c/0/0"}),
-    "a flipped spectrum": (lambda s: flip(s / "a/wavelength/c/0"), {"a/wavelength/c/0"}),
-    "flipped checksums": (lambda s: flip(s / "b/checksum/c/0"), {"b/checksum/c/0"}),
+    "a flipped row of statistics": (lambda s: flip(s / "a/moments/c.0.0"), {"a/moments/c.0.0"}),
+    "a flipped spectrum": (lambda s: flip(s / "a/wavelength/c.0"), {"a/wavelength/c.0"}),
+    "flipped checksums": (lambda s: flip(s / "b/checksum/c.0"), {"b/checksum/c.0"}),
     "a foreign file": (lambda s: (s / "a/notes.txt").write_text("x"), set()),
-    "a foreign folder": (lambda s: shutil.copytree(s / "a/cube/c/0", s / "a/cube/c/7"), set()),
+    "a foreign folder": (lambda s: shutil.copytree(s / "a/label", s / "a/cube/c"), set()),
     "a link": (lambda s: (s / "a/link").symlink_to("/etc"), set()),
     "metadata of a session": (lambda s: flip(s / "a/zarr.json"), set()),
     "metadata of an array": (lambda s: flip(s / "a/cube/zarr.json"), set()),
@@ -101,7 +101,7 @@ def test_an_archive_is_mended(client, mine, harm):
         assert any((state_folder(mine.archive) / "removed").rglob("*"))
 
 
-@pytest.mark.parametrize(("part", "blocks"), [("cube/c/0/1/0/0", [1]), ("moments/c/0/0", range(4))])
+@pytest.mark.parametrize(("part", "blocks"), [("cube/c.0.1.0.0", [1]), ("moments/c.0.0", range(4))])
 def test_only_what_is_damaged_is_converted_again(client, tmp_path, part, blocks):
     rng = np.random.default_rng(0)
     write_envi(tmp_path / "in" / "a.hdr", rng.integers(0, 4000, (64, 64, 8), dtype="u2"))
@@ -114,8 +114,8 @@ def test_only_what_is_damaged_is_converted_again(client, tmp_path, part, blocks)
     assert result.blocks == len(blocks)
     assert contents(store) == expected
     after = inodes(store)
-    touched = tuple(f"/c/0/{block}/0/0" for block in blocks)
-    kept = {f for f in expected if "/cube/c/" in f and not f.endswith(touched)}
+    touched = tuple(f"/c.0.{block}.0.0" for block in blocks)
+    kept = {f for f in expected if "/cube/c." in f and not f.endswith(touched)}
     assert len(kept) == 4 - len(blocks)
     assert {f: before[f] for f in kept} == {f: after[f] for f in kept}
 
@@ -132,7 +132,7 @@ def test_a_dry_run_touches_nothing(client, mine):
     assert before == {f: f.read_bytes() for f in mine.root.rglob("*") if f.is_file()}
 
 
-SCORED = "a/scores/c/0/1/0"
+SCORED = "a/scores/c.0.1.0"
 HARM_SCORES = {
     "a flipped chunk": lambda s: flip(s / SCORED),
     "a lost chunk": lambda s: (s / SCORED).unlink(),

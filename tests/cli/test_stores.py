@@ -68,8 +68,8 @@ def test_a_sound_store(hsi, made, store, deep):
 
 
 FLIPPED = {
-    "archive": ("a/cube/c/0/1/0/0", "a/label/c/0/1/0", "a/moments/c/0/0", "a/sample/c/0/0/0"),
-    "scores": ("a/scores/c/0/1/0", "a/decisions/c/0/1/0"),
+    "archive": ("a/cube/c.0.1.0.0", "a/label/c.0.1.0", "a/moments/c.0.0", "a/sample/c.0.0.0"),
+    "scores": ("a/scores/c.0.1.0", "a/decisions/c.0.1.0"),
 }
 
 

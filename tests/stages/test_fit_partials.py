@@ -227,7 +227,7 @@ def test_another_question_finds_nothing_of_use(archive, client, tmp_path):
 
 
 def test_blocks_that_failed_are_tried_again(own, calm, client, tmp_path):
-    lost = own.path / "s3" / "cube" / "c" / "0" / "1" / "0" / "0"
+    lost = own.path / "s3" / "cube" / "c.0.1.0.0"
     raw = lost.read_bytes()
     lost.unlink()
     keep, total = tmp_path / "fit", SESSIONS * BLOCKS

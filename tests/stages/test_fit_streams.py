@@ -179,7 +179,7 @@ def test_one_stream_per_background(archive, package, client):
 
 def test_frames_that_cannot_be_read_are_left_out(package, client, tmp_path):
     own = converted(tmp_path, client)
-    (own.path / "s2" / "cube" / "c" / "1" / "0" / "0" / "0").unlink()
+    (own.path / "s2" / "cube" / "c.1.0.0.0").unlink()
     pipeline = graph(package)
     result = fit(pipeline, own, client=client)
     assert {(f.key.session, f.key.frame) for f in result.failures} == {("s2", 1)}
@@ -224,7 +224,7 @@ def test_errors_name_the_node(archive, package, client, how, error, says):
 
 def test_no_frame_at_all(package, client, tmp_path):
     own = converted(tmp_path, client)
-    for chunk in own.path.glob("s*/cube/c/*/0/0/0"):
+    for chunk in own.path.glob("s*/cube/c.*.0.0.0"):
         chunk.unlink()
     with pytest.raises(DataError, match=r"mean \(Streamed\) .* none of 9 could be read.*missing"):
         fit(graph(package), own, client=client)

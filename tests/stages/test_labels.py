@@ -242,7 +242,7 @@ def test_repair_of_a_block_leaves_what_was_added_later(made, client):
     label(store, image(folder / "later", "plain.png", second), frames="plain", client=client)
     mask(store, "inner", "0:9", client=client)
     for name in ("first", "plain"):
-        chunk = store / name / "cube" / "c" / "0" / "1" / "0" / "0"
+        chunk = store / name / "cube" / "c.0.1.0.0"
         raw = bytearray(chunk.read_bytes())
         raw[len(raw) // 2] ^= 1
         chunk.write_bytes(raw)

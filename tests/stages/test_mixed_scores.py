@@ -131,12 +131,12 @@ def test_lost_and_exchanged_chunks_of_scores_are_found(archive, tmp_path, client
     store = tmp_path / "s.zarr"
     score(fitted(rx_statistical, archive, client), archive, store, client=client)
     assert verify(store, deep=deep, client=client).sound
-    chunks = store / "s1" / "scores" / "c" / "0"
-    (store / "s0" / "scores" / "c" / "0" / "1" / "0").unlink()
+    chunks = store / "s1" / "scores"
+    (store / "s0" / "scores" / "c.0.1.0").unlink()
     for name in ("scores", "decisions"):
-        (store / "s2" / name / "c" / "0" / "0" / "0").unlink()
+        (store / "s2" / name / "c.0.0.0").unlink()
     # A sound chunk in the wrong place.
-    (chunks / "0" / "0").write_bytes((chunks / "1" / "0").read_bytes())
+    (chunks / "c.0.0.0").write_bytes((chunks / "c.0.1.0").read_bytes())
     found = {d.place: d.problem for d in verify(store, deep=deep, client=client).damages}
     assert set(found) == {"s0[0][y=32:64]", "s2[0][y=0:32]", "s1[0][y=0:32]"}
     assert "missing" in found["s0[0][y=32:64]"]

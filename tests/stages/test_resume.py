@@ -134,7 +134,7 @@ def test_a_killed_driver_continues_and_leaves_no_process(tmp_path, client):
         assert done.returncode == -signal.SIGKILL, done.stderr.decode()
         if stage == "convert":
             # What is not finished is not in the archive.
-            written = {p: p.stat().st_mtime_ns for p in (tmp_path / "a.zarr").rglob("cube/c/**/0")}
+            written = {p: p.stat().st_mtime_ns for p in (tmp_path / "a.zarr").rglob("cube/c.*.0.0")}
             recorded = Records(tmp_path / "a.zarr.hsi-batch" / "records" / "convert").load()
             assert len(recorded) >= after
     result = convert(tmp_path / "in", tmp_path / "a.zarr", block_lines=16, client=client)
@@ -163,7 +163,7 @@ def test_a_lost_chunk_is_converted_again_and_nothing_else(tmp_path, client):
     records = Records(tmp_path / "a.zarr.hsi-batch" / "records" / "convert").load()
     done = [k for k, r in records.items() if r.outcome == "done" and k.session.startswith("e")]
     victim = done[0]
-    chunk = tmp_path / "a.zarr" / victim.session / f"cube/c/0/{victim.start // 16}/0/0"
+    chunk = tmp_path / "a.zarr" / victim.session / f"cube/c.0.{victim.start // 16}.0.0"
     raw = bytearray(chunk.read_bytes())
     raw[-1] ^= 1
     chunk.write_bytes(raw)

@@ -53,8 +53,8 @@ def assert_same(folder, routes, client):
             np.testing.assert_array_equal(first.wavelength, other.wavelength)
     chunks = []
     for route in routes:
-        root = folder / f"{route}.zarr" / "s" / "cube" / "c"
-        chunks.append({p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()})
+        cube = folder / f"{route}.zarr" / "s" / "cube"
+        chunks.append({p.name: p.read_bytes() for p in cube.glob("c.*")})
     assert all(chunk == chunks[0] for chunk in chunks[1:])
 
 

@@ -176,7 +176,7 @@ def test_what_is_missing(archive, client, monkeypatch):
 def test_a_frame_that_cannot_be_read(tmp_path, client):
     cubes = np.stack([scene(i)[0] for i in range(3)])
     make_archive(tmp_path / "a.zarr", {"s": cubes}, lines=16)
-    chunk = tmp_path / "a.zarr" / "s" / "cube" / "c" / "1" / "0" / "0" / "0"
+    chunk = tmp_path / "a.zarr" / "s" / "cube" / "c.1.0.0.0"
     chunk.write_bytes(chunk.read_bytes()[:-9])
     pipeline = chain(RXGlobal(name="rx"))
     trainer = StatisticalTrainer(

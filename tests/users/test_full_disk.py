@@ -75,8 +75,12 @@ def fill_and_resume(hsi, arguments, store, stage, array, disk, sizes):
     done = recorded(store, stage)
     assert 0 < len(done) < BLOCKS
     before = chunks(store)
-    kept = [store / k.session / f"{array}/c/{k.frame}/{k.start // LINES}" for k in done]
-    stamps = {file: before[file] for file in before if any(file.is_relative_to(k) for k in kept)}
+    kept = [f"{k.session}/{array}/c.{k.frame}.{k.start // LINES}." for k in done]
+    stamps = {
+        file: before[file]
+        for file in before
+        if str(file.relative_to(store)).startswith(tuple(kept))
+    }
     assert len(stamps) == len(done)
     # Still full: the same message, still nothing lost.
     refused(hsi(*arguments), store)

@@ -105,9 +105,7 @@ def test_the_whole_way(kind, threads, client, tmp_path, request):
 def test_damage_is_found(sources, threads, tmp_path):
     archive, _, _ = converted(sources, tmp_path / "a.zarr", threads)
     assert verify(tmp_path / "a.zarr", deep=True, client=threads).damages == ()
-    chunk = max(
-        (tmp_path / "a.zarr" / "odd" / "cube" / "c").rglob("*"), key=lambda p: p.stat().st_size
-    )
+    chunk = max((tmp_path / "a.zarr/odd/cube").glob("c.*"), key=lambda p: p.stat().st_size)
     data = bytearray(chunk.read_bytes())
     data[len(data) // 2] ^= 1
     chunk.write_bytes(data)

@@ -48,13 +48,13 @@ def chunks_read(look):
     try:
         found = look()
     finally:
-        files = sorted({f for f in stop() if "/c/" in f})
+        files = sorted({f for f in stop() if "/c." in f})
     return found, files
 
 
 def names_of(files):
     """Session and array of chunks."""
-    return sorted({re.search(r"\.zarr/([^/]+/[^/]+)/c/", f)[1] for f in files})
+    return sorted({re.search(r"\.zarr/([^/]+/[^/]+)/c\.", f)[1] for f in files})
 
 
 def test_only_what_is_looked_at_is_read(made):
