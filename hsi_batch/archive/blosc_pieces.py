@@ -1,7 +1,8 @@
-"""Stored Blosc buffers, read and unpacked piece by piece.
+"""Stored Blosc buffers, packed and unpacked piece by piece.
 
-What was read is still in the cache when its checksum is taken and when it is unpacked, and no
-memory is needed for a whole compressed chunk: 7 % of a pass over an archive.
+What was read is still in the cache when its checksum is taken and when it is unpacked (7 % of a
+pass over an archive), and no single piece of memory is needed for a whole compressed chunk: large
+ones that come and go, with small ones that stay between them, leave holes, and the heap grows.
 
 A buffer of Blosc 1 is a header of 16 bytes (flags are byte 2; the bytes of all values, of the
 values of a block, and of the buffer are uint32 at 4, 8 and 12), then the offset of each block,
@@ -18,10 +19,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_batch.archive.scratch import scratch
 from hsi_batch.archive.shards import Place, crc32c
+from hsi_batch.scratch import scratch
 
-__all__ = ["HEADER_BYTES", "INDEX_BYTES", "is_plain", "unpack_pieces", "value_bytes"]
+__all__ = [
+    "HEADER_BYTES",
+    "INDEX_BYTES",
+    "is_plain",
+    "pack_pieces",
+    "unpack_pieces",
+    "value_bytes",
+]
 
 HEADER_BYTES = 16
 #: Read of each buffer at first: the offsets of some thousand blocks.
@@ -31,6 +39,8 @@ _OFFSET = np.dtype("<u4")
 _PLAIN = 2
 # Values of a piece: of 1 to 4 MB all are as fast; half of what a core has of most caches.
 _PIECE_BYTES = 2**21
+#: Part of the bytes of a piece above which all is packed at once.
+_WORTH = 0.97
 
 
 def value_bytes(head: bytes | memoryview) -> int:
@@ -41,6 +51,61 @@ def value_bytes(head: bytes | memoryview) -> int:
 def is_plain(head: bytes | memoryview) -> bool:
     """Whether a buffer holds its values as they are."""
     return bool(head[2] & _PLAIN)
+
+
+def pack_pieces(
+    codec: Any, values: NDArray[Any], count: int, fill: Any = 0
+) -> list[bytes | memoryview]:
+    """Pack values; gives the parts of the buffer, which are the bytes of ``codec.encode``.
+
+    Parameters
+    ----------
+    codec : numcodecs.Blosc
+    values : numpy.ndarray
+        C-contiguous.
+    count : int
+        Values of the buffer; those that are not given are ``fill``.
+    """
+    flat = values.reshape(-1)
+
+    def whole() -> list[bytes | memoryview]:
+        return [codec.encode(_padded(flat, 0, count, fill))]
+
+    step, total = _PIECE_BYTES // flat.itemsize, count * flat.itemsize
+    if total < 2 * _PIECE_BYTES or _PIECE_BYTES % flat.itemsize:
+        return whole()
+    # What is left at the end goes with the last piece: none is smaller than the others.
+    starts = range(0, count - step + 1, step)
+    head, size = b"", 0
+    bodies: list[bytes | memoryview] = []
+    offsets = []
+    for first in starts:
+        piece = _padded(flat, first, count if first == starts[-1] else first + step, fill)
+        packed = codec.encode(piece)
+        head = head or packed[:12]
+        blocks = None if head[:4] != packed[:4] else _blocks(len(packed), packed, 0)
+        alike = blocks is not None and packed[8:12] == head[8:12]
+        # Blosc keeps what it cannot make smaller as it is, and decides that for the whole.
+        worth = len(packed) <= piece.nbytes * _WORTH
+        if blocks is None or not alike or not worth or _PIECE_BYTES % blocks.size:
+            return whole()
+        begin = int(blocks.offsets[0])
+        offsets.append(blocks.offsets[:-1] + (size - begin))
+        bodies.append(memoryview(packed)[begin:])
+        size += len(packed) - begin
+    index = np.concatenate(offsets)
+    own = HEADER_BYTES + _OFFSET.itemsize * len(index)
+    sizes = (total.to_bytes(4, "little"), head[8:12], (own + size).to_bytes(4, "little"))
+    return [b"".join((head[:4], *sizes, (index + own).astype(_OFFSET).tobytes())), *bodies]
+
+
+def _padded(flat: NDArray[Any], first: int, last: int, fill: Any) -> NDArray[Any]:
+    """Values ``first:last``, of which the last ones may not be there."""
+    if last <= len(flat):
+        return flat[first:last]
+    found = np.full(last - first, fill, dtype=flat.dtype)
+    found[: max(len(flat) - first, 0)] = flat[first:]
+    return found
 
 
 class _Blocks(NamedTuple):
@@ -76,7 +141,7 @@ def unpack_pieces(
     OSError
         The file ends before the buffer does.
     """
-    blocks = _blocks(place.size, head)
+    blocks = _blocks(place.size, head, 2 * _PIECE_BYTES)
     if blocks is None:
         return None
     crc = crc32c(head[: int(blocks.offsets[0])])
@@ -105,9 +170,9 @@ def unpack_pieces(
     return crc
 
 
-def _blocks(size: int, head: bytes) -> _Blocks | None:
+def _blocks(size: int, head: bytes, least: int) -> _Blocks | None:
     total, block = value_bytes(head), int.from_bytes(head[8:12], "little")
-    if is_plain(head) or block == 0 or total < 2 * max(block, _PIECE_BYTES):
+    if is_plain(head) or block == 0 or total < max(2 * block, least):
         return None
     count = -(-total // block)
     first = HEADER_BYTES + _OFFSET.itemsize * count

@@ -26,9 +26,9 @@ from hsi_batch.archive.blosc_pieces import (
     value_bytes,
 )
 from hsi_batch.archive.chunk_layout import ChunkLayout, chunk_tail, layout_of, lost_chunk
-from hsi_batch.archive.scratch import scratch
 from hsi_batch.archive.shard_objects import fetched
 from hsi_batch.archive.shards import CRC_BYTES, Place, crc32c, place_of
+from hsi_batch.scratch import scratch
 
 __all__ = ["PACKED", "UNREADABLE", "read_lines", "read_rows"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from math import prod
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -16,6 +17,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
+from hsi_batch.archive.blosc_pieces import pack_pieces
 from hsi_batch.archive.chunk_layout import layout_of
 from hsi_batch.archive.shard_objects import ShardObject
 from hsi_batch.archive.shards import PARTIAL, ShardFile, crc32c
@@ -75,21 +77,20 @@ class LineWriter:
             target[frame, start:stop] = values
             return ""
         shape = layout.chunks[1:]
-        if values.shape != shape:
-            padded = np.full(shape, array.fill_value, dtype=layout.dtype)
-            padded[: stop - start] = values
-            values = padded
+        values = np.broadcast_to(values, (stop - start, *shape[1:]))
         values = np.ascontiguousarray(values, dtype=layout.dtype)
         path, at = layout.place(index), layout.position(index)
         if at is not None and empty:
             self._shard(path, at[1]).add(at[0])
             return ""
-        body = codec.encode(values)
-        tail = crc32c(body)
+        parts = pack_pieces(codec, values, prod(shape), array.fill_value)
+        tail = crc32c(b"")
+        for part in parts:
+            tail = crc32c(part, tail)
         if at is None:
-            _replace(path, body, tail)
+            _replace(path, *parts, tail)
         else:
-            self._shard(path, at[1]).add(at[0], body, tail)
+            self._shard(path, at[1]).add(at[0], *parts, tail)
         return tail.hex()
 
     def _shard(self, path: Place, room: int) -> ShardFile | ShardObject:
@@ -114,7 +115,7 @@ class LineWriter:
         self._shards.clear()
 
 
-def _replace(path: Place, *parts: bytes) -> None:
+def _replace(path: Place, *parts: bytes | memoryview) -> None:
     if not isinstance(path, Path):
         path.write_bytes(b"".join(parts))
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,7 +14,7 @@ from hsi_batch.archive.store import metadata_errors, refuse_links, store_place
 from hsi_batch.files import digest_json
 from hsi_batch.places import Place
 
-__all__ = ["consolidate", "gather", "session_heads"]
+__all__ = ["consolidate", "metadata_below", "session_heads"]
 
 _META = "zarr.json"
 #: As Zarr writes it.
@@ -59,15 +58,20 @@ def consolidate(root: zarr.Group) -> None:
     folder = store_place(root)
     heads = session_heads(folder)
     gathers = root.store.supports_consolidated_metadata
-    for name, head in heads.items():
-        attributes = head["attributes"]
-        published = SEAL in attributes and head.get("consolidated_metadata") is not None
-        if attributes.get("complete") and not (published and gathers):
-            if gathers:
-                gather(root, name)
-            seal_session(folder / name)
-            with metadata_errors(str(folder), name):
-                heads[name] = json.loads((folder / name / _META).read_bytes())
+
+    def sealed(name: str) -> _Head:
+        with metadata_errors(str(folder), name):
+            seal_session(folder / name, metadata_below(folder / name) if gathers else None)
+            head: _Head = json.loads((folder / name / _META).read_bytes())
+            return head
+
+    fresh = [
+        name
+        for name, head in heads.items()
+        if head["attributes"].get("complete") and not (gathers and _is_published(head))
+    ]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        heads |= zip(fresh, pool.map(sealed, fresh), strict=True)
     if not gathers:
         # Icechunk, whose snapshots hold all metadata together; so that the root is another whenever
         # a session is.
@@ -81,21 +85,23 @@ def _entries(folder: Place, heads: Mapping[str, _Head]) -> dict[str, Any]:
     """Metadata of groups, then of arrays, as Zarr puts them into a root."""
     arrays: dict[str, Any] = {}
     for name, head in heads.items():
-        held = head.get("consolidated_metadata")
-        if held is None:
-            below: list[Place] = sorted((folder / name).glob(f"*/{_META}"), key=str)
-            found = {meta.parent.name: json.loads(meta.read_bytes()) for meta in below}
-        else:
-            found = held["metadata"]
+        held = head.get("consolidated_metadata") or metadata_below(folder / name)
+        found = held["metadata"]
         arrays |= {f"{name}/{key}": found[key] for key in sorted(found)}
     nothing = {**_GATHERED, "metadata": {}}
     groups = {name: {**head, "consolidated_metadata": nothing} for name, head in heads.items()}
     return {**groups, **arrays}
 
 
-def gather(root: zarr.Group, name: str) -> None:
-    """Copy the metadata of the arrays of a session into its group."""
-    with warnings.catch_warnings():
-        # Zarr v3 calls this experimental; readers that do not know it ignore it.
-        warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(root.store, path=name)
+def metadata_below(folder: Place) -> dict[str, Any]:
+    """Metadata of the arrays of a session, as Zarr gathers them in its group.
+
+    Zarr v3 calls this experimental; readers that do not know it ignore it.
+    """
+    metas: list[Place] = sorted(folder.glob(f"*/{_META}"), key=str)
+    arrays = {meta.parent.name: json.loads(meta.read_bytes()) for meta in metas}
+    return {**_GATHERED, "metadata": arrays}
+
+
+def _is_published(head: _Head) -> bool:
+    return SEAL in head["attributes"] and head.get("consolidated_metadata") is not None

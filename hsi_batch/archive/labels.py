@@ -128,7 +128,7 @@ def enforce(
             f"session {session.name} has no version {number} of labels; there are: {known}.",
             hint="See them with hsi-batch label STORE --list.",
         )
-    group.attrs.update(
+    group.update_attributes(
         {
             "labelled_frames": int(versions[number].get("labelled_frames") or 0),
             "labels": {"current": number, "versions": {str(k): v for k, v in versions.items()}},

@@ -9,7 +9,7 @@ from typing import Any
 
 import zarr
 
-from hsi_batch.archive.gathering import consolidate, gather
+from hsi_batch.archive.gathering import consolidate, metadata_below
 from hsi_batch.archive.seals import SEAL, reseal_session, session_problems, unsealed_problem
 from hsi_batch.archive.store import ARCHIVE, SCORES, VERSION
 from hsi_batch.errors import StoreError
@@ -51,9 +51,8 @@ def mend_metadata(path: Place, name: str) -> bool:
         write_atomically(folder / part / _META, json.dumps(entry, indent=2))
     write_atomically(folder / _META, json.dumps(_group(attributes), indent=2))
     if not lost:
-        root = zarr.open_group(zarr_store(path), mode="r+", zarr_format=3, use_consolidated=False)
-        gather(root, name)
-        reseal_session(folder, {k: int(n) for k, (_, n) in arrays.items()})
+        counts = {k: int(n) for k, (_, n) in arrays.items()}
+        reseal_session(folder, counts, metadata_below(folder))
     return True
 
 

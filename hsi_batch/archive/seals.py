@@ -48,23 +48,23 @@ def chunk_files(array: Place) -> Iterator[Place]:
         yield from (here / name for name in sorted(names) if here != array or name != _META)
 
 
-def seal_session(folder: Place) -> None:
-    """Seal the metadata of a session and of its arrays."""
+def seal_session(folder: Place, gathered: Mapping[str, Any] | None = None) -> None:
+    """Seal the metadata of a session and of its arrays, with those that are gathered in it."""
     arrays = {}
     metas: list[Place] = [*folder.glob(f"*/{_META}")]
     for meta in sorted(metas, key=str):
         count = sum(1 for _ in chunk_files(meta.parent))
         arrays[meta.parent.name] = [digest_of(meta.read_bytes())[:_SHORT], count]
-    seal(folder, {"arrays": arrays})
+    seal(folder, {"arrays": arrays}, gathered=gathered)
 
 
-def reseal_session(folder: Place, counts: Mapping[str, int]) -> None:
+def reseal_session(folder: Place, counts: Mapping[str, int], gathered: Mapping[str, Any]) -> None:
     """Seal metadata that were made again, with the numbers of chunks that there were."""
     arrays = {
         name: [digest_of((folder / name / _META).read_bytes())[:_SHORT], count]
         for name, count in sorted(counts.items())
     }
-    seal(folder, {"arrays": arrays})
+    seal(folder, {"arrays": arrays}, gathered=gathered)
 
 
 def seal(

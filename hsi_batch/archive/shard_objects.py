@@ -86,7 +86,7 @@ class ShardObject:
         self._room = room
         self._chunks: dict[int, bytes] = {}
 
-    def add(self, position: int, *parts: bytes) -> None:
+    def add(self, position: int, *parts: bytes | memoryview) -> None:
         """Take an encoded chunk; without parts it is one that is not stored."""
         self._chunks[position] = b"".join(parts)
 

@@ -165,7 +165,7 @@ class ShardFile:
         self._partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
         self._file = self._partial.open("wb")
 
-    def add(self, position: int, *parts: bytes) -> None:
+    def add(self, position: int, *parts: bytes | memoryview) -> None:
         """Append an encoded chunk; without parts it is one that is not stored."""
         self._written[position] = True
         self._index[position] = ABSENT

@@ -228,7 +228,7 @@ def copy_frame_arrays(session: Session, group: zarr.Group) -> list[str]:
     """Copy what a session knows of its frames into another group; returns the names."""
     made = []
     for name in ("time", "frame_id", "integration_time"):
-        array = session.optional(name)
+        array = session.optional(name) if session.holds(name) else None
         if array is not None:
             copy = create_array(
                 group,

@@ -23,6 +23,7 @@ from hsi_batch.readers.geometry_names import geometry_reason
 from hsi_batch.readers.protocol import FrameInfo, SourceInfo, refuse_mode
 from hsi_batch.readers.raw import RawFile, bytes_of, check_lines, native, reading
 from hsi_batch.readers.reference_names import reference_reason
+from hsi_batch.scratch import scratch
 
 __all__ = ["EnviFrame", "EnviReader", "EnviSource", "find_data_file"]
 
@@ -181,7 +182,7 @@ class EnviFrame:
         header = self._header
         count = check_lines(start, stop, header.lines)
         shape = (count, header.samples, header.bands)
-        out = np.empty(shape, header.dtype.newbyteorder("="))
+        out = scratch.lines(shape, header.dtype.newbyteorder("="))
         if count:
             with reading(self._file.path, 0, start, stop):
                 self._fill(self._file, header, start, out)

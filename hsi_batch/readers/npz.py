@@ -31,6 +31,7 @@ from hsi_batch.files import Closing
 from hsi_batch.readers.npz_file import Member, MemberStream, NpzFile
 from hsi_batch.readers.protocol import Access, FrameInfo, SourceInfo, refuse_mode
 from hsi_batch.readers.raw import RawFile, bytes_of, check_lines, native, reading
+from hsi_batch.scratch import scratch
 
 __all__ = ["NpzFrame", "NpzReader", "NpzSource"]
 
@@ -140,7 +141,7 @@ class NpzSource(Closing):
 
     def _streamed(self, index: int, start: int, stop: int) -> NDArray[Any]:
         y, x, channel = self.info.shape
-        out = np.empty((stop - start, x, channel), self._cube.dtype)
+        out = scratch.lines((stop - start, x, channel), self._cube.dtype)
         wanted = index * y + start
         if self._stream is None or self._next > wanted:
             self._rewind()
@@ -166,11 +167,11 @@ class NpzSource(Closing):
         # In the file the axes stand in the opposite order: (channel, x, y, frame).
         row = y * frames
         step = max(1, min(x, _SCRATCH // (row * self._cube.dtype.itemsize)))
-        scratch = np.empty((step, y, frames), self._cube.dtype)
+        part = np.empty((step, y, frames), self._cube.dtype)
         with closing(self._npz.stream(self._cube.name)) as stream:
             for c in range(channel):
                 for first in range(0, x, step):
-                    block = scratch[: min(step, x - first)]
+                    block = part[: min(step, x - first)]
                     stream.read_into(bytes_of(block))
                     out[:, first : first + len(block), c] = block[:, :, index].T
         return out

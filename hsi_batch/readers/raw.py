@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_batch.errors import SourceError
+from hsi_batch.scratch import scratch
 
 __all__ = ["RawFile", "bytes_of", "check_lines", "native", "reading"]
 
@@ -147,7 +148,7 @@ class RawFile:
         dtype : numpy.dtype
             Its type as stored, in either byte order.
         """
-        out = np.empty(shape, dtype)
+        out = scratch.lines(shape, dtype)
         if out.size:
             self.read_into([bytes_of(out)], offset)
         return native(out)

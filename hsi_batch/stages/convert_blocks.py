@@ -29,6 +29,7 @@ from hsi_batch.patience import patiently
 from hsi_batch.places import Place, place
 from hsi_batch.readers.cropped import cropped_labels
 from hsi_batch.readers.protocol import Frame
+from hsi_batch.scratch import scratch
 from hsi_batch.stages.convert_handles import (
     annotation_of,
     calibrated,
@@ -260,7 +261,8 @@ def _convert_block(
 ) -> tuple[dict[str, Any], Bundle]:
     """Read, write and sum one block; returns what the record keeps, and sums that must wait."""
     session, geometry = session_of(job), job.geometry
-    lines = frame.read(key.start, key.stop)
+    with scratch.lent(geometry.block_bytes):
+        lines = frame.read(key.start, key.stop)
     _, width, channels = geometry.shape
     expected = (key.stop - key.start, width, channels)
     kind = job.recorded or geometry.dtype

@@ -217,16 +217,16 @@ def finish_session(
             ordered = dict(sorted(checksums.items()))
             source |= {"checksums": ordered, "sha256": ordered.get(planned.info.pixels, "")}
         source |= _marks(planned)
-        session.group.attrs.update(
+        session.group.update_attributes(
             {
                 "source": source,
                 "failed_frames": {str(k): v for k, v in failed.items()},
                 "flagged_pixels": sum(flags.values()),
                 "flags": _flag_names(flags),
                 "labelled_frames": _labelled_frames(known),
+                "complete": True,
             }
         )
-        session.group.attrs["complete"] = True
     height, width, _ = geometry.shape
     pixels = geometry.frames * height * width
     named = _flag_names(flags)

@@ -31,9 +31,7 @@ def convert_tasks(
     for planned in plan.todo:
         assert planned.info is not None
         job = replace(planned.job(plan.archive, plan.options), run=token)
-        for item in planned.items(job):
-            sizes[id(item)] = sum(job.geometry.bytes_of(key) for key in item_keys(item))
-            items.append(item)
+        # Whole files first: at the end, where tasks become small, one would keep a worker alone.
         if planned.status != "retry":
             for file, mark in planned.signature.items():
                 if file in hashes.get(planned.name, {}):
@@ -41,6 +39,9 @@ def convert_tasks(
                 hashed = HashItem(planned.name, file)
                 sizes[id(hashed)] = (mark[0] if mark else 0) // 8
                 items.append(hashed)
+        for item in planned.items(job):
+            sizes[id(item)] = sum(job.geometry.bytes_of(key) for key in item_keys(item))
+            items.append(item)
     return batches(
         items,
         lambda item: sizes[id(item)],

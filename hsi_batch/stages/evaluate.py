@@ -18,7 +18,6 @@ from hsi_batch.archive.archive import Archive
 from hsi_batch.archive.chunk_reader import read_lines
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.records import BlockRecord
-from hsi_batch.archive.scratch import scratch
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.store import SCORES, archive_stamp, groups_of, open_root
 from hsi_batch.archive.transactions import pinned
@@ -31,6 +30,7 @@ from hsi_batch.patience import patiently
 from hsi_batch.pipeline.maps import INVALID_DECISION
 from hsi_batch.pipeline.pipeline import Pipeline
 from hsi_batch.readers.paths import natural_key
+from hsi_batch.scratch import scratch
 from hsi_batch.stages.evaluation import Evaluation, save_evaluation
 from hsi_batch.stages.frames import session_of
 from hsi_batch.stages.label_use import label_stamps
@@ -115,7 +115,7 @@ def evaluate(
     )
     root = open_root(store, SCORES)
     covers, labels = covered(archive, plan)
-    items = _scored_frames(root, covers, records)
+    items = _scored_frames(covers, records)
     widths = {name: archive.session(name).geometry.shape[1] for name in covers}
     sizes = {item: sum(b - a for a, b in item.lines) * widths[item.session] * 4 for item in items}
     progress = Progress("evaluate", len(items), sum(sizes.values()), unit="frames")
@@ -147,15 +147,18 @@ def evaluate(
 
 
 def _scored_frames(
-    root: zarr.Group, covers: Mapping[str, str], records: Mapping[BlockKey, BlockRecord]
+    covers: Mapping[str, str], records: Mapping[BlockKey, BlockRecord]
 ) -> list[_Scored]:
-    failed = {name: root[name].attrs.get("failed_frames") or {} for name in covers}
     lines: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    failed = set()
     for key, record in records.items():
-        scored = record.outcome == "done" and record.digest == covers.get(key.session)
-        if scored and str(key.frame) not in failed[key.session]:  # type: ignore[operator]
+        if record.digest != covers.get(key.session):
+            continue
+        if record.outcome == "failed":
+            failed.add((key.session, key.frame))
+        elif record.outcome == "done":
             lines.setdefault((key.session, key.frame), []).append(record.lines)
-    ordered = sorted(lines, key=lambda place: (natural_key(place[0]), place[1]))
+    ordered = sorted(set(lines) - failed, key=lambda place: (natural_key(place[0]), place[1]))
     return [_Scored(name, frame, tuple(sorted(lines[name, frame]))) for name, frame in ordered]
 
 

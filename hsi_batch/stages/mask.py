@@ -336,4 +336,4 @@ def _tell(group: zarr.Group, name: str, source: str, term: MaskTerm, inside: int
         **({"sha256": digest_of_file(term.path)} if isinstance(term, MaskFile) else {}),
     }
     # The mask holds from here on.
-    group.attrs.update({"mask_versions": versions, "masks": masks})
+    group.update_attributes({"mask_versions": versions, "masks": masks})

@@ -229,9 +229,9 @@ def _execute(
             absorb(plan.store, report.changes)
     root = committed(root, plan.store)
     latest = records.load()
-    finish(root, plan, latest, torn=run.lost_workers)
 
     def publish() -> None:
+        finish(root, plan, latest, torn=run.lost_workers)
         consolidate(committed(root, plan.store))
 
     # Written last: a run that was killed before has none, and is finished by the next one.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import zarr
@@ -28,6 +30,8 @@ from hsi_batch.stages.workflow_text import workflow_told
 
 __all__ = ["begin", "finish"]
 
+_THREADS = 16
+
 
 def begin(
     root: zarr.Group, pipeline: Pipeline, archive: Archive, plan: ScorePlan, file: str | None
@@ -35,7 +39,8 @@ def begin(
     """Make the groups of sessions that are new or stale."""
     forget_evaluation(plan.store)
     remember_scores(archive, plan.store)
-    root.attrs.update(
+    # One write; ``attrs.update`` is one for each.
+    root.update_attributes(
         {
             "archive": str(archive.path.absolute()),
             "pipeline": pipeline.serialize(),
@@ -52,11 +57,14 @@ def begin(
             "scored": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
-    for planned in plan.todo:
+
+    def opened(planned: PlannedScores) -> None:
         if planned.status in ("new", "redo"):
             _create_session(root, planned, plan)
         else:
             plain_group(member(root, planned.name)).attrs["complete"] = False
+
+    _for_each(opened, plan.todo)
 
 
 def _create_session(root: zarr.Group, planned: PlannedScores, plan: ScorePlan) -> None:
@@ -106,9 +114,14 @@ def finish(
 
     Chunks that were half written are removed where workers died (``torn``), or an earlier run.
     """
-    for planned in plan.todo:
-        known = {k: latest.get(k) for k in planned.todo}
-        missing = [k for k, r in known.items() if r is None or r.digest != planned.digest]
+    by_session: dict[str, dict[BlockKey, BlockRecord]] = {planned.name: {} for planned in plan.todo}
+    for key, record in latest.items():
+        if key.session in by_session:
+            by_session[key.session][key] = record
+
+    def closed(planned: PlannedScores) -> None:
+        known = by_session[planned.name]
+        missing = [k for k in planned.todo if k not in known or known[k].digest != planned.digest]
         if missing:
             raise IncompleteError(
                 f"{len(missing)} of {len(planned.todo)} blocks were not scored, the first is"
@@ -121,12 +134,21 @@ def finish(
         if torn or planned.status in ("resume", "retry"):
             remove_partial(group)
         failed: dict[str, str] = {}
-        frames: set[int] = set()
-        for key, record in latest.items():
-            current = key.session == planned.name and record.digest == planned.digest
-            if current and record.outcome == "failed":
+        frames: dict[int, None] = {}
+        for key, record in known.items():
+            if record.digest != planned.digest:
+                continue
+            if record.outcome == "failed":
                 failed.setdefault(str(key.frame), record.reason)
-            elif current:
-                frames.add(key.frame)
-        listed = frames_in_words(dict.fromkeys(frames))
-        group.attrs.update({"failed_frames": failed, "frames": listed, "complete": True})
+            else:
+                frames[key.frame] = None
+        listed = frames_in_words(frames)
+        group.update_attributes({"failed_frames": failed, "frames": listed, "complete": True})
+
+    _for_each(closed, plan.todo)
+
+
+def _for_each(do: Callable[[PlannedScores], None], sessions: Iterable[PlannedScores]) -> None:
+    # Writing small files is mostly waiting.
+    with ThreadPoolExecutor(_THREADS) as pool:
+        deque(pool.map(do, sessions), maxlen=0)

@@ -26,6 +26,50 @@ def _whole(
                     second[x, c] += value * value
 
 
+#: Values of a strip, whose sums stay in the nearest cache.
+_STRIP = 2048
+#: Lines whose sum of 16-bit integers fits 32 bits.
+_LINES = 16384
+
+
+@compiled
+def _every(rows: Any, first: Any, second: Any) -> None:  # pragma: no cover - machine code
+    """Sums of the columns of ``rows`` (lines, n), 8 or 16-bit integers; all lines count.
+
+    By strips and four lines at a time, three times as fast as value by value.
+    """
+    lines, n = rows.shape
+    sums, squares = np.empty(_STRIP, np.int32), np.empty(_STRIP, np.uint64)
+    for top in range(0, lines, _LINES):
+        bottom = min(top + _LINES, lines)
+        fours = top + (bottom - top) // 4 * 4
+        for left in range(0, n, _STRIP):
+            width = min(_STRIP, n - left)
+            for i in range(width):
+                sums[i] = 0
+                squares[i] = 0
+            for y in range(top, fours, 4):
+                a, b = rows[y, left : left + width], rows[y + 1, left : left + width]
+                c, d = rows[y + 2, left : left + width], rows[y + 3, left : left + width]
+                for i in range(width):
+                    sums[i] += (np.int32(a[i]) + np.int32(b[i])) + (np.int32(c[i]) + np.int32(d[i]))
+                    # A square is below 2**32, also of a negative number that wrapped.
+                    p, q = np.uint32(a[i]), np.uint32(b[i])
+                    r, s = np.uint32(c[i]), np.uint32(d[i])
+                    low = np.uint64(np.uint32(p * p)) + np.uint64(np.uint32(q * q))
+                    high = np.uint64(np.uint32(r * r)) + np.uint64(np.uint32(s * s))
+                    squares[i] += low + high
+            for y in range(fours, bottom):
+                a = rows[y, left : left + width]
+                for i in range(width):
+                    p = np.uint32(a[i])
+                    sums[i] += np.int32(a[i])
+                    squares[i] += np.uint64(np.uint32(p * p))
+            for i in range(width):
+                first[left + i] += sums[i]
+                second[left + i] += np.int64(squares[i])
+
+
 @compiled
 def _means(
     lines: Any, valid: Any, every: Any, count: Any, first: Any, second: Any
@@ -66,6 +110,11 @@ def sums(
     kind = np.int64 if exact else np.float64
     count = np.zeros(width, np.int64)
     first, second = np.zeros((width, channels), kind), np.zeros((width, channels), kind)
+    if exact and every and lines.itemsize <= 2 and lines.flags.c_contiguous:
+        count += len(lines)
+        rows = lines.reshape(len(lines), width * channels)
+        _every(rows, first.reshape(-1), second.reshape(-1))
+        return count, first, second
     run = _whole if exact else _means
     run(lines, np.ascontiguousarray(valid), every, count, first, second)
     return count, first, second

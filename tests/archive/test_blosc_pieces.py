@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numcodecs import Blosc, blosc
 
 from hsi_batch.archive import blosc_pieces
-from hsi_batch.archive.blosc_pieces import INDEX_BYTES, unpack_pieces
+from hsi_batch.archive.blosc_pieces import INDEX_BYTES, pack_pieces, unpack_pieces
 from hsi_batch.archive.shards import Place, crc32c
 
 DTYPES = st.sampled_from(["uint8", "uint16", "int32", "float32", "float64"])
@@ -129,3 +129,42 @@ def test_a_file_that_ends_too_early_is_told(cut):
     buffer = bytes(Blosc("lz4", 5, 1, 16384).encode(values))
     with pytest.raises(OSError, match="cut while it was read"):
         unpacked(buffer, values, piece=16384, cut=cut)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 99),
+    st.integers(1, 2**21),
+    DTYPES,
+    st.sampled_from([("lz4", 5), ("lz4", 1), ("zstd", 1), ("zstd", 9), ("blosclz", 5)]),
+    st.integers(0, 2),
+    st.sampled_from([0, 0, 0, 4096, 65536, 3000]),
+    st.sampled_from([2**16, 2**18, 2**20]),
+    st.sampled_from(["steps", "alike", "noise", "noise at the end"]),
+    st.sampled_from([0, 0, 1, 70_000]),
+)
+def test_what_is_packed_in_pieces_are_the_bytes_of_blosc(
+    seed, size, dtype, codec, shuffle, block, piece, kind, missing
+):
+    values = values_of(seed, size, dtype)
+    if kind == "alike":
+        values[...] = 7
+    elif kind.startswith("noise"):
+        part = values if kind == "noise" else values[-size // 3 :]
+        part.view(np.uint8)[...] = np.random.default_rng(seed).integers(0, 256, part.nbytes)
+    blosc_codec = Blosc(*codec, shuffle, block)
+    # No smaller than the blocks that Blosc takes by itself of much.
+    if block == 0:
+        piece = 2**21
+    with patch.object(blosc_pieces, "_PIECE_BYTES", piece):
+        parts = pack_pieces(blosc_codec, values, size + missing, 3)
+    whole = np.concatenate([values, np.full(missing, 3, dtype)])
+    assert b"".join(parts) == blosc_codec.encode(whole)
+
+
+def test_a_chunk_of_an_archive_is_packed_in_pieces():
+    values = values_of(1, 5 * 2**20, "uint16").reshape(5, -1, 4)
+    codec = Blosc("lz4", 5)
+    parts = pack_pieces(codec, values, values.size)
+    assert len(parts) == 1 + 5
+    assert b"".join(parts) == codec.encode(values)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hsi_batch.archive.chunk_layout import chunk_path, chunk_tail
 from hsi_batch.archive.chunk_reader import read_lines
 from hsi_batch.archive.chunk_writer import LineWriter, remove_partial, write_lines
-from hsi_batch.archive.scratch import scratch
 from hsi_batch.archive.store import create_array
+from hsi_batch.scratch import scratch
 
 DTYPES = st.sampled_from(
     ["bool", "uint8", "int8", "uint16", "int16", "uint32", "int64", "float16", "float32", "float64"]

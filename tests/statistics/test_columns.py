@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsi_batch.errors import DataError
@@ -85,6 +85,27 @@ def test_large_sums_are_exact():
     assert found.second[0, 0] == 2999 * 65535**2 + 65534**2
     known = 2999 / 3000
     np.testing.assert_allclose(found.as_float().second[0, 0], known, rtol=1e-12)
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(["uint8", "int8", "uint16", "int16"]),
+    st.sampled_from([0, 1, 2, 3, 4, 5, 7, 130, 16383, 16384, 16387, 33_000]),
+    st.sampled_from([(1, 1), (3, 5), (2100, 1), (41, 61)]),
+    st.sampled_from(["lowest", "highest", "any"]),
+)
+def test_whole_blocks_of_small_integers_are_exact(dtype, lines, sides, values):
+    if lines > 200 and sides[0] > 3:
+        lines = 6
+    cube = lines_of(lines, lines, *sides, dtype)
+    info = np.iinfo(dtype)
+    if values != "any":
+        cube[...] = info.min if values == "lowest" else info.max
+    found = ColumnMoments.empty(*sides, dtype).update(cube)
+    wide = cube.astype(object)
+    assert found.columns.tolist() == [lines] * sides[0]
+    assert np.array_equal(found.first, wide.sum(axis=0) if lines else np.zeros(sides))
+    assert np.array_equal(found.second, (wide * wide).sum(axis=0) if lines else np.zeros(sides))
 
 
 def test_they_follow_through_maps_that_keep_channels_apart():
