@@ -266,15 +266,15 @@ def create_array(
     """Make an array whose chunks are compressed and end in their CRC32C.
 
     ``shards`` is the shape of what becomes one file, in chunks; each chunk is one by default.
-    On a disk files lie beside each other (``c.0.1.0``), unless they are more than 100 000: a folder
-    for each takes as long to make as the scores of its block, and an inode.
+    Files lie beside each other (``c.0.1.0``), unless they are more than 100 000: a folder for each
+    takes as long to make as the scores of its block, and an inode. Icechunk wants them nested.
     """
     shape_of_chunk = tuple(max(c, 1) for c in chunks)
     together = None
     if shards is not None:
         together = tuple(c * n for c, n in zip(shape_of_chunk, shards, strict=True))
     files = prod(-(-n // c) for n, c in zip(shape, together or shape_of_chunk, strict=True))
-    flat = isinstance(group.store, LocalStore) and files <= _FLAT_FILES
+    flat = group.store.supports_consolidated_metadata and files <= _FLAT_FILES
     return group.create_array(
         name,
         shape=shape,

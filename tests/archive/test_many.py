@@ -116,8 +116,13 @@ def test_publishing_costs_what_is_new(tmp_path, monkeypatch):
     names = [f"s{i}" for i in range(6)]
     root = make_archive(tmp_path / "a.zarr", {n: cube_of(0, frames=1) for n in names})
     gathered = []
-    gather = gathering.gather
-    monkeypatch.setattr(gathering, "gather", lambda r, n: (gathered.append(n), gather(r, n)))
+    below = gathering.metadata_below
+
+    def gather(folder):
+        gathered.append(folder.name)
+        return below(folder)
+
+    monkeypatch.setattr(gathering, "metadata_below", gather)
     Session.open(tmp_path / "a.zarr", "s3", "r+").group.attrs["flagged_pixels"] = 7
     consolidate(root)
     assert gathered == ["s3"]

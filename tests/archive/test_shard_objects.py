@@ -41,9 +41,7 @@ def objects(store):
 
 
 def files(folder):
-    # On a disk the parts of a name are joined by dots.
-    chunks = (folder / "cube").glob("c.*")
-    return {f"cube/{path.name.replace('.', '/')}": path.read_bytes() for path in chunks}
+    return {f"cube/{path.name}": path.read_bytes() for path in (folder / "cube").glob("c.*")}
 
 
 @settings(max_examples=25, deadline=None)

@@ -118,11 +118,11 @@ def test_commands_take_urls_and_tell_no_secret(
 def test_a_damaged_and_a_missing_object_are_found(workers, s3, made_recordings):
     store = f"{s3}/a.zarr"
     hb.convert(made_recordings, store, client=workers)
-    chunk = place(store) / "r0" / "cube" / "c" / "0" / "0" / "0" / "0"
+    chunk = place(store) / "r0" / "cube" / "c.0.0.0.0"
     raw = bytearray(chunk.read_bytes())
     raw[len(raw) // 2] ^= 4
     chunk.write_bytes(bytes(raw))
-    (place(store) / "r1" / "cube" / "c" / "0" / "0" / "0" / "0").unlink()
+    (place(store) / "r1" / "cube" / "c.0.0.0.0").unlink()
     found = verify(store, deep=True, client=workers)
     assert {d.place for d in found.damages} == {"r0[0][y=0:40]", "r1[0][y=0:40]"}
     archive = hb.open_archive(store)
@@ -259,7 +259,7 @@ def test_the_sharded_preset(workers, s3, made_recordings, tmp_path, scheme):
         same_content(f"{s3}/s.zarr", tmp_path / "s.zarr", apart=("archive", "scored", "seal"))
         # Damage of one block of a shard, in its middle.
         expected = files_of(store)
-        shard = place(store) / "r0/cube/c/0/0/0/0"
+        shard = place(store) / "r0/cube/c.0.0.0.0"
         raw = bytearray(shard.read_bytes())
         raw[len(raw) // 3] ^= 4
         shard.write_bytes(bytes(raw))

@@ -28,11 +28,11 @@ def state(store):
 
 
 def blocks_and_strangers(store):
-    flip(store / "r0/cube/c/0/1/0/0")
-    (store / "r0/cube/c/0/2/0/0").unlink()
-    flip(store / "r0/label/c/0/0/0")
+    flip(store / "r0/cube/c.0.1.0.0")
+    (store / "r0/cube/c.0.2.0.0").unlink()
+    flip(store / "r0/label/c.0.0.0")
     (store / "r0/notes.txt").write_bytes(b"x")
-    (store / "r1/cube/c/7/0/0/0").write_bytes(b"x")
+    (store / "r1/cube/c.7.0.0.0").write_bytes(b"x")
 
 
 def metadata(store):
@@ -72,7 +72,7 @@ def test_an_archive_is_mended(workers, s3, made_recordings):
         assert result.actions
         assert contents(store) == expected
     removed = {file.key.removeprefix("removed/") for file in (state(store) / "removed").files()}
-    assert removed == {"r0/notes.txt", "r1/cube/c/7/0/0/0"}
+    assert removed == {"r0/notes.txt", "r1/cube/c.7.0.0.0"}
     assert "lock.json" not in files_of(state(store))
 
 
@@ -82,8 +82,8 @@ def test_scores_are_mended(hsi, workers, s3, made_recordings, tmp_path):
     fit_file(PIPELINE, archive, fitted, client=workers)
     metrics = hb.score(fitted, archive, store, client=workers).metrics
     expected = contents(store)
-    flip(place(store) / "r0/scores/c/0/1/0")
-    (place(store) / "r1/decisions/c/0/0/0").unlink()
+    flip(place(store) / "r0/scores/c.0.1.0")
+    (place(store) / "r1/decisions/c.0.0.0").unlink()
     flip(state(store) / "metrics.json")
     done = hsi("repair", store, "--json")
     assert done.code == 0, done.err
@@ -97,7 +97,7 @@ def test_scores_are_mended(hsi, workers, s3, made_recordings, tmp_path):
 def test_a_source_that_is_gone_is_named(workers, s3, made_recordings):
     store = f"{s3}/a.zarr"
     hb.convert(made_recordings, store, client=workers)
-    flip(place(store) / "r1/cube/c/0/0/0/0")
+    flip(place(store) / "r1/cube/c.0.0.0.0")
     for file in made_recordings.glob("r1*"):
         file.unlink()
     before = contents(store)

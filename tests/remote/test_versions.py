@@ -40,7 +40,9 @@ def same(one, other):
         assert one[name].equals(other[name])
         # Repositories gather no metadata in groups, so the digest of a group is another.
         seals = [data.attrs["seal"] for data in (one[name], other[name])]
-        assert seals[0]["arrays"] == seals[1]["arrays"]
+        # And Icechunk wants the parts of a chunk's name in folders, which metadata say.
+        counts = [{k: n for k, (_, n) in seal["arrays"].items()} for seal in seals]
+        assert counts[0] == counts[1]
         assert unsealed(one[name]) == unsealed(other[name])
 
 
