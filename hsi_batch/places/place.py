@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from hsi_batch.files import digest_of
 from hsi_batch.places.remote import RemotePlace
-from hsi_batch.places.url import WORKING, is_url, joined, normal_url, split_version
+from hsi_batch.places.url import VERSIONED, WORKING, is_url, joined, normal_url, split_version
 
 __all__ = [
     "Place",
@@ -18,6 +18,7 @@ __all__ = [
     "gathers",
     "place",
     "public",
+    "read_anew",
     "remove_tree",
     "stamp",
     "zarr_store",
@@ -98,6 +99,17 @@ def zarr_store(where: Place) -> Any:
         return str(where)
     assert not where.key, "stores are opened at their root"
     return where.store
+
+
+def read_anew(where: str) -> None:
+    """Forget what a repository told this process, which keeps what can no more change.
+
+    Whoever checks stored bytes would else be told of those that were read before.
+    """
+    if where.startswith(VERSIONED):
+        from hsi_batch.places.versioned import repository
+
+        repository.cache_clear()
 
 
 def remove_tree(where: Place) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from hsi_batch.engine.events import Observer, Progress
 from hsi_batch.engine.tasks import batches
 from hsi_batch.engine.window import run_window
 from hsi_batch.errors import ConfigError, HsiBatchError, StoreError
-from hsi_batch.places import absolute, place
+from hsi_batch.places import absolute, place, read_anew
 from hsi_batch.stages.evaluation import load_evaluation
 from hsi_batch.stages.run import TASK_BYTES, Run
 from hsi_batch.stages.verify_files import (
@@ -85,6 +87,7 @@ def verify(
     """
     begun = time.monotonic()
     path = absolute(store)
+    read_anew(path)
     root = _open(path)
     damages: list[Damage] = []
     keys: list[tuple[BlockKey, int]] = []
@@ -263,14 +266,11 @@ def _tail(array: zarr.Array[Any], key: BlockKey, geometry: Geometry) -> str | No
 
 def _decode(run: Run, path: str, keys: list[tuple[BlockKey, int]]) -> Iterator[Damage]:
     progress = Progress("verify", len(keys), sum(size for _, size in keys))
+    check = f"verify-{uuid.uuid4().hex[:16]}"
     tasks = batches(
-        keys,
-        lambda item: item[1],
-        threads=run.threads,
-        target=TASK_BYTES,
-        prefix=f"verify-{time.monotonic_ns()}",
+        keys, lambda item: item[1], threads=run.threads, target=TASK_BYTES, prefix=check
     )
-    for outcome, _ in run_window(run.client, _check_items, tasks, path):
+    for outcome, _ in run_window(run.client, _check_items, tasks, path, check):
         progress.done += len(outcome.task.items)
         progress.done_bytes += sum(size for _, size in outcome.task.items)
         run.observer(progress)
@@ -330,9 +330,18 @@ def _lost_rows(
                     yield _of_block(at[index], f"{name} cannot be decoded: {error}")
 
 
-def _check_items(items: Iterable[tuple[BlockKey, int]], _key: str, path: str) -> list[Damage]:
+def _check_items(
+    items: Iterable[tuple[BlockKey, int]], _key: str, path: str, check: str
+) -> list[Damage]:
+    _read_anew(path, check)
     root = _open(path)
     return [damage for key, _ in items for damage in _check(root, key)]
+
+
+@lru_cache(maxsize=1)
+def _read_anew(path: str, _check: str) -> None:
+    """Once per check and worker: what earlier tasks of a worker read of a repository is kept."""
+    read_anew(path)
 
 
 def _expected(group: zarr.Group, index: int) -> int | None:

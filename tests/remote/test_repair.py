@@ -123,6 +123,42 @@ def test_repositories_are_converted_again_instead(hsi, client, made_recordings, 
     assert hb.open_archive(url)["r0"].cube.load().equals(before)
 
 
+def test_workers_that_read_a_repository_before_see_what_became_of_it(
+    client, made_recordings, tmp_path
+):
+    """Small chunks lie in manifests, which Icechunk keeps in memory once they are read."""
+    from hsi_batch.places import versioned
+
+    url = f"icechunk+file://{tmp_path}/a"
+    hb.convert(made_recordings, url, client=client)
+    assert verify(url, deep=True, client=client).sound
+
+    def label_is_damaged():
+        versioned.repository.cache_clear()
+        try:
+            hb.open_archive(url)["r0"].label.load()
+        except ValueError as error:
+            return "checksum" in str(error)
+        except hb.errors.HsiBatchError:
+            return False
+        return False
+
+    harmed = []
+    for file in (tmp_path / "a" / "manifests").iterdir():
+        raw = file.read_bytes()
+        for at in (0.4, 0.5, 0.6):
+            flip(file, at)
+            if label_is_damaged():
+                harmed.append((file, file.read_bytes()))
+            file.write_bytes(raw)
+    assert harmed
+    file, raw = harmed[0]
+    file.write_bytes(raw)
+    damages = verify(url, deep=True, client=client).damages
+    versioned.repository.cache_clear()
+    assert any("label cannot be decoded" in damage.problem for damage in damages)
+
+
 def test_a_flipped_byte_of_a_repository_never_goes_unnoticed(client, made_recordings, tmp_path):
     """In data, manifests, snapshots, or the name of the newest one."""
     from hsi_batch.places import versioned
