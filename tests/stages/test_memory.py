@@ -1,6 +1,7 @@
 """Workers stay within base + 3 blocks (+ 4 frames where the SDK delivers frames)."""
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,29 @@ def test_a_few_hundred_megabytes(tmp_path):
     assert session.geometry.blocks > 15
 
 
+def noisy_npz(path: Path, frames, shape) -> Path:
+    """The same noisy frame again and again, of a size that cannot be made in memory."""
+    header = np.lib.format.header_data_from_array_1_0(np.zeros((1,), "<u2"))
+    header["shape"] = (frames, *shape)
+    rng = np.random.default_rng(0)
+    noise = rng.integers(500, 3000, shape[-1]) + rng.integers(0, 200, shape)
+    frame = noise.astype("<u2").tobytes()
+    with (
+        zipfile.ZipFile(path, "w", allowZip64=True) as archive,
+        archive.open("cube.npy", "w", force_zip64=True) as member,
+    ):
+        np.lib.format.write_array_header_1_0(member, header)
+        for _ in range(frames):
+            member.write(frame)
+    return path
+
+
+def test_noise_and_short_last_blocks(tmp_path):
+    """Chunks that hardly shrink, and one of each frame that has to be filled up."""
+    session = run(noisy_npz(tmp_path / "s.npz", 5, (1000, 1000, 61)), tmp_path)
+    assert session.geometry.shape[0] % session.geometry.lines
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", ["bip", "npz", "cu3s"])
@@ -95,20 +119,7 @@ def test_two_gigabytes(tmp_path, simulated_cuvis, kind):
         assert source.stat().st_size > 2e9
         run(source, tmp_path, frames=4)
     elif kind == "npz":
-        header = np.lib.format.header_data_from_array_1_0(np.zeros((1,), "<u2"))
-        header["shape"] = (17, *shape)
-        import zipfile
-
-        source = tmp_path / "s.npz"
-        rng = np.random.default_rng(0)
-        frame = (rng.integers(500, 3000, 61) + rng.integers(0, 200, shape)).astype("<u2")
-        with (
-            zipfile.ZipFile(source, "w", allowZip64=True) as archive,
-            archive.open("cube.npy", "w", force_zip64=True) as member,
-        ):
-            np.lib.format.write_array_header_1_0(member, header)
-            for _ in range(17):
-                member.write(frame.tobytes())
+        source = noisy_npz(tmp_path / "s.npz", 17, shape)
         run(source, tmp_path)
     else:
         run(sparse_envi(tmp_path / "s.hdr", 17000, 1000, 61, "bip", busy=900), tmp_path)
