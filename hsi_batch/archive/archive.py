@@ -100,7 +100,7 @@ class Archive(Mapping[str, "xr.Dataset"]):
         self.path = place(path)
         if not is_published(self.path):
             # Else it was an archive when its catalog was written, and is still that.
-            self.root  # noqa: B018
+            self.root  # noqa: B018  (opened, which checks it)
 
     @cached_property
     def root(self) -> zarr.Group:
@@ -259,7 +259,7 @@ class Archive(Mapping[str, "xr.Dataset"]):
 
 def _told(value: Any) -> Any:
     """A value of the catalog for people; None if it says nothing."""
-    return None if value is None or value != value or value == 0 else value  # noqa: PLR0124
+    return None if value is None or value != value or value == 0 else value  # noqa: PLR0124  (NaN)
 
 
 def _with_labels_that_hold(dataset: xr.Dataset, session: Session) -> xr.Dataset:

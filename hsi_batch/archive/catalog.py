@@ -117,6 +117,7 @@ def _known(path: str | Place) -> dict[str, dict[str, Any]]:
             rows = read_table(raw).astype(object)
             if set(HIDDEN) <= set(rows):
                 rows = rows.where(rows.notna(), None)
+                # The stubs have any hashable for the names of columns.
                 return {str(row["session"]): row for row in rows.to_dict("records")}  # type: ignore[misc]
     return {}
 

@@ -96,6 +96,7 @@ class LineWriter:
     def _shard(self, path: Place, room: int) -> ShardFile | ShardObject:
         if path not in self._shards:
             made = ShardFile if isinstance(path, Path) else ShardObject
+            # Each is made of its own kind of place, as the line above has it.
             self._shards[path] = made(path, room)  # type: ignore[arg-type]
         return self._shards[path]
 

@@ -38,6 +38,7 @@ def mend_metadata(path: Place, name: str) -> bool:
     whole = gathered(path)
     head = whole.get(name)
     try:
+        # None has no attributes either, which is caught.
         attributes = dict(head["attributes"])  # type: ignore[index]
         arrays = dict(attributes.pop(SEAL)["arrays"])
         parts = {k.partition("/")[2]: v for k, v in whole.items() if k.startswith(f"{name}/")}

@@ -141,6 +141,7 @@ def _made(
         shape=like.shape,
         chunks=(rows, *like.shape[1:]),
         dtype=str(like.dtype),
+        # Metadata of format 3, as all of ours, have them.
         dims=tuple(str(d) for d in like.metadata.dimension_names),  # type: ignore[union-attr]
         attrs={**attrs, **more, _UNFINISHED: True},
     )

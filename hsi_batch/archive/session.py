@@ -323,7 +323,7 @@ class Session:
         """
         for name in ("cube", "wavelength", *arrays):
             self._found[name] = self.optional(name)
-        self.geometry, self.wavelength  # noqa: B018
+        self.geometry, self.wavelength  # noqa: B018  (read, and kept)
 
     def key(self, frame: int, start: int, stop: int) -> BlockKey:
         """Address of lines of this session."""

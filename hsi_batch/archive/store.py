@@ -59,6 +59,7 @@ _DAMAGED = (
     RecursionError,
 )
 _FLAT: Any = {"name": "default", "separator": "."}
+#: Files in one folder that file systems and people's tools still list with ease.
 _FLAT_FILES = 100_000
 _KINDS = {ARCHIVE: "an archive", SCORES: "a score store"}
 
@@ -117,6 +118,7 @@ def open_root(path: str | Place, kind: str, mode: str = "r") -> zarr.Group:
             hint="Check the path." if kind == SCORES else "Check the path, or convert first.",
         )
     try:
+        # The stubs of Zarr list its modes one by one; ours come as text.
         root = zarr.open_group(zarr_store(held), mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
     except _DAMAGED as error:
         raise StoreError(

@@ -16,7 +16,7 @@ __all__ = ["matches"]
 
 def _same(a: Any, b: Any) -> bool:
     """Equal, or both without a value; a table of numbers holds NaN for None."""
-    absent = [value is None or value != value for value in (a, b)]  # noqa: PLR0124
+    absent = [value is None or value != value for value in (a, b)]  # noqa: PLR0124  (NaN)
     return all(absent) if any(absent) else bool(a == b)
 
 

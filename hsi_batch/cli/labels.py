@@ -104,7 +104,7 @@ def label(
                 annotations,
                 frames=frames,
                 ignore_border=ignore_border,
-                rest=rest,  # type: ignore[arg-type]
+                rest=rest,  # type: ignore[arg-type]  # of Click's choices
                 dry_run=dry_run,
                 client=client,
                 workers=workers,

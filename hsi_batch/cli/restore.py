@@ -219,7 +219,7 @@ def restore_trainrun(
     with client_of(cluster, workers) as client, observing(quiet=quiet or as_json) as observer:
         result = run(
             trainrun_path,
-            mode,  # type: ignore[arg-type]
+            mode,  # type: ignore[arg-type]  # of Click's choices
             weights_path=weights_path,
             checkpoint_path=checkpoint_path,
             overrides=override or (),

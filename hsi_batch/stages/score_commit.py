@@ -30,6 +30,7 @@ from hsi_batch.stages.workflow_text import workflow_told
 
 __all__ = ["begin", "finish"]
 
+#: As many as gather metadata, for the same reason.
 _THREADS = 16
 
 
