@@ -48,7 +48,7 @@ class Scale:
 SCALES = {
     scale.name: scale
     for scale in (
-        Scale("full", 7, 3, 42, 1000, 1000, 60_000, 100_000, 1000),
+        Scale("full", 7, 7, 42, 1000, 1000, 60_000, 100_000, 1000),
         Scale("quick", 3, 1, 4, 1000, 128, 15_000, 2_000, 20),
         # Shows that everything runs, and nothing else.
         Scale("smoke", 1, 1, 2, 96, 16, 4_000, 50, 2),

@@ -134,7 +134,8 @@ def _rounds(
 ) -> Any:
     """Ours and the ideal in turns, after one of each that is not counted.
 
-    What both wrote before is removed (``clear``) outside of the clock.
+    The order turns round with every round. What both wrote before is removed (``clear``) outside of
+    the clock.
     """
     clear()
     ours()
@@ -142,8 +143,8 @@ def _rounds(
     mine, ideal, plain_cpu = [], [], []
     spent: dict[str, list[float]] = {}
     faulted = []
-    for _ in range(rounds):
-        clear()
+
+    def time_ours() -> None:
         before, first = cpu_seconds(client), faults(client)
         begun = time.perf_counter()
         ours()
@@ -151,9 +152,20 @@ def _rounds(
         faulted.append(faults(client) - first)
         for name, value in cpu_seconds(client).items():
             spent.setdefault(name, []).append(value - before[name])
+
+    def time_ideal() -> Any:
         seconds, said = plain.run()
         ideal.append(seconds)
         plain_cpu.append(sum(part["cpu"] for part in said))
+        return said
+
+    for turn in range(rounds):
+        clear()
+        if turn % 2 == 0:
+            time_ours()
+        said = time_ideal()
+        if turn % 2:
+            time_ours()
     return mine, ideal, spent, plain_cpu, faulted, [part["found"] for part in said]
 
 
