@@ -36,7 +36,7 @@ def files_of(store: Path) -> list[Path]:
 
 def here(_run: object, path: str, keys: list) -> list:
     """What workers do, in this process."""
-    return stage._check_items(keys, "", path)
+    return stage._check_items(keys, "", path, "")
 
 
 class _NoWorkers:

@@ -300,9 +300,9 @@ def _write_frame_arrays(session: Session, known: Mapping[BlockKey, BlockRecord])
         )
         array[:] = np.array([absent if v is None else v for v in values], dtype=dtype)
         made.append(name)
-    cube = session.cube
-    listed = str(cube.attrs.get("coordinates", "")).split()
-    cube.attrs["coordinates"] = " ".join(dict.fromkeys([*listed, *made]))
+    listed = str(session.cube.attrs.get("coordinates", "")).split()
+    if not set(made) <= set(listed):
+        session.cube.attrs["coordinates"] = " ".join(dict.fromkeys([*listed, *made]))
 
 
 def _write_checksums(

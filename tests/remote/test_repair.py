@@ -8,8 +8,9 @@ import pytest
 from object_storage import contents, files_of
 
 import hsi_batch as hb
-from hsi_batch.errors import StoreError
+from hsi_batch.errors import StorageError, StoreError
 from hsi_batch.places import place
+from hsi_batch.stages import verify as verify_stage
 from hsi_batch.stages.fit_file import fit_file
 from hsi_batch.stages.repair import repair
 from hsi_batch.stages.verify import verify
@@ -126,37 +127,23 @@ def test_repositories_are_converted_again_instead(hsi, client, made_recordings, 
 def test_workers_that_read_a_repository_before_see_what_became_of_it(
     client, made_recordings, tmp_path
 ):
-    """Small chunks lie in manifests, which Icechunk keeps in memory once they are read."""
-    from hsi_batch.places import versioned
-
+    """Icechunk keeps manifests in memory, in which small chunks lie; a check must not."""
     url = f"icechunk+file://{tmp_path}/a"
     hb.convert(made_recordings, url, client=client)
-    assert verify(url, deep=True, client=client).sound
+    session = hb.open_archive(url).session("r0")
+    keys = [(key, 0) for key in session.geometry.keys("r0")]
+    worker = list(client.nthreads())[:1]
 
-    def label_is_damaged():
-        versioned.repository.cache_clear()
-        try:
-            hb.open_archive(url)["r0"].label.load()
-        except ValueError as error:
-            return "checksum" in str(error)
-        except hb.errors.HsiBatchError:
-            return False
-        return False
+    def checked(check):
+        arguments = (verify_stage._check_items, keys, "", url, check)
+        return client.submit(*arguments, workers=worker, pure=False).result()
 
-    harmed = []
-    for file in (tmp_path / "a" / "manifests").iterdir():
-        raw = file.read_bytes()
-        for at in (0.4, 0.5, 0.6):
-            flip(file, at)
-            if label_is_damaged():
-                harmed.append((file, file.read_bytes()))
-            file.write_bytes(raw)
-    assert harmed
-    file, raw = harmed[0]
-    file.write_bytes(raw)
-    damages = verify(url, deep=True, client=client).damages
-    versioned.repository.cache_clear()
-    assert any("label cannot be decoded" in damage.problem for damage in damages)
+    assert checked("first") == []
+    for file in (tmp_path / "a/manifests").iterdir():
+        file.write_bytes(b"")
+    assert checked("first") == [], "nothing is kept: this test has nothing to show"
+    with pytest.raises(StorageError):
+        checked("second")
 
 
 def test_a_flipped_byte_of_a_repository_never_goes_unnoticed(client, made_recordings, tmp_path):
