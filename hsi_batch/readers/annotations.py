@@ -7,9 +7,9 @@ not mention is unlabelled, which is not the same as all background.
 from __future__ import annotations
 
 import json
+import os
 import re
-import time
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hsi_batch.errors import SourceError
 from hsi_batch.files import Closing
 from hsi_batch.readers.envi import DATA_SUFFIXES
+from hsi_batch.readers.folders import once_per_folder
 from hsi_batch.readers.geography import Geography
 from hsi_batch.readers.labels_border import AdjustedLabels, Labels, Rest
 from hsi_batch.readers.labels_coco import CocoLabels
@@ -36,8 +37,6 @@ LABEL_SUFFIXES = (".json", *_IMAGE_SUFFIXES, ".npz", ".hdr", *ROI_SUFFIXES, *VEC
 _MASK_NAME = re.compile(
     r"(?P<stem>.+?)[ _.-]?(?:gt|masks?|labels?|ground[ _-]?truth|annotations?)", re.IGNORECASE
 )
-# A folder that changed this recently may change again within the resolution of its time stamp.
-_SETTLED_NS = 2_000_000_000
 
 
 class Annotation(Closing):
@@ -214,7 +213,7 @@ def find_annotation(recording: str) -> str | None:
     inner = Path(path.stem)
     if path.suffix.lower() == ".hdr" and inner.suffix.lower() in DATA_SUFFIXES:
         stems.append(inner.stem)  # x.raw.hdr: labels may be called x_gt.png as well
-    texts, images = _listing(path.parent)
+    texts, images = _labels_in(path.parent)
     for stem in stems:
         if stem in texts and _is_coco(path.with_name(texts[stem])):
             return str(path.with_name(texts[stem]))
@@ -232,32 +231,17 @@ def find_annotation(recording: str) -> str | None:
     return None
 
 
-def _listing(folder: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
+@once_per_folder
+def _labels_in(names: Sequence[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
     """JSON files and mask images of a folder, each by the stem of their recording."""
-    try:
-        changed = folder.stat().st_mtime_ns
-        if time.time_ns() - changed < _SETTLED_NS:
-            return _listing_of.__wrapped__(str(folder), changed)
-        return _listing_of(str(folder), changed)
-    except OSError as error:
-        raise SourceError(
-            f"the folder cannot be searched for labels: {error.strerror}.",
-            path=str(folder),
-            hint="Check the permissions, or say --annotations none.",
-        ) from error
-
-
-# A folder of ten thousand recordings is listed once, not ten thousand times.
-@lru_cache(maxsize=16)
-def _listing_of(folder: str, changed: int) -> tuple[dict[str, str], dict[str, list[str]]]:  # noqa: ARG001
     texts: dict[str, str] = {}
     images: dict[str, list[str]] = {}
-    for entry in sorted(Path(folder).iterdir()):
-        suffix = entry.suffix.lower()
-        if suffix == ".json":
-            texts.setdefault(entry.stem, entry.name)
-        elif suffix in _IMAGE_SUFFIXES and (match := _MASK_NAME.fullmatch(entry.stem)):
-            images.setdefault(match["stem"], []).append(entry.name)
+    for name in names:
+        stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a name, of many
+        if suffix.lower() == ".json":
+            texts.setdefault(stem, name)
+        elif suffix.lower() in _IMAGE_SUFFIXES and (match := _MASK_NAME.fullmatch(stem)):
+            images.setdefault(match["stem"], []).append(name)
     return texts, images
 
 

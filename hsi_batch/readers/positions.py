@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from hsi_batch.errors import SourceError
 from hsi_batch.readers.envi import EnviSource
 from hsi_batch.readers.envi_fields import read_fields
+from hsi_batch.readers.folders import once_per_folder
 from hsi_batch.readers.geography import crs_of
 from hsi_batch.readers.geometry_names import geometry_kind
 
@@ -40,19 +42,31 @@ _IGM_HINT = (
 def find_positions(recording: str) -> tuple[str | None, str | None]:
     """The IGM and the GPS table that bear the name of a recording, by ``_igm`` and ``_gps``."""
     path = Path(recording)
-    stem = path.name[: -len(path.suffix)].casefold()
+    if not path.parent.is_dir():
+        return None, None
+    stem = path.stem.casefold()
     # A header may be named after its data file: scan.raw.hdr.
     stems = {stem, Path(stem).stem}
-    found: dict[str, str] = {}
-    for other in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
-        name, kind = geometry_kind(other.stem.casefold())
-        suffix = other.suffix.lower()
+    held = _positions_in(path.parent)
+
+    def first(kind: str) -> str | None:
+        names = {name for stem in stems for name in held.get((kind, stem), ())} - {path.name}
+        return str(path.with_name(min(names))) if names else None
+
+    return first("igm"), first("gps")
+
+
+@once_per_folder
+def _positions_in(names: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    """Files of positions by kind and the recording that they name."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        stem, suffix = os.path.splitext(name.casefold())  # noqa: PTH122 - a name, of many
+        scan, kind = geometry_kind(stem)
         kind = "gps" if suffix == ".gps" else kind
-        if other == path or name not in stems or kind is None:
-            continue
-        if suffix in {"igm": (".hdr",), "gps": _TABLES}.get(kind, ()):
-            found.setdefault(kind, str(other))
-    return found.get("igm"), found.get("gps")
+        if kind is not None and suffix in {"igm": (".hdr",), "gps": _TABLES}.get(kind, ()):
+            found.setdefault((kind, scan), []).append(name)
+    return found
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from hsi_batch.errors import SourceError
+from hsi_batch.readers.folders import once_per_folder
 from hsi_batch.readers.reference_names import reference_reason
 
 __all__ = ["FoundReferences", "Reference", "find_references"]
@@ -73,34 +76,48 @@ def find_references(recording: str) -> FoundReferences:
         Several references of one kind could be meant.
     """
     path = Path(recording)
-    own: dict[str, list[str]] = {"white": [], "dark": []}
-    shared: dict[str, list[str]] = {"white": [], "dark": []}
-    stem = _plain(path.name[: -len(path.suffix)])
-    for other in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
-        if other.suffix.lower() != path.suffix.lower() or other == path:
-            continue
-        reason = reference_reason(other.stem)
+    if not path.parent.is_dir():
+        return FoundReferences()
+    stem, suffix = os.path.splitext(path.name)  # noqa: PTH122 - as those beside it
+    own, shared = _references_in(path.parent)
+    found = []
+    for kind in ("white", "dark"):
+        of_scan = own.get((kind, suffix.lower(), _plain(stem)), [])
+        of_folder = shared.get((kind, suffix.lower()), [])
+        names = [[n for n in held if n != path.name] for held in (of_scan, of_folder)]
+        found.append(_one(recording, kind, names[0] or names[1]))
+    return FoundReferences(*found)
+
+
+@once_per_folder
+def _references_in(
+    names: Sequence[str],
+) -> tuple[dict[tuple[str, str, str], list[str]], dict[tuple[str, str], list[str]]]:
+    """References by kind, suffix and the scan that they name, and those that name none."""
+    own: dict[tuple[str, str, str], list[str]] = {}
+    shared: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a name, of many
+        reason = reference_reason(stem)
         kind = None if reason is None else reason.split()[1]
-        if kind not in own or "white and dark" in str(reason):
+        if kind not in ("white", "dark") or "white and dark" in str(reason):
             continue
-        rest = _MARK.sub("", other.name[: -len(other.suffix)], count=1)
-        if _plain(rest) == stem:
-            own[kind].append(str(other))
-        elif _ANONYMOUS.fullmatch(rest):
-            shared[kind].append(str(other))
-    return FoundReferences(*(_one(recording, k, own[k] or shared[k]) for k in ("white", "dark")))
+        rest = _MARK.sub("", stem, count=1)
+        own.setdefault((kind, suffix.lower(), _plain(rest)), []).append(name)
+        if _ANONYMOUS.fullmatch(rest):
+            shared.setdefault((kind, suffix.lower()), []).append(name)
+    return own, shared
 
 
 def _plain(name: str) -> str:
-    return Path(name).name.casefold().strip(_SEPARATORS)
+    return name.casefold().strip(_SEPARATORS)
 
 
 def _one(recording: str, kind: str, found: list[str]) -> str | None:
     if len(found) > 1:
-        names = ", ".join(Path(path).name for path in found)
         raise SourceError(
-            f"several {kind} references could be its own: {names}.",
+            f"several {kind} references could be its own: {', '.join(found)}.",
             path=recording,
             hint=f"Name the one to use with --{kind} FILE, or leave it raw with --white none.",
         )
-    return found[0] if found else None
+    return str(Path(recording).with_name(found[0])) if found else None

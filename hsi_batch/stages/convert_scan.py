@@ -153,8 +153,11 @@ def plan_convert(
         )
         if plan.sessions[-1].status != "done":
             unknown.append(path)
+    begun = {planned.name: planned for planned in plan.sessions}
     for described in _describe(run, unknown, options):
-        _place(plan, described, names, existing, replace=replace or force)
+        name = names[described.path]
+        held = (begun.get(name), existing.get(name))
+        _place(plan, described, name, *held, replace=replace or force)
     plan.sessions.sort(key=lambda s: natural_key(s.name))
     _warn(plan)
     return plan
@@ -331,28 +334,30 @@ def _describe(run: Run, paths: list[str], options: ConvertOptions) -> list[Descr
 def _place(
     plan: ConvertPlan,
     described: Described,
-    names: Mapping[str, str],
-    existing: Mapping[str, Session],
+    name: str,
+    known: PlannedSession | None,
+    held: Session | None,
     *,
     replace: bool,
 ) -> None:
-    name, info = names[described.path], described.info
+    """Take a recording into the plan; what is ``known`` is there, and goes on with what is held."""
+    info = described.info
     if info is None:
         plan.broken.append((described.path, described.error or "it cannot be opened"))
-        plan.sessions = [s for s in plan.sessions if s.name != name]
+        if known is not None:
+            plan.sessions = [s for s in plan.sessions if s is not known]
         return
-    known = next((s for s in plan.sessions if s.name == name), None)
     if known is not None:
-        session = existing[name]
-        told = session.attrs.get("calibration")
-        limits = session.attrs if told is None else told
+        assert held is not None
+        told = held.attrs.get("calibration")
+        limits = held.attrs if told is None else told
         info = replace_fields(
             info, nodata=limits.get("nodata"), saturation=limits.get("saturation")
         )
         known.info = info
         if told is not None:
             known.raw = info
-            known.info = replace_fields(as_calibrated(info), good_band=session.good_band)
+            known.info = replace_fields(as_calibrated(info), good_band=held.good_band)
         known.annotation = described.annotation
         known.classes = described.classes
         return
@@ -370,7 +375,6 @@ def _place(
     if references is not None:
         raw, info = info, as_calibrated(info)
     geometry = Geometry.choose(info.frames, info.shape, info.dtype.name, plan.options.block_lines)
-    held = existing.get(name)
     status: Status = (
         "new" if held is None else "replace" if replace or not held.complete else "changed"
     )
