@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
+from hsi_batch.archive.rootless import own, rootless
 from hsi_batch.archive.storage import Preset, preset_of
 from hsi_batch.errors import StoreError
 from hsi_batch.places import Place, RemotePlace, beside, place, stamp, zarr_store
@@ -27,6 +28,7 @@ __all__ = [
     "archive_stamp",
     "checksum",
     "create_array",
+    "create_group",
     "create_root",
     "groups_of",
     "holds_scores",
@@ -277,8 +279,10 @@ def create_array(
         together = tuple(c * n for c, n in zip(shape_of_chunk, shards, strict=True))
     files = prod(-(-n // c) for n, c in zip(shape, together or shape_of_chunk, strict=True))
     flat = group.store.supports_consolidated_metadata and files <= _FLAT_FILES
-    return group.create_array(
-        name,
+    made = zarr.create_array(
+        rootless(group),
+        name=name,
+        zarr_format=3,
         shape=shape,
         chunks=shape_of_chunk,
         shards=together,
@@ -290,6 +294,15 @@ def create_array(
         attributes=dict(attrs or {}),
         overwrite=True,
     )
+    return own(made, group, name)  # type: ignore[no-any-return]  # an array, as it was
+
+
+def create_group(root: zarr.Group, name: str, attrs: Mapping[str, Any]) -> zarr.Group:
+    """Make the group of a session, empty; replaces one of that name."""
+    made = zarr.create_group(
+        rootless(root) / name, zarr_format=3, overwrite=True, attributes=dict(attrs)
+    )
+    return own(made, root, name)  # type: ignore[no-any-return]  # a group, as it was
 
 
 def checksum(values: NDArray[Any]) -> int:

@@ -16,7 +16,7 @@ from hsi_batch.archive.layout import BlockKey, Geometry
 from hsi_batch.archive.packing import row_array
 from hsi_batch.archive.session import Session
 from hsi_batch.archive.storage import preset_of
-from hsi_batch.archive.store import create_array
+from hsi_batch.archive.store import create_array, create_group
 from hsi_batch.errors import StoreError
 from hsi_batch.patience import is_transient
 from hsi_batch.readers.protocol import SourceInfo
@@ -65,10 +65,10 @@ def create_session(
     together = geometry.shard if stored.sharded else None
     height, width, channels = geometry.shape
     frames, lines = geometry.frames, geometry.lines
-    group = root.create_group(
+    group = create_group(
+        root,
         name,
-        overwrite=True,
-        attributes={
+        {
             **_session_attrs(info),
             **geometry.to_attrs(),
             "preset": stored.name,

@@ -15,7 +15,7 @@ from hsi_batch.archive.chunk_writer import remove_partial
 from hsi_batch.archive.layout import BlockKey
 from hsi_batch.archive.records import BlockRecord
 from hsi_batch.archive.storage import preset_of
-from hsi_batch.archive.store import create_array, member, plain_group
+from hsi_batch.archive.store import create_array, create_group, member, plain_group
 from hsi_batch.archive.writer import copy_frame_arrays
 from hsi_batch.engine.worker import environment
 from hsi_batch.errors import IncompleteError
@@ -72,10 +72,10 @@ def _create_session(root: zarr.Group, planned: PlannedScores, plan: ScorePlan) -
     session = planned.session
     geometry = session.geometry
     height, width, _ = geometry.shape
-    group = root.create_group(
+    group = create_group(
+        root,
         planned.name,
-        overwrite=True,
-        attributes={
+        {
             "source": session.attrs.get("source"),
             "session_digest": session.attrs.get("digest"),
             "session_mark": mark_of(session),

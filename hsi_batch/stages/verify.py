@@ -98,6 +98,7 @@ def verify(
         damages.extend(_strangers(path))
     names = session_folders(path)
     complete: set[str] = set()
+    mistrusted: set[str] = set()
     sealed = is_sealed(place(path))
     for name in names:
         links = links_in(path, name)
@@ -113,6 +114,7 @@ def verify(
                 complete.add(name)
                 if deep and sealed and next(session_problems(place(path) / name), None):
                     # Told below; what such metadata say is not followed.
+                    mistrusted.add(name)
                     continue
                 records = scored.get(name)
                 missing, found = (
@@ -129,7 +131,7 @@ def verify(
             damages.extend(_decode(run, path, keys))
     if deep:
         missing_in = {damage.place.partition("[")[0] for damage in damages}
-        damages.extend(_files(path, root, complete, keys, missing_in))
+        damages.extend(_files(path, root, complete - mistrusted, keys, missing_in))
         damages.extend(metadata_damages(path, set(names), complete) if sealed else ())
         damages.extend(root_damages(path, set(names)))
         damages.extend(state_damages(path, stage))
@@ -283,7 +285,7 @@ def _decode(run: Run, path: str, keys: list[tuple[BlockKey, int]]) -> Iterator[D
 def _files(
     path: str,
     root: zarr.Group,
-    complete: set[str],
+    names: set[str],
     keys: list[tuple[BlockKey, int]],
     missing_in: set[str],
 ) -> Iterator[Damage]:
@@ -291,9 +293,7 @@ def _files(
     by_session: dict[str, list[BlockKey]] = {}
     for key, _ in keys:
         by_session.setdefault(key.session, []).append(key)
-    for name in sorted(complete):
-        if is_sealed(place(path)) and next(session_problems(place(path) / name), None):
-            continue
+    for name in sorted(names):
         group = _group(root, name)
         maps = maps_of(group)
         if not maps:
