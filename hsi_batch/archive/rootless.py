@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import zarr
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import StorePath, WrapperStore
 
-__all__ = ["own", "rootless"]
+__all__ = ["rootless"]
 
 _ROOT = "zarr.json"
 _GROUP = json.dumps({"zarr_format": 3, "node_type": "group"}).encode()
@@ -38,16 +37,11 @@ class _Rootless(WrapperStore[Store]):
 
 
 def rootless(group: zarr.Group) -> StorePath:
-    """Where a group is, for making something in it; its root is there, and is not looked at."""
+    """Where a group is, for making something in it; the root is there, and is not looked at.
+
+    What is made is to be opened in the store of the group.
+    """
     store = group.store
     return StorePath(
         _Rootless(store) if store.supports_consolidated_metadata else store, group.path
     )
-
-
-def own(made: zarr.Array[Any] | zarr.Group, group: zarr.Group, name: str) -> Any:
-    """What was made in a group by way of :func:`rootless`, in the store of the group."""
-    where = group.store_path / name
-    if isinstance(made, zarr.Group):
-        return zarr.Group(zarr.AsyncGroup(made.metadata, where))
-    return zarr.Array(zarr.AsyncArray(made.metadata, where))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
-from hsi_batch.archive.rootless import own, rootless
+from hsi_batch.archive.rootless import rootless
 from hsi_batch.archive.storage import Preset, preset_of
 from hsi_batch.errors import StoreError
 from hsi_batch.places import Place, RemotePlace, beside, place, stamp, zarr_store
@@ -294,7 +294,7 @@ def create_array(
         attributes=dict(attrs or {}),
         overwrite=True,
     )
-    return own(made, group, name)  # type: ignore[no-any-return]  # an array, as it was
+    return zarr.Array(zarr.AsyncArray(made.metadata, group.store_path / name))
 
 
 def create_group(root: zarr.Group, name: str, attrs: Mapping[str, Any]) -> zarr.Group:
@@ -302,7 +302,7 @@ def create_group(root: zarr.Group, name: str, attrs: Mapping[str, Any]) -> zarr.
     made = zarr.create_group(
         rootless(root) / name, zarr_format=3, overwrite=True, attributes=dict(attrs)
     )
-    return own(made, root, name)  # type: ignore[no-any-return]  # a group, as it was
+    return zarr.Group(zarr.AsyncGroup(made.metadata, root.store_path / name))
 
 
 def checksum(values: NDArray[Any]) -> int:
