@@ -12,6 +12,8 @@ from hsi_batch.wording import some
 __all__ = ["arrays_of", "check_pixels", "need_pixels"]
 
 _KNOWN = ("valid", "labelled-normal", "class:NAME", "mask:NAME")
+#: So many sessions that lack a mask are named in the command that makes it; else it is made anew.
+_NAMED = 5
 
 
 def check_pixels(pixels: PixelChoice) -> None:
@@ -76,11 +78,14 @@ def need_pixels(sessions: Mapping[str, Session], pixels: PixelChoice) -> None:
     name = pixels.removeprefix("mask:")
     lacking = [n for n, session in sessions.items() if name not in session.masks]
     if lacking:
-        there = sorted({mask for session in sessions.values() for mask in session.masks})
+        there = {mask: made for s in sessions.values() for mask, made in s.masks.items()}
+        source = there.get(name, {}).get("from", "b(800)/b(650) > 1.2")
+        few = "".join(f" --frames {n}" for n in lacking) if name in there else ""
         raise ConfigError(
             f"{some(lacking)} of {len(sessions)} sessions have no mask {name!r}."
-            f"{did_you_mean(name, there)}",
-            hint=f"Make it: hsi-batch mask STORE --name {name} --from 'b(800)/b(650) > 1.2'.",
+            f"{'' if name in there else did_you_mean(name, sorted(there))}",
+            hint=f"Make it: hsi-batch mask STORE --name {name} --from '{source}'"
+            f"{few if len(lacking) <= _NAMED else ''}.",
         )
 
 

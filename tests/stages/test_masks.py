@@ -189,6 +189,17 @@ def test_wrong_uses_of_masks_and_labels_are_refused_with_the_remedy(made, client
         mask(store, "m", "label:anomaly", frames="float", client=client)
 
 
+def test_sessions_that_lack_a_mask_are_told_how_the_others_got_theirs(made, client):
+    folder, _, _ = made
+    mask(folder / "a.zarr", "partly", "20:44", frames="whole", client=client)
+    with pytest.raises(ConfigError, match="float of 2 sessions have no mask 'partly'") as caught:
+        fit(pipeline(), folder / "a.zarr", pixels="mask:partly", client=client)
+    assert "Did you mean" not in caught.value.message
+    assert caught.value.hint.endswith("--name partly --from '20:44' --frames float.")
+    with pytest.raises(ConfigError, match=r"'partl'\. Did you mean 'partly'\?"):
+        fit(pipeline(), folder / "a.zarr", pixels="mask:partl", client=client)
+
+
 def test_the_command_line(made):
     store = made[0] / "a.zarr"
     done = command("mask", store, "--name", "belt", "--from", "0:10", "--workers", "1").checked()
