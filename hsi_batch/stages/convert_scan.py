@@ -156,8 +156,7 @@ def plan_convert(
     begun = {planned.name: planned for planned in plan.sessions}
     for described in _describe(run, unknown, options):
         name = names[described.path]
-        held = (begun.get(name), existing.get(name))
-        _place(plan, described, name, *held, replace=replace or force)
+        _place(plan, described, begun.get(name), existing.get(name), name, replace or force)
     plan.sessions.sort(key=lambda s: natural_key(s.name))
     _warn(plan)
     return plan
@@ -334,10 +333,9 @@ def _describe(run: Run, paths: list[str], options: ConvertOptions) -> list[Descr
 def _place(
     plan: ConvertPlan,
     described: Described,
-    name: str,
     known: PlannedSession | None,
     held: Session | None,
-    *,
+    name: str,
     replace: bool,
 ) -> None:
     """Take a recording into the plan; what is ``known`` is there, and goes on with what is held."""

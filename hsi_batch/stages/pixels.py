@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from shlex import quote
 
 from hsi_batch.archive.labels import label_versions
 from hsi_batch.archive.session import PixelChoice, Session, variant_of
@@ -12,7 +13,7 @@ from hsi_batch.wording import some
 __all__ = ["arrays_of", "check_pixels", "need_pixels"]
 
 _KNOWN = ("valid", "labelled-normal", "class:NAME", "mask:NAME")
-#: So many sessions that lack a mask are named in the command that makes it; else it is made anew.
+#: So many sessions that lack a mask are named in the command that makes it; else it is for all.
 _NAMED = 5
 
 
@@ -80,7 +81,7 @@ def need_pixels(sessions: Mapping[str, Session], pixels: PixelChoice) -> None:
     if lacking:
         there = {mask: made for s in sessions.values() for mask, made in s.masks.items()}
         source = there.get(name, {}).get("from", "b(800)/b(650) > 1.2")
-        few = "".join(f" --frames {n}" for n in lacking) if name in there else ""
+        few = "".join(f" --frames {quote(n)}" for n in lacking) if name in there else ""
         raise ConfigError(
             f"{some(lacking)} of {len(sessions)} sessions have no mask {name!r}."
             f"{'' if name in there else did_you_mean(name, sorted(there))}",
